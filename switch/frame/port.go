@@ -1,0 +1,80 @@
+package frame
+
+// BatchSize is the most frames a queue lends, and a port is handed, in one
+// call: enough to spread a system call thin, few enough that a batch of 64-byte
+// Frames (4 KiB) and the headers they point at stay in the first-level cache.
+const BatchSize = 64
+
+// Port is one attachment of the switch: a netdev, a tap, a virtio device, a
+// socket. The switch calls it; it never calls the switch except through the
+// notify function it was given.
+//
+// A port that fails, or whose peer misbehaves, reports it in State and lends no
+// more frames. It never panics, blocks the caller, or retries.
+type Port interface {
+	// Start is called once, before any other method but State and Close.
+	// notify may be called from any goroutine whenever State changed; it never
+	// blocks and may be called more often than needed.
+	Start(notify func()) error
+	// Queues are the port's receive queues, the same ones for its lifetime.
+	// Each is driven by one worker at a time.
+	Queues() []Queue
+	// Tx sends out in order and reports how many it took care of: sent, or
+	// dropped and counted by the port itself in Counters. The caller counts
+	// the rest, which are the last ones, as dropped for want of room. It never
+	// blocks. Any goroutine may call it; hint (the worker's number) chooses
+	// among transmit queues, so that workers don't contend. The frames' bytes
+	// are not used after it returns.
+	Tx(hint int, out []Out) int
+	// State is a snapshot. Any goroutine.
+	State() State
+	// Counters are what the port itself counted. Any goroutine.
+	Counters() Counters
+	// Close detaches and frees everything: fds, mappings, memberships,
+	// programs, sockets. The switch calls it once, when no worker uses the port
+	// any more; the port returns only when its own goroutines have ended.
+	Close() error
+}
+
+// Queue is one receive queue of a port. One goroutine calls Rx, Release and Arm.
+type Queue interface {
+	// Rx lends up to len(b) frames, which stay valid until Release. It never
+	// blocks; 0 means nothing is there now.
+	Rx(b []Frame) int
+	// Release gives back every frame lent since the last Release.
+	Release()
+	// Arm asks for FD to become readable when frames arrive, and reports
+	// whether some are there already (then the caller must not sleep).
+	// Calling Rx again may disarm.
+	Arm() bool
+	// FD is a descriptor for epoll, the same for the queue's lifetime:
+	// readable (level) when the queue is armed and has frames.
+	FD() int
+	// Polled reports that Rx on an empty queue is a mere look at memory, so a
+	// spinning worker may call it at every turn. When false Rx costs a system
+	// call and the worker asks epoll first.
+	Polled() bool
+}
+
+// State is what a port says of itself.
+type State struct {
+	Up       bool     // link up: frames may pass
+	Reason   string   // why not, when not up: "no carrier", "peer gone: …"; one line
+	Gone     bool     // never to come back by itself (failed, device deleted for good)
+	MAC      MAC      // the port's own address (a netdev's); zero if it has none
+	MTU      int      // largest payload it can be sent, in bytes; 0 = no limit known
+	Speed    uint64   // bit/s; 0 = unknown
+	HalfDup  bool     // half duplex: a shared medium to spanning tree
+	Offloads Offloads // what it may be given unfinished
+}
+
+// Counters are events that only the port can see.
+type Counters struct {
+	RxDropped uint64 // lost before Rx: ring full, no descriptor
+	RxErrors  uint64 // refused by the port: malformed header, truncated, chain invalid
+	TxErrors  uint64 // taken by Tx and then refused by the kernel or peer
+}
+
+// Detailer is implemented by ports that have more to show than State: a value
+// that encodes to JSON (negotiated features, rings, kicks, calls).
+type Detailer interface{ Detail() any }
