@@ -1,0 +1,132 @@
+package vswitch
+
+import (
+	"time"
+
+	"github.com/kvswitch/kvswitch/switch/frame"
+)
+
+// Status is the whole switch at one moment. Its JSON is the contract of
+// `kvswitch show --json`.
+type Status struct {
+	Name          string       `json:"name"`
+	BridgeID      string       `json:"bridge_id"`
+	MAC           frame.MAC    `json:"mac"`
+	STP           STPSummary   `json:"stp"`
+	AgeingS       float64      `json:"ageing_s"`
+	VLANFiltering bool         `json:"vlan_filtering"`
+	Workers       int          `json:"workers"`
+	BusyPoll      string       `json:"busy_poll"`
+	UptimeS       float64      `json:"uptime_s"`
+	Host          string       `json:"host"`
+	HostPort      *PortStatus  `json:"host_port,omitempty"`
+	FDB           FDBSummary   `json:"fdb"`
+	Ports         []PortStatus `json:"ports"`
+}
+
+// STPSummary is the tree in one line.
+type STPSummary struct {
+	Mode            string `json:"mode"` // rstp, stp, off
+	RootID          string `json:"root_id"`
+	RootPort        string `json:"root_port"` // name of the root port; "" on the root
+	RootPathCost    uint32 `json:"root_path_cost"`
+	TopologyChanges uint64 `json:"topology_changes"`
+}
+
+// FDBSummary is how full the table is.
+type FDBSummary struct {
+	Entries int `json:"entries"`
+	Max     int `json:"max"`
+}
+
+// PortStatus is one port.
+type PortStatus struct {
+	Name       string            `json:"name"`
+	Kind       string            `json:"kind"`
+	ID         int               `json:"id"`
+	MAC        frame.MAC         `json:"mac"`
+	MTU        int               `json:"mtu"`
+	Link       string            `json:"link"` // up, down
+	LinkReason string            `json:"link_reason,omitempty"`
+	SpeedBps   uint64            `json:"speed_bps,omitempty"`
+	Uplink     bool              `json:"uplink"`
+	STP        PortSTPStatus     `json:"stp"`
+	VLAN       PortVLANStatus    `json:"vlan"`
+	Offloads   frame.Offloads    `json:"offloads"`
+	Settings   map[string]string `json:"settings"` // keys that differ from their defaults
+	Learned    int               `json:"learned"`  // dynamic FDB entries
+	RX         Traffic           `json:"rx"`
+	TX         Traffic           `json:"tx"`
+	Drops      map[string]uint64 `json:"drops"` // every reason that is not zero, and egress-full
+	Warnings   []string          `json:"warnings,omitempty"`
+	Detail     any               `json:"detail,omitempty"` // what this kind of port adds
+}
+
+// Traffic counts frames and bytes (without FCS) in one direction. Dropped is
+// the sum of the reasons that belong to it.
+type Traffic struct {
+	Frames  uint64 `json:"frames"`
+	Bytes   uint64 `json:"bytes"`
+	Dropped uint64 `json:"dropped"`
+}
+
+// PortSTPStatus is a port's place in the tree.
+type PortSTPStatus struct {
+	State  string `json:"state"`
+	Role   string `json:"role"`
+	Cost   uint32 `json:"cost"`
+	PortID string `json:"port_id"` // priority and number, "8001"
+	Edge   bool   `json:"edge"`
+	Guard  string `json:"guard,omitempty"` // why a guard holds the port, if one does
+}
+
+// PortVLANStatus is a port's VLAN membership; meaningful with VLAN filtering.
+type PortVLANStatus struct {
+	PVID     uint16   `json:"pvid"`
+	Tagged   []string `json:"tagged"` // ids and ranges
+	Untagged []string `json:"untagged"`
+	Mode     string   `json:"mode"` // access, trunk, tunnel
+}
+
+// FDBEntry is one row of `kvswitch fdb show --json`.
+type FDBEntry struct {
+	MAC  frame.MAC `json:"mac"`
+	VLAN uint16    `json:"vlan"`
+	Port string    `json:"port"`
+	Type string    `json:"type"` // dynamic, static, local
+	AgeS float64   `json:"age_s"`
+}
+
+// Event is one line of `kvswitch monitor`. Fields that an event has no use
+// for are empty.
+type Event struct {
+	Time   time.Time  `json:"time"`
+	Event  string     `json:"event"`
+	Port   string     `json:"port,omitempty"`
+	From   string     `json:"from,omitempty"` // fdb.move: the port it was on; stp: old state or role
+	To     string     `json:"to,omitempty"`   // stp: new state or role, new root
+	MAC    *frame.MAC `json:"mac,omitempty"`
+	VLAN   uint16     `json:"vlan,omitempty"`
+	Count  int        `json:"count,omitempty"` // fdb.flush: entries; monitor.lost: events
+	Reason string     `json:"reason,omitempty"`
+}
+
+// Names of events.
+const (
+	EventFDBLearn   = "fdb.learn"
+	EventFDBMove    = "fdb.move"
+	EventFDBAge     = "fdb.age"
+	EventFDBFlush   = "fdb.flush"
+	EventPortUp     = "port.up"
+	EventPortDown   = "port.down"
+	EventPortAdd    = "port.add"
+	EventPortDel    = "port.del"
+	EventSTPState   = "stp.state"
+	EventSTPRole    = "stp.role"
+	EventSTPRoot    = "stp.root"
+	EventSTPChange  = "stp.topology-change"
+	EventGuardTrip  = "guard.trip"
+	EventVMAttach   = "vm.attach"
+	EventVMDetach   = "vm.detach"
+	EventEventsLost = "monitor.lost" // the reader was too slow; Count events are missing
+)
