@@ -21,12 +21,11 @@ func SetAffinity(cpu int) error {
 	return nil
 }
 
-// Affinity lists the CPUs that the calling thread may run on, ascending. It is
-// nil when the kernel does not say.
-func Affinity() []int {
+// Affinity lists the CPUs that the calling thread may run on, ascending.
+func Affinity() ([]int, error) {
 	var set unix.CPUSet
-	if unix.SchedGetaffinity(0, &set) != nil {
-		return nil
+	if err := unix.SchedGetaffinity(0, &set); err != nil {
+		return nil, fmt.Errorf("get affinity: %w", err)
 	}
 	cpus := make([]int, 0, set.Count())
 	for cpu := 0; len(cpus) < cap(cpus); cpu++ {
@@ -34,5 +33,5 @@ func Affinity() []int {
 			cpus = append(cpus, cpu)
 		}
 	}
-	return cpus
+	return cpus, nil
 }

@@ -128,9 +128,9 @@ func (e *EventFD) Signal() {
 	Write(e.fd, one[:])
 }
 
-// Clear makes FD unreadable until the next Signal and reports whether it had
+// Drain makes FD unreadable until the next Signal and reports whether it had
 // been signalled.
-func (e *EventFD) Clear() bool {
+func (e *EventFD) Drain() bool {
 	var b [8]byte
 	n, errno := Read(e.fd, b[:])
 	return errno == 0 && n == len(b)
