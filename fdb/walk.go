@@ -1,0 +1,149 @@
+package fdb
+
+import (
+	"bytes"
+	"cmp"
+	"slices"
+)
+
+// sweepParts is the number of slices, a second each, in which the table is
+// swept: what has expired is gone within ten seconds, and a sweep does not
+// displace more than an eighth of a default table from a core's cache.
+const sweepParts = 8
+
+// SetAgeing sets the seconds after which a station that was not heard again is
+// forgotten, at most MaxAgeing. It holds for the entries already there. With 0
+// nothing is learned and everything learned is forgotten, as the kernel's
+// bridge does: the switch floods.
+func (t *Table) SetAgeing(seconds uint32) {
+	limit := uint32(0)
+	if seconds > 0 {
+		// One more: an entry stored at the end of its second has its full time.
+		limit = min(seconds, MaxAgeing) + 1
+	}
+	t.clock.Store(uint64(makeClock(clock(t.clock.Load()).now(), limit)))
+}
+
+// Ageing is the ageing time in seconds.
+func (t *Table) Ageing() uint32 {
+	if limit := clock(t.clock.Load()).limit(); limit > 0 {
+		return limit - 1
+	}
+	return 0
+}
+
+// Advance sets the clock to now, in seconds of a clock that does not go back,
+// sweeps an eighth of the table and calls aged, if not nil, once for each entry
+// that it forgot because its time had passed. The owner calls it every second;
+// seconds left out are swept by the next call. aged may call the table.
+func (t *Table) Advance(now uint32, aged func(Entry)) {
+	step := uint32(0)
+	if t.started && now-t.last < 1<<31 {
+		step = now - t.last
+	}
+	if !t.started || step > 0 {
+		t.started, t.last = true, now
+	}
+	c := clock(t.clock.Load())
+	// A longer step would expire nothing more, but might take ages past 2^22.
+	c = makeClock(c.now()+min(step, MaxAgeing+1), c.limit())
+	t.clock.Store(uint64(c))
+
+	stays := func(v word) bool { return t.live(v) && !c.expired(v) }
+	parts := int(min(max(step, 1), sweepParts))
+	for range (len(t.all)*parts + sweepParts - 1) / sweepParts {
+		b := t.cursor
+		t.cursor = (b + 1) % len(t.all)
+		t.reap(b, func(_ Key, v word) bool { return !stays(v) }, func(k Key, v word) {
+			if aged != nil && t.live(v) {
+				aged(makeEntry(k, v, c))
+			}
+		})
+	}
+}
+
+// reap frees the slots of bucket b whose entries match, and calls reaped for
+// each with what was in it, without the lock held.
+func (t *Table) reap(b int, match func(Key, word) bool, reaped func(Key, word)) {
+	for i := range t.all[b] {
+		s := &t.all[b][i]
+		v := word(s.val.Load())
+		if v.kind() == free || !match(Key(s.key.Load()), v) {
+			continue
+		}
+		t.mu.Lock()
+		k, found := Key(s.key.Load()), false
+		t.vacate(b, s, func(w word) bool { v, found = w, match(k, w); return !found })
+		t.mu.Unlock()
+		if found {
+			reaped(k, v)
+		}
+	}
+}
+
+// remove reaps the whole table and returns the number of entries.
+func (t *Table) remove(match func(Key, word) bool) (n int) {
+	for b := range t.all {
+		t.reap(b, match, func(Key, word) { n++ })
+	}
+	return n
+}
+
+// reclaim frees every slot that a flush has killed, so that no generation is
+// met again when its number comes round.
+func (t *Table) reclaim() {
+	t.remove(func(_ Key, v word) bool { return !t.live(v) })
+}
+
+// FlushMatch forgets the dynamic entries of a port and a VLAN, -1 for any, and
+// returns how many there were. It walks the table: for a whole port Flush is
+// faster, and only Flush stops workers that are about to learn.
+func (t *Table) FlushMatch(port, vid int) int {
+	c := clock(t.clock.Load())
+	return t.remove(func(k Key, v word) bool {
+		return v.kind() == Dynamic && t.live(v) && !c.expired(v) &&
+			(port < 0 || int(v.port()) == port) && (vid < 0 || int(k.VID()) == vid)
+	})
+}
+
+// DropPort forgets everything about a port that was removed: entries of every
+// kind, and its limit. The number may then be given to another port, whose
+// generation is Gen.
+func (t *Table) DropPort(port uint16) {
+	if port >= MaxPorts {
+		return
+	}
+	t.Flush(port)
+	t.SetPortLimit(port, 0)
+	t.remove(func(_ Key, v word) bool { return v.port() == port })
+}
+
+// Entries are the entries that Lookup finds, ordered by address and VLAN. What
+// changes while they are collected may be shown as before or as after.
+func (t *Table) Entries() []Entry {
+	list := make([]Entry, 0, t.Len())
+	c := clock(t.clock.Load())
+	for b := range t.all {
+		for i := range t.all[b] {
+			s := &t.all[b][i]
+			k := Key(s.key.Load())
+			if v, ok := s.read(k); ok && t.live(v) && !c.expired(v) {
+				list = append(list, makeEntry(k, v, c))
+			}
+		}
+	}
+	slices.SortFunc(list, func(a, b Entry) int {
+		return cmp.Or(bytes.Compare(a.MAC[:], b.MAC[:]), cmp.Compare(a.VID, b.VID))
+	})
+	// A station that was forgotten and learned anew during the walk may have
+	// been met in two slots.
+	return slices.CompactFunc(list, func(a, b Entry) bool { return a.MAC == b.MAC && a.VID == b.VID })
+}
+
+func makeEntry(k Key, v word, c clock) Entry {
+	e := Entry{MAC: k.MAC(), VID: k.VID(), Port: v.port(), Kind: v.kind()}
+	if v.kind() == Dynamic {
+		e.Age = c.age(v)
+	}
+	return e
+}
