@@ -2,33 +2,43 @@ package probe
 
 import "github.com/kvswitch/kvswitch/switch/frame"
 
-// Flows chooses the addresses of consecutive frames: count stations behind From
-// talk to as many behind To, each to its own, in turn.
+// Flows chooses the addresses of consecutive frames from one port: the
+// destination ports take turns, and within each pair of ports Count stations
+// talk to as many others, each to its own.
 type Flows struct {
-	From, To int // port numbers
-	Count    int // at least 1
-	// Base is the first station's number.
-	Base int
+	From  int   // port number
+	To    []int // port numbers, at least one unless Broadcast
+	Count int   // stations in each pair of ports, at least 1
+	Base  int   // the first station's number
 	// Broadcast sends every frame to ff:ff:ff:ff:ff:ff instead.
 	Broadcast bool
 }
 
 // Address is the address pair of the n-th frame.
 func (f Flows) Address(n uint32) (dst, src frame.MAC) {
-	s := f.Base
-	if f.Count > 1 {
-		s += int(n % uint32(f.Count))
-	}
-	src = Station(f.From, s)
 	if f.Broadcast {
-		return frame.Broadcast, src
+		return frame.Broadcast, Station(f.From, f.station(n))
 	}
-	return Station(f.To, s), src
+	to := f.To[0]
+	if k := uint32(len(f.To)); k > 1 {
+		to, n = f.To[n%k], n/k
+	}
+	s := f.station(n)
+	return Station(to, s), Station(f.From, s)
 }
 
-// Reverse are the same conversations seen from the other end: sent once, they
-// teach a switch where the destinations are.
-func (f Flows) Reverse() Flows {
-	f.From, f.To = f.To, f.From
-	return f
+func (f Flows) station(n uint32) int {
+	if f.Count > 1 {
+		return f.Base + int(n%uint32(f.Count))
+	}
+	return f.Base
+}
+
+// Frames is the number of frames after which the address pairs repeat.
+func (f Flows) Frames() int { return max(1, f.Count) * max(1, len(f.To)) }
+
+// Lesson is what the given port sends once so that a switch learns the
+// destinations there: each of its stations to the first of port From.
+func (f Flows) Lesson(to int) Flows {
+	return Flows{From: to, To: []int{f.From}, Count: f.Count, Base: f.Base}
 }

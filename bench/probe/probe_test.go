@@ -106,20 +106,54 @@ func TestStationRoundTrip(t *testing.T) {
 	}
 }
 
-func TestFlowsTakeTurnsAndReverseTeachesTheirDestinations(t *testing.T) {
-	f := Flows{From: 0, To: 1, Count: 3, Base: 100}
+func TestFlowsTakeTurns(t *testing.T) {
+	f := Flows{From: 0, To: []int{1}, Count: 3, Base: 100}
 	for n := range uint32(7) {
 		dst, src := f.Address(n)
 		s := 100 + int(n)%3
 		if dst != Station(1, s) || src != Station(0, s) {
 			t.Errorf("frame %d: %v to %v, want station %d", n, src, dst, s)
 		}
-		if _, back := f.Reverse().Address(n); back != dst {
-			t.Errorf("frame %d: reverse comes from %v, want %v", n, back, dst)
+	}
+	if dst, _ := (Flows{Broadcast: true}).Address(0); dst != frame.Broadcast {
+		t.Errorf("broadcast goes to %v", dst)
+	}
+}
+
+func TestFlowsReachEveryStationOfEveryPortOnce(t *testing.T) {
+	f := Flows{From: 2, To: []int{0, 1, 3}, Count: 4}
+	seen := map[frame.MAC]int{}
+	for n := range uint32(f.Frames()) {
+		dst, _ := f.Address(n)
+		seen[dst]++
+	}
+	if len(seen) != 12 {
+		t.Errorf("%d destinations, want 3 ports × 4 stations", len(seen))
+	}
+	for m, n := range seen {
+		if n != 1 {
+			t.Errorf("%v was addressed %d times in one period", m, n)
 		}
 	}
-	if dst, _ := (Flows{Broadcast: true, Count: 1}).Address(0); dst != frame.Broadcast {
-		t.Errorf("broadcast goes to %v", dst)
+}
+
+func TestLessonTeachesEveryDestination(t *testing.T) {
+	f := Flows{From: 0, To: []int{1, 2}, Count: 5, Base: 7}
+	taught := map[frame.MAC]bool{}
+	for _, to := range f.To {
+		l := f.Lesson(to)
+		for n := range uint32(l.Frames()) {
+			dst, src := l.Address(n)
+			taught[src] = true
+			if p, _, _ := IsStation(dst); p != f.From {
+				t.Errorf("lesson goes to %v, want port %d", dst, f.From)
+			}
+		}
+	}
+	for n := range uint32(f.Frames()) {
+		if dst, _ := f.Address(n); !taught[dst] {
+			t.Errorf("frame %d goes to %v, which no lesson taught", n, dst)
+		}
 	}
 }
 
@@ -143,7 +177,7 @@ func TestParseSizesRefusesNonsense(t *testing.T) {
 
 func TestStampingAllocatesNothing(t *testing.T) {
 	tmpl := Build(make([]byte, 1514), false, 1)
-	f := Flows{From: 0, To: 1, Count: 1000}
+	f := Flows{From: 0, To: []int{1}, Count: 1000}
 	var seq uint32
 	if n := testing.AllocsPerRun(100, func() {
 		dst, src := f.Address(seq)

@@ -1,0 +1,116 @@
+// Package topo builds what a contender is attached to: a namespace for the
+// switch, cables into it, and the far ends of the cables where frames are sent
+// and counted. Each contender gets a topology of its own, so that all can stand
+// ready while one is measured.
+//
+// It is the bench's way into netlab, which was made for tests: what would fail
+// a test is an error here. Namespaces carry the process id in their name and are
+// removed when the topology is closed, and by a guard process when this one is
+// killed.
+//
+// A Topology is used by one goroutine; its fields don't change after Build.
+package topo
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+
+	"github.com/kvswitch/kvswitch/bench/probe"
+	"github.com/kvswitch/kvswitch/switch/porttest/netlab"
+)
+
+// Spec says what to build.
+type Spec struct {
+	// Ports is the number of cables, 2 to probe.MaxPorts.
+	Ports int
+	// Direct joins ports 0 and 1 by one cable with no switch between them: the
+	// ceiling that every contender is seen against. Ports must be 2.
+	Direct bool
+	// Stacks gives every far end a namespace of its own and an IPv4 address, for
+	// tests that talk TCP. Otherwise all ends share one and have none.
+	Stacks bool
+}
+
+// Port is one cable.
+type Port struct {
+	Name  string       // device on the switch's side; empty with Spec.Direct
+	End   string       // device at the far end
+	Host  *netlab.Host // namespace of End
+	Index int          // interface index of End
+	Addr  netip.Addr   // of End, with Spec.Stacks
+}
+
+// Topology is a built Spec.
+type Topology struct {
+	Spec   Spec
+	Switch *netlab.Host // nil with Spec.Direct
+	Ports  []Port
+
+	lab   *netlab.Lab
+	scope *scope
+}
+
+// Build makes the topology: every device is up and none attached to a switch.
+// ctx ends everything that is started in it later.
+func Build(ctx context.Context, spec Spec) (*Topology, error) {
+	if spec.Ports < 2 || spec.Ports > probe.MaxPorts || spec.Direct && spec.Ports != 2 {
+		return nil, fmt.Errorf("build topology: %d ports, want 2–%d", spec.Ports, probe.MaxPorts)
+	}
+	t := &Topology{Spec: spec, scope: newScope(ctx)}
+	err := t.Do(func() {
+		t.lab = netlab.New(t.scope)
+		t.lay()
+	})
+	if err != nil {
+		t.Close()
+		return nil, fmt.Errorf("build topology: %w", err)
+	}
+	return t, nil
+}
+
+// lay makes the namespaces and cables.
+func (t *Topology) lay() {
+	var ends *netlab.Host
+	host := func(i int) *netlab.Host {
+		if t.Spec.Stacks {
+			return t.lab.Host(fmt.Sprintf("end%d", i))
+		}
+		if ends == nil {
+			ends = t.lab.Host("ends")
+		}
+		return ends
+	}
+	for i := range t.Spec.Ports {
+		t.Ports = append(t.Ports, Port{End: fmt.Sprintf("e%d", i), Host: host(i)})
+	}
+	if t.Spec.Direct {
+		t.lab.Cable(t.Ports[0].Host, t.Ports[0].End, t.Ports[1].Host, t.Ports[1].End)
+	} else {
+		t.Switch = t.lab.Host("switch")
+		for i := range t.Ports {
+			p := &t.Ports[i]
+			p.Name = fmt.Sprintf("p%d", i)
+			t.lab.Cable(p.Host, p.End, t.Switch, p.Name)
+		}
+	}
+	for i := range t.Ports {
+		p := &t.Ports[i]
+		p.Index = p.Host.Index(p.End)
+		if t.Spec.Stacks {
+			p.Addr = netip.AddrFrom4([4]byte{10, 75, byte(i >> 8), byte(i + 1)})
+			p.Host.Addr(p.End, p.Addr.String()+"/16")
+		}
+	}
+}
+
+// Do runs f, which may use the topology's hosts and start processes on them.
+// The first failure in f ends it and is returned.
+func (t *Topology) Do(f func()) error { return t.scope.do(f) }
+
+// Dir is a directory of the topology's own, with a path short enough for
+// sockets.
+func (t *Topology) Dir() string { return t.lab.Dir() }
+
+// Close ends the processes, and removes the namespaces and the directory.
+func (t *Topology) Close() error { return t.scope.close() }
