@@ -4,8 +4,8 @@ package vswitch
 // has one, and every one has a counter per port.
 type Reason uint8
 
-// Reasons on ingress are counted on the port a frame came in by, those on
-// egress on the port it would have left by.
+// The reasons up to DropEgressVLAN are counted on the port a frame came in by,
+// the rest on the port it would have left by.
 const (
 	DropRunt          Reason = iota // shorter than its headers
 	DropGroupSource                 // the source is a group address
@@ -28,6 +28,8 @@ const (
 	DropEgressFull                  // no room at the egress port
 	DropEgressOffload               // offload header that cannot be honoured
 	numReasons
+
+	firstEgressReason = DropEgressMTU // from here on counted on the egress port
 )
 
 var reasonNames = [numReasons]string{

@@ -126,6 +126,7 @@ const (
 	EventSTPRoot    = "stp.root"
 	EventSTPChange  = "stp.topology-change"
 	EventGuardTrip  = "guard.trip"
+	EventGuardClear = "guard.clear"
 	EventVMAttach   = "vm.attach"
 	EventVMDetach   = "vm.detach"
 	EventEventsLost = "monitor.lost" // the reader was too slow; Count events are missing

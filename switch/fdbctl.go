@@ -1,0 +1,158 @@
+package vswitch
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/kvswitch/kvswitch/fdb"
+	"github.com/kvswitch/kvswitch/switch/frame"
+)
+
+// SetAgeing sets how long a station is remembered after its last frame: whole
+// seconds, 1s to 1000000s (802.1Q table 8-6).
+func (s *Switch) SetAgeing(d time.Duration) error {
+	if err := checkAgeing(d); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.cfg.Ageing = d
+	s.applyAgeing()
+	return nil
+}
+
+// applyAgeing puts the ageing time in force: the configured one, or the short
+// one while mode STP's topology change lasts.
+func (s *Switch) applyAgeing() {
+	d := uint32(s.cfg.Ageing / time.Second)
+	if s.shortAgeing > 0 {
+		d = min(d, s.shortAgeing)
+	}
+	s.table.SetAgeing(d)
+}
+
+// FDB lists the stations known, by address and VLAN; those of one port or one
+// VLAN if portName is not "" or vlan not 0.
+func (s *Switch) FDB(portName string, vlan uint16) ([]FDBEntry, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var only *port
+	if portName != "" {
+		if only = s.find(portName); only == nil {
+			return nil, s.noPort(portName)
+		}
+	}
+	list := []FDBEntry{}
+	for _, e := range s.table.Entries() {
+		p := s.at(e.Port)
+		if p == nil || only != nil && p != only || vlan != 0 && e.VID != vlan {
+			continue
+		}
+		list = append(list, FDBEntry{MAC: e.MAC, VLAN: e.VID, Port: p.name, Type: e.Kind.String(), AgeS: float64(e.Age)})
+	}
+	return list, nil
+}
+
+// at is the port with number n, or nil.
+func (s *Switch) at(n uint16) *port {
+	if int(n) >= len(s.slots) {
+		return nil
+	}
+	return s.slots[n]
+}
+
+// AddFDB puts a station on a port: static stays there until DelFDB; otherwise
+// it ages and moves as if learned. vlan 0 is the port's PVID, or the one VLAN
+// of a switch that doesn't filter.
+func (s *Switch) AddFDB(mac frame.MAC, vlan uint16, port string, static bool) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p := s.find(port)
+	if p == nil {
+		return s.noPort(port)
+	}
+	if !mac.IsUnicast() {
+		return fmt.Errorf("add %v: it is no station's address", mac)
+	}
+	if mac == s.cfg.MAC {
+		return fmt.Errorf("add %v: it is the switch's own address", mac)
+	}
+	if vlan == 0 {
+		vlan = DefaultVID
+		if s.cfg.VLANFiltering {
+			if vlan = p.cfg.VLAN.PVID; vlan == 0 {
+				return fmt.Errorf("add %v: port %s has no PVID; name the VLAN", mac, port)
+			}
+		}
+	}
+	if err := s.checkVLAN(vlan); err != nil {
+		return fmt.Errorf("add %v: %w", mac, err)
+	}
+	if s.cfg.VLANFiltering && !p.cfg.VLAN.Member.Has(vlan) {
+		return fmt.Errorf("add %v: port %s is not in VLAN %d; `vlan add` it first", mac, port, vlan)
+	}
+	key := fdb.MakeKey(mac, vlan)
+	if static {
+		if err := s.table.Set(key, uint16(p.id), fdb.Static); err != nil {
+			return fmt.Errorf("add %v: %w", mac, err)
+		}
+		return nil
+	}
+	switch r, _ := s.table.Learn(key, fdb.Dest{Port: uint16(p.id), Gen: s.table.Gen(uint16(p.id))}); r {
+	case fdb.Known, fdb.Added, fdb.Moved:
+		return nil
+	case fdb.Fixed:
+		return fmt.Errorf("add %v: a static entry says otherwise; delete it first", mac)
+	default:
+		return fmt.Errorf("add %v: not learned: table limit reached (%v)", mac, r)
+	}
+}
+
+// checkVLAN refuses a VLAN that this switch can't have entries in.
+func (s *Switch) checkVLAN(vlan uint16) error {
+	if vlan < MinVID || vlan > MaxVID {
+		return fmt.Errorf("VLAN %d is not from %d to %d", vlan, MinVID, MaxVID)
+	}
+	if !s.cfg.VLANFiltering && vlan != DefaultVID {
+		return fmt.Errorf("VLAN %d: the switch does not filter VLANs, all frames are in VLAN %d", vlan, DefaultVID)
+	}
+	return nil
+}
+
+// DelFDB forgets a station; vlan 0 is VLAN 1.
+func (s *Switch) DelFDB(mac frame.MAC, vlan uint16) error {
+	if vlan == 0 {
+		vlan = DefaultVID
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if mac == s.cfg.MAC {
+		return fmt.Errorf("delete %v: it is the switch's own address", mac)
+	}
+	if _, ok := s.table.Delete(fdb.MakeKey(mac, vlan)); !ok {
+		return fmt.Errorf("delete %v: not in the table in VLAN %d", mac, vlan)
+	}
+	return nil
+}
+
+// FlushFDB forgets what was learned: everything, or one port's or VLAN's if
+// port is not "" or vlan not 0. It returns how many entries went. Static
+// entries stay.
+func (s *Switch) FlushFDB(port string, vlan uint16) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n, v := -1, -1
+	if port != "" {
+		p := s.find(port)
+		if p == nil {
+			return 0, s.noPort(port)
+		}
+		n = p.id
+	}
+	if vlan != 0 {
+		v = int(vlan)
+	}
+	count := s.table.FlushMatch(n, v)
+	s.feed.publish(Event{Event: EventFDBFlush, Port: port, VLAN: vlan, Count: count})
+	return count, nil
+}

@@ -1,0 +1,341 @@
+package vswitch
+
+import (
+	"encoding/binary"
+
+	"github.com/kvswitch/kvswitch/fdb"
+	"github.com/kvswitch/kvswitch/switch/frame"
+)
+
+// The forwarding decision, in the order of 802.1Q clause 8.6: a batch of frames
+// from one queue is classified and learned, then looked up, then sent, one call
+// per egress port. Frames never leave this goroutine and are never copied here.
+
+// meta is what classify found out about a frame, all that the later passes need.
+type meta struct {
+	frame *frame.Frame
+	dst   fdb.Key   // VLAN and destination
+	tag   frame.Tag // the tag it wears where it leaves tagged
+	vid   uint16
+	need  uint8  // offloads it needs, see needs
+	size  uint32 // bytes without its VLAN tag
+}
+
+// plan collects what leaves by one port.
+type plan struct {
+	n     int
+	bytes uint64
+	out   [frame.BatchSize]frame.Out
+}
+
+const keyValid = 1 << 63
+
+func makeKey(vid uint16, mac uint64) fdb.Key { return fdb.Key(keyValid | uint64(vid)<<48 | mac) }
+
+// forward takes a batch that came in by port number in through the switch. The
+// frames are borrowed until it returns.
+func (w *worker) forward(v *view, in uint16, frames []frame.Frame) {
+	pv := &v.ports[in]
+	c := &pv.port.counters[w.id]
+	metas := w.classify(v, in, pv, c, frames)
+	for i := range metas {
+		w.decide(v, in, pv, c, &metas[i])
+	}
+	for _, out := range w.dirty {
+		w.flush(v, out)
+	}
+	w.dirty = w.dirty[:0]
+}
+
+// classify is the first pass: drop what no port may have, find each frame's
+// VLAN, and learn its source. It returns the frames that go on.
+func (w *worker) classify(v *view, in uint16, pv *portView, c *portCounters, frames []frame.Frame) []meta {
+	var bytes uint64
+	var lastSrc fdb.Key
+	dest := fdb.Dest{Port: in, Gen: pv.gen}
+	n := 0
+	for i := range frames {
+		f := &frames[i]
+		size := uint32(f.Len())
+		bytes += uint64(size)
+		d := f.Data
+		if len(d) < frame.HeaderLen {
+			c.drop(DropRunt)
+			continue
+		}
+		// Each address is read once: a guest may rewrite it at any time, and
+		// what was checked must be what is used.
+		dst := binary.LittleEndian.Uint64(d) & macMask
+		tail := binary.LittleEndian.Uint64(d[6:14])
+		src := tail & macMask
+		if src&1 != 0 || src == 0 || src == v.own && in != hostPort {
+			c.drop(sourceReason(src))
+			continue
+		}
+		if dst&^linkLocalBits == wordSTP {
+			w.linkLocal(v, in, c, f, dst)
+			continue
+		}
+		m := &w.metas[n]
+		m.vid = DefaultVID
+		if v.filtering {
+			if f.Tag != 0 && (f.Tag.TPID() != frame.EtherTypeVLAN || pv.tunnel) {
+				w.putInBand(i, f)
+			}
+			etherType := uint16(tail>>56) | uint16(tail>>48)<<8
+			if r := m.assignVLAN(pv, f, etherType); r != numReasons {
+				c.drop(r)
+				continue
+			}
+			size = uint32(f.Len())
+		} else {
+			m.tag = f.Tag
+		}
+		if f.Tag != 0 || tail>>48 == inBandVLAN {
+			size -= frame.TagLen
+		}
+		if !pv.learning {
+			c.drop(DropPortState)
+			continue
+		}
+		key := makeKey(m.vid, src)
+		if pv.locked && !w.knows(key, in, pv) {
+			c.drop(DropLocked)
+			continue
+		}
+		if pv.learn && key != lastSrc {
+			lastSrc = key
+			if r, from := w.sw.table.Learn(key, dest); r != fdb.Known {
+				w.learned(r, key, in, from)
+			}
+		}
+		if !pv.forward {
+			c.drop(DropPortState)
+			continue
+		}
+		m.frame, m.size, m.need = f, size, 0
+		if h := &f.Hdr; h.Flags&frame.HdrNeedsCsum != 0 || h.GSOType != frame.GSONone {
+			m.need = needs(*h)
+		}
+		m.dst = makeKey(m.vid, dst)
+		n++
+	}
+	c.rxFrames.add(uint64(len(frames)))
+	c.rxBytes.add(bytes)
+	return w.metas[:n]
+}
+
+// inBandVLAN is the 802.1Q EtherType as the last two bytes of an eight-byte
+// little-endian load show it.
+const inBandVLAN = frame.EtherTypeVLAN>>8 | frame.EtherTypeVLAN&0xff<<8
+
+func sourceReason(src uint64) Reason {
+	switch {
+	case src&1 != 0:
+		return DropGroupSource
+	case src == 0:
+		return DropZeroSource
+	}
+	return DropOwnSource
+}
+
+// assignVLAN finds the frame's VLAN by its tag or the port's PVID and checks
+// that the port may take it (802.1Q 6.9, 8.6.2). It returns numReasons, or why
+// the frame is dropped. An in-band tag is taken into f.Tag.
+func (m *meta) assignVLAN(pv *portView, f *frame.Frame, etherType uint16) Reason {
+	if f.Tag == 0 && etherType == frame.EtherTypeVLAN && !pv.tunnel {
+		if len(f.Data) < frame.HeaderLen+frame.TagLen {
+			return DropRunt
+		}
+		f.Tag = frame.Tag(binary.BigEndian.Uint32(f.Data[12:16]))&0xffff | frame.EtherTypeVLAN<<16
+		f.Strip = frame.TagLen
+	}
+	vid := f.Tag.VID()
+	switch {
+	case vid == 0:
+		if pv.pvid == 0 {
+			return DropVLANUntagged
+		}
+		vid = pv.pvid
+	case vid == 0xfff:
+		return DropVLANReserved
+	case pv.untaggedOnly:
+		return DropVLANTagged
+	}
+	if !pv.member.Has(vid) {
+		return DropVLANMember
+	}
+	m.vid = vid
+	// A priority tag's priority lives on (802.1Q 6.9.3); an untagged frame gets 0.
+	m.tag = f.Tag&0xf000 | frame.EtherTypeVLAN<<16 | frame.Tag(vid)
+	return numReasons
+}
+
+// putInBand writes an out-of-band tag that is payload to this switch — another
+// TPID, or a customer's tag on a tunnel port — before the rest of the bytes, in
+// the worker's own memory: a frame can wear only one tag beside it.
+func (w *worker) putInBand(i int, f *frame.Frame) {
+	if len(f.Data) < frame.HeaderLen {
+		return
+	}
+	head := &w.heads[i]
+	copy(head[:12], f.Data)
+	binary.BigEndian.PutUint32(head[12:16], uint32(f.Tag))
+	copy(head[16:18], f.Data[12:14])
+	rest := append(w.rests[i][:0], f.Data[14:])
+	w.rests[i] = append(rest, f.Rest...)
+	o := frame.Out{Frame: f, EgressTag: f.Tag}
+	f.Hdr = o.WireHdr()
+	f.Data, f.Rest, f.Tag = head[:], w.rests[i], 0
+}
+
+// knows reports whether the station key is known to be on port in.
+func (w *worker) knows(key fdb.Key, in uint16, pv *portView) bool {
+	d, ok := w.sw.table.Lookup(key)
+	return ok && d.Port == in && d.Gen == pv.gen
+}
+
+// decide is the second pass: where one frame goes.
+func (w *worker) decide(v *view, in uint16, pv *portView, c *portCounters, m *meta) {
+	vl := &v.flat
+	if v.filtering {
+		if vl = v.vlans[m.vid]; vl == nil {
+			c.drop(DropNoEgress)
+			return
+		}
+	}
+	class := classUnknown
+	if dst := uint64(m.dst) & macMask; dst&1 != 0 {
+		class = classMulticast
+		if dst == wordBroadcast {
+			class = classBroadcast
+		}
+	} else if d, ok := w.sw.table.Lookup(m.dst); ok && int(d.Port) < len(v.ports) {
+		// An entry of another generation was flushed: the station is unknown.
+		if out := &v.ports[d.Port]; out.port != nil && d.Gen == out.gen {
+			if r := unicastReason(v, pv, out, m, in == d.Port); r != numReasons {
+				c.drop(r)
+				return
+			}
+			w.emit(d.Port, out, m)
+			return
+		}
+	}
+	sent := false
+	for _, n := range vl.flood[class] {
+		out := &v.ports[n]
+		if n == in && !pv.hairpin || pv.isolated && out.isolated {
+			continue
+		}
+		w.emit(n, out, m)
+		sent = true
+	}
+	if !sent {
+		c.drop(DropNoEgress)
+	}
+}
+
+// unicastReason is why a frame to a known station is not sent to its port, or
+// numReasons when it is: the one predicate of egress.
+func unicastReason(v *view, in, out *portView, m *meta, same bool) Reason {
+	switch {
+	case same && !in.hairpin:
+		return DropSamePort
+	case !out.forward:
+		return DropEgressState
+	case in.isolated && out.isolated:
+		return DropIsolated
+	case v.filtering && !out.member.Has(m.vid):
+		return DropEgressVLAN
+	}
+	return numReasons
+}
+
+// emit puts a frame on the plan of port n.
+func (w *worker) emit(n uint16, out *portView, m *meta) {
+	if m.size > out.maxLen && !fits(m, out.maxLen) {
+		out.port.counters[w.id].drop(DropEgressMTU)
+		return
+	}
+	tag := m.tag
+	if tag != 0 && w.view.filtering && out.untagged.Has(m.vid) {
+		tag = 0
+	}
+	if m.need&^out.offloads != 0 {
+		w.emitFinished(n, out, m, tag)
+		return
+	}
+	p := w.plans[n]
+	if p.n == 0 {
+		w.dirty = append(w.dirty, n)
+	} else if p.n == len(p.out) {
+		w.send(n, out, p)
+	}
+	p.out[p.n] = frame.Out{Frame: m.frame, EgressTag: tag}
+	p.n++
+	p.bytes += uint64(m.size)
+	if tag != 0 {
+		p.bytes += frame.TagLen
+	}
+}
+
+// fits reports whether a frame longer than limit is one that leaves in
+// segments within it. The TCP header counts with its shortest length, so a
+// frame is never refused for a header that was not looked at.
+func fits(m *meta, limit uint32) bool {
+	h := &m.frame.Hdr
+	switch h.GSOType &^ frame.GSOECN {
+	case frame.GSOTCPv4, frame.GSOTCPv6:
+		return uint32(h.CsumStart)+20+uint32(h.GSOSize) <= limit+frame.TagLen
+	case frame.GSOUDPL4:
+		return uint32(h.CsumStart)+8+uint32(h.GSOSize) <= limit+frame.TagLen
+	}
+	return false
+}
+
+// emitFinished sends a frame to a port that can't be given it as it is: the
+// slow way, in copies with checksums completed and segments cut. What waits for
+// the port goes first, so order is kept.
+func (w *worker) emitFinished(n uint16, out *portView, m *meta, tag frame.Tag) {
+	p := w.plans[n]
+	if p.n > 0 {
+		w.send(n, out, p)
+	}
+	finished, err := w.finisher.Finish(frame.Out{Frame: m.frame, EgressTag: tag}, out.caps, w.finished[:0])
+	if err != nil {
+		out.port.counters[w.id].drop(DropEgressOffload)
+	}
+	for len(finished) > 0 && err == nil {
+		for p.n < len(p.out) && p.n < len(finished) {
+			p.out[p.n] = finished[p.n]
+			p.bytes += uint64(finished[p.n].Len())
+			p.n++
+		}
+		finished = finished[p.n:]
+		w.send(n, out, p)
+	}
+	w.finisher.Reset()
+}
+
+// flush is the third pass for one port.
+func (w *worker) flush(v *view, n uint16) {
+	if p := w.plans[n]; p.n > 0 {
+		w.send(n, &v.ports[n], p)
+	}
+}
+
+// send hands a plan to its port and empties it. What the port has no room for
+// is dropped: the switch never waits for a slow one.
+func (w *worker) send(n uint16, out *portView, p *plan) {
+	c := &out.port.counters[w.id]
+	sent := out.tx.Tx(w.id, p.out[:p.n])
+	if sent < p.n {
+		for i := sent; i < p.n; i++ {
+			p.bytes -= uint64(p.out[i].Len())
+		}
+		c.drops[DropEgressFull].add(uint64(p.n - sent))
+	}
+	c.txFrames.add(uint64(sent))
+	c.txBytes.add(p.bytes)
+	p.n, p.bytes = 0, 0
+}

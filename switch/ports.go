@@ -1,0 +1,238 @@
+package vswitch
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"sync/atomic"
+
+	"github.com/kvswitch/kvswitch/fdb"
+	"github.com/kvswitch/kvswitch/switch/frame"
+)
+
+// port is an attachment as the control side keeps it. All but counters, bpdus
+// and changed belong to it and are read and written with Switch.mu held.
+type port struct {
+	id                   int
+	name                 string
+	dev                  frame.Port
+	queues               []frame.Queue
+	cfg                  PortConfig
+	state                frame.State // the device's, as last acted upon
+	learning, forwarding bool        // what the tree allows
+	guard                string      // why a guard holds the port, "" if none does
+
+	bpduFrom frame.MAC // source of the last BPDU that came in
+
+	counters []portCounters // by worker
+	bpdus    allowance
+	changed  atomic.Bool // the device says its state changed
+}
+
+// AddPort attaches dev under name, which must be unused, and starts it. The
+// port is the switch's from then on: it closes it on RemovePort and when Run
+// ends. On an error it is still the caller's, and nothing has changed. The
+// number it returns is the lowest one free, and the STP port number.
+func (s *Switch) AddPort(name string, dev frame.Port, cfg PortConfig) (int, error) {
+	return s.attach(name, dev, cfg, false)
+}
+
+// SetHost attaches the host interface: the port by which the host's own IP
+// stack is on the segment. It has number 0, takes no part in the spanning tree,
+// always forwards, and its address is the switch's own.
+func (s *Switch) SetHost(name string, dev frame.Port) error {
+	_, err := s.attach(name, dev, NewPortConfig("host"), true)
+	return err
+}
+
+func (s *Switch) attach(name string, dev frame.Port, cfg PortConfig, host bool) (int, error) {
+	if name == "" {
+		return 0, fmt.Errorf("add port: it has no name")
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return 0, fmt.Errorf("add port %s: %w", name, ErrClosed)
+	}
+	if s.find(name) != nil {
+		return 0, fmt.Errorf("add port %s: %w", name, ErrPortExists)
+	}
+	id := hostPort
+	if host {
+		if s.slots[hostPort] != nil {
+			return 0, fmt.Errorf("add host interface %s: %s is the host interface already", name, s.slots[hostPort].name)
+		}
+	} else if id = s.freeNumber(); id >= maxPorts {
+		return 0, fmt.Errorf("add port %s: %w: %d are in use", name, ErrTooMany, maxPorts-1)
+	}
+	p := &port{id: id, name: name, dev: dev, cfg: cfg, counters: make([]portCounters, s.cfg.Workers)}
+	if host {
+		p.learning, p.forwarding = true, true
+	}
+	if err := dev.Start(func() {
+		p.changed.Store(true)
+		select {
+		case s.poke <- struct{}{}:
+		default:
+		}
+	}); err != nil {
+		return 0, fmt.Errorf("add port %s: %w", name, err)
+	}
+	p.queues = dev.Queues()
+	p.state = dev.State()
+	for len(s.slots) <= id {
+		s.slots = append(s.slots, nil)
+	}
+	s.slots[id] = p
+	s.table.Flush(uint16(id)) // whoever had this number before is not meant any more
+	s.table.SetPortLimit(uint16(id), cfg.MaxLearned)
+	if host {
+		s.setLocal(p)
+	}
+	s.feed.publish(Event{Event: EventPortAdd, Port: name})
+	s.treePort(p)
+	s.settle()
+	s.announceLink(p)
+	return id, nil
+}
+
+// RemovePort detaches a port and closes it. Its stations are forgotten, static
+// ones too.
+func (s *Switch) RemovePort(name string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p := s.find(name)
+	if p == nil {
+		return s.noPort(name)
+	}
+	s.slots[p.id] = nil
+	s.table.DropPort(uint16(p.id))
+	s.treeRemove(p)
+	s.settle() // no worker uses the port any more when this returns
+	err := p.dev.Close()
+	s.feed.publish(Event{Event: EventPortDel, Port: name})
+	if err != nil {
+		return fmt.Errorf("close port %s: %w", name, err)
+	}
+	return nil
+}
+
+// PortConfig is a port's configuration; change a copy and hand it to SetPort.
+func (s *Switch) PortConfig(name string) (PortConfig, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p := s.find(name)
+	if p == nil {
+		return PortConfig{}, s.noPort(name)
+	}
+	return p.cfg, nil
+}
+
+// SetPort replaces a port's configuration. Kind, Spec and Uplink may differ,
+// too, but change nothing about the device.
+func (s *Switch) SetPort(name string, cfg PortConfig) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p := s.find(name)
+	if p == nil {
+		return s.noPort(name)
+	}
+	if s.tree != nil && p.id != hostPort {
+		if err := s.tree.SetPort(uint16(p.id), s.stpPort(p, cfg)); err != nil {
+			return fmt.Errorf("set port %s: %w", name, err)
+		}
+	}
+	left := p.cfg.VLAN.Member
+	p.cfg = cfg
+	s.table.SetPortLimit(uint16(p.id), cfg.MaxLearned)
+	for vid := range left.All {
+		if s.cfg.VLANFiltering && !cfg.VLAN.Member.Has(vid) {
+			s.table.FlushMatch(p.id, int(vid))
+		}
+	}
+	if p.id == hostPort {
+		s.setLocal(p)
+	}
+	s.settle()
+	return nil
+}
+
+// find is the port called name, or nil.
+func (s *Switch) find(name string) *port {
+	i := slices.IndexFunc(s.slots, func(p *port) bool { return p != nil && p.name == name })
+	if i < 0 {
+		return nil
+	}
+	return s.slots[i]
+}
+
+// noPort says that there is no port called name, and which there are.
+func (s *Switch) noPort(name string) error {
+	var names []string
+	for _, p := range s.slots {
+		if p != nil {
+			names = append(names, p.name)
+		}
+	}
+	if len(names) == 0 {
+		return fmt.Errorf("find port %q: %w; the switch has none", name, ErrNoPort)
+	}
+	if len(names) > 8 {
+		names = append(names[:8], "…")
+	}
+	return fmt.Errorf("find port %q: %w; there are %s", name, ErrNoPort, strings.Join(names, " "))
+}
+
+// freeNumber is the lowest port number that no port has.
+func (s *Switch) freeNumber() int {
+	for id := hostPort + 1; id < len(s.slots); id++ {
+		if s.slots[id] == nil {
+			return id
+		}
+	}
+	return len(s.slots)
+}
+
+// setLocal makes the switch's own address an entry of its host interface, in
+// every VLAN that the interface is in.
+func (s *Switch) setLocal(p *port) {
+	s.table.DropPort(hostPort)
+	vids := VIDSet{}
+	vids.Add(DefaultVID)
+	if s.cfg.VLANFiltering {
+		vids = p.cfg.VLAN.Member
+	}
+	for vid := range vids.All {
+		if err := s.table.Set(fdb.MakeKey(s.cfg.MAC, vid), hostPort, fdb.Local); err != nil {
+			s.log.Warn("set local address", "vlan", vid, "err", err)
+		}
+	}
+}
+
+// follow acts on what a port's device says of itself. Called with s.mu held.
+func (s *Switch) follow(p *port) {
+	old := p.state
+	p.state = p.dev.State()
+	if p.state == old {
+		return
+	}
+	if old.Up && !p.state.Up {
+		s.table.Flush(uint16(p.id))
+	}
+	s.treePort(p)
+	s.settle()
+	if old.Up != p.state.Up {
+		s.announceLink(p)
+	}
+}
+
+// announceLink tells of a port's link coming or going.
+func (s *Switch) announceLink(p *port) {
+	if p.state.Up {
+		s.log.Info("port is up", "port", p.name, "number", p.id)
+		s.feed.publish(Event{Event: EventPortUp, Port: p.name})
+		return
+	}
+	s.log.Info("port is down", "port", p.name, "number", p.id, "reason", p.state.Reason)
+	s.feed.publish(Event{Event: EventPortDown, Port: p.name, Reason: p.state.Reason})
+}

@@ -1,0 +1,240 @@
+// Package vswitch is the switch itself: ports, the workers that forward, the
+// forwarding decision, and the calls that control it. (The folder is called
+// switch, a keyword, hence the package's name.)
+//
+// It learns, forwards, floods and ages as IEEE 802.1Q bridges do, filters VLANs
+// when told to, and runs the spanning tree of package stp over its ports. It
+// does no I/O of its own: frames come and go through frame.Port values, and it
+// knows nothing of netdevs, sockets, files or flags. It keeps no global state:
+// any number of switches live in one process.
+//
+// Every exported method may be called from any goroutine, before, during and
+// after Run. They serialise among themselves and never disturb forwarding for
+// more than a batch.
+package vswitch
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/kvswitch/kvswitch/fdb"
+	"github.com/kvswitch/kvswitch/stp"
+	"github.com/kvswitch/kvswitch/switch/frame"
+)
+
+// BusyPollAlways makes workers never sleep.
+const BusyPollAlways = -1
+
+// Defaults of Config.
+const (
+	DefaultName     = "kvs0"
+	DefaultAgeing   = 300 * time.Second // 802.1Q table 8-6
+	DefaultBusyPoll = 20 * time.Microsecond
+	MaxWorkers      = 64
+)
+
+// Config is what a switch is made from. The zero value is a plain learning
+// switch with RSTP and one worker that sleeps whenever it has nothing to do.
+type Config struct {
+	Name          string        // "" = DefaultName
+	MAC           frame.MAC     // bridge identifier and host address; zero = made up, locally administered
+	Ageing        time.Duration // whole seconds; 0 = DefaultAgeing
+	MaxEntries    int           // dynamic FDB entries; 0 = 65536, at most 4194304
+	VLANFiltering bool
+	Workers       int           // forwarding threads, 1–64; 0 = 1
+	BusyPoll      time.Duration // how long a worker polls after work before it sleeps; BusyPollAlways = for ever
+	STP           STPConfig
+	Logger        *slog.Logger // nil = slog.Default()
+}
+
+// Errors that callers tell apart. Those returned wrap one of them where it fits.
+var (
+	ErrNoPort     = errors.New("no such port")
+	ErrPortExists = errors.New("there is a port of that name already")
+	ErrTooMany    = errors.New("no port number is free")
+	ErrClosed     = errors.New("the switch has stopped")
+)
+
+// Switch is a learning switch. Make one with New.
+type Switch struct {
+	log     *slog.Logger
+	started time.Time
+	table   *fdb.Table
+	feed    feed
+	view    atomic.Pointer[view]
+	bpdus   chan bpdu
+	poke    chan struct{} // some port's state changed
+
+	mu          sync.Mutex // all below, and the writing of view
+	cfg         Config     // Workers, BusyPoll, VLANFiltering never change
+	slots       []*port    // by port number
+	seq         uint64     // of the published view
+	tree        *stp.Bridge
+	shortAgeing uint32    // seconds, while the tree asks for it; 0 = cfg.Ageing is in force
+	workers     []*worker // while Run runs
+	closed      bool
+}
+
+// New makes a switch with no ports.
+func New(cfg Config) (*Switch, error) {
+	if err := cfg.fill(); err != nil {
+		return nil, err
+	}
+	s := &Switch{
+		log:     cfg.Logger.With("switch", cfg.Name),
+		started: time.Now(),
+		cfg:     cfg,
+		table:   fdb.New(cfg.MaxEntries, uint32(cfg.Ageing/time.Second)),
+		bpdus:   make(chan bpdu, bpduQueue),
+		poke:    make(chan struct{}, 1),
+		slots:   make([]*port, 1), // number 0 is the host's
+	}
+	if err := s.startTree(); err != nil {
+		return nil, err
+	}
+	s.view.Store(s.buildView())
+	return s, nil
+}
+
+// fill puts defaults in place of zeros and refuses what can't be.
+func (c *Config) fill() error {
+	if c.Name == "" {
+		c.Name = DefaultName
+	}
+	if c.Ageing == 0 {
+		c.Ageing = DefaultAgeing
+	}
+	if err := checkAgeing(c.Ageing); err != nil {
+		return err
+	}
+	if c.MaxEntries == 0 {
+		c.MaxEntries = fdb.DefaultMax
+	}
+	if c.MaxEntries < 1 || c.MaxEntries > fdb.MaxEntries {
+		return fmt.Errorf("check FDB size %d: want 1 to %d entries", c.MaxEntries, fdb.MaxEntries)
+	}
+	if c.Workers == 0 {
+		c.Workers = 1
+	}
+	if c.Workers < 1 || c.Workers > MaxWorkers {
+		return fmt.Errorf("check workers %d: want 1 to %d", c.Workers, MaxWorkers)
+	}
+	if c.BusyPoll < BusyPollAlways {
+		return fmt.Errorf("check busy-poll %v: want a duration, 0 or always", c.BusyPoll)
+	}
+	if c.MAC.IsZero() {
+		rand.Read(c.MAC[:])
+		c.MAC[0] = c.MAC[0]&^3 | 2 // a station's own, locally administered
+	}
+	if c.MAC.IsGroup() {
+		return fmt.Errorf("check MAC %v: it is a group address; a switch needs a station's", c.MAC)
+	}
+	c.STP.fill()
+	if c.Logger == nil {
+		c.Logger = slog.Default()
+	}
+	return nil
+}
+
+// checkAgeing refuses ageing times that the coarse clock of the table can't tell apart.
+func checkAgeing(d time.Duration) error {
+	if d < time.Second || d > 1000000*time.Second {
+		return fmt.Errorf("check ageing %v: want 1s to 1000000s", d)
+	}
+	return nil
+}
+
+// Run forwards until ctx ends, then closes every port. It returns an error
+// only when forwarding could not start; ports are closed then, too. A switch
+// runs once.
+func (s *Switch) Run(ctx context.Context) error {
+	workers, err := s.makeWorkers()
+	if err != nil {
+		s.shutdown(nil)
+		return err
+	}
+	var stop atomic.Bool
+	var running sync.WaitGroup
+	for _, w := range workers {
+		running.Go(func() { w.run(&stop) })
+	}
+	s.control(ctx)
+	stop.Store(true)
+	for _, w := range workers {
+		w.wake.Signal()
+	}
+	running.Wait()
+	s.shutdown(workers)
+	return nil
+}
+
+// makeWorkers makes them and hands them the present view.
+func (s *Switch) makeWorkers() ([]*worker, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed || s.workers != nil {
+		return nil, fmt.Errorf("run switch %s: %w", s.cfg.Name, ErrClosed)
+	}
+	var workers []*worker
+	for i := range s.cfg.Workers {
+		w, err := newWorker(i, s)
+		if err != nil {
+			for _, w := range workers {
+				w.close()
+			}
+			return nil, fmt.Errorf("start worker %d: %w", i, err)
+		}
+		workers = append(workers, w)
+	}
+	s.workers = workers
+	return workers, nil
+}
+
+// shutdown closes the ports and the workers, which have stopped.
+func (s *Switch) shutdown(workers []*worker) {
+	s.mu.Lock()
+	s.closed = true
+	s.workers = nil
+	ports := s.slots
+	s.slots = make([]*port, 1)
+	s.mu.Unlock()
+	for _, w := range workers {
+		w.close()
+	}
+	for _, p := range ports {
+		if p != nil {
+			if err := p.dev.Close(); err != nil {
+				s.log.Warn("close port", "port", p.name, "err", err)
+			}
+		}
+	}
+}
+
+// Config is the configuration in force, defaults filled in.
+func (s *Switch) Config() Config {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.cfg
+}
+
+// publish makes the present state the one that is forwarded by, and returns
+// when no worker uses an older one any more. Called with s.mu held.
+func (s *Switch) publish() {
+	v := s.buildView()
+	s.seq = v.seq
+	s.view.Store(v)
+	for _, w := range s.workers {
+		w.wake.Signal()
+	}
+	for _, w := range s.workers {
+		for wait := time.Microsecond; w.seen.Load() < v.seq; wait = min(2*wait, time.Millisecond) {
+			time.Sleep(wait)
+		}
+	}
+}

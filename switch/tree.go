@@ -1,0 +1,357 @@
+package vswitch
+
+import (
+	"encoding/binary"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/kvswitch/kvswitch/stp"
+	"github.com/kvswitch/kvswitch/switch/frame"
+)
+
+// STPConfig is the switch's part in the spanning tree. Zeros are the defaults
+// of 802.1D-2004 table 17-1.
+type STPConfig struct {
+	Mode         string        `json:"mode"`     // rstp (default), stp, off
+	Priority     uint16        `json:"priority"` // any 16 bits, as brctl has it; the standard's steps are 4096
+	PrioritySet  bool          `json:"-"`        // Priority 0 is meant, not the default 32768
+	Hello        time.Duration `json:"-"`        // 1s–10s; 0 = 2s
+	MaxAge       time.Duration `json:"-"`        // 6s–40s; 0 = 20s
+	ForwardDelay time.Duration `json:"-"`        // 4s–30s; 0 = 15s
+	TxHold       int           `json:"tx_hold"`  // 1–10 BPDUs; 0 = 6
+}
+
+// DefaultPriority is the bridge priority of 802.1D-2004 table 17-2.
+const DefaultPriority = 32768
+
+func (c *STPConfig) fill() {
+	def := stp.DefaultConfig(stp.BridgeID{})
+	if c.Mode == "" {
+		c.Mode = "rstp"
+	}
+	if c.Priority == 0 && !c.PrioritySet {
+		c.Priority = DefaultPriority
+	}
+	c.PrioritySet = true
+	for _, t := range []struct {
+		d   *time.Duration
+		def int
+	}{{&c.Hello, def.Hello}, {&c.MaxAge, def.MaxAge}, {&c.ForwardDelay, def.ForwardDelay}} {
+		if *t.d == 0 {
+			*t.d = time.Duration(t.def) * time.Second
+		}
+	}
+	if c.TxHold == 0 {
+		c.TxHold = def.TxHold
+	}
+}
+
+// bridge is the configuration in package stp's terms.
+func (c *STPConfig) bridge(mac frame.MAC) (stp.Config, error) {
+	cfg := stp.Config{
+		ID:     stp.BridgeID{Priority: c.Priority, Addr: mac},
+		TxHold: c.TxHold,
+	}
+	switch c.Mode {
+	case "rstp", "off":
+		cfg.Mode = stp.RSTP
+	case "stp":
+		cfg.Mode = stp.STP
+	default:
+		return cfg, fmt.Errorf("check stp mode %q: want rstp, stp or off", c.Mode)
+	}
+	for _, t := range []struct {
+		name string
+		d    time.Duration
+		sec  *int
+	}{{"hello", c.Hello, &cfg.Hello}, {"max-age", c.MaxAge, &cfg.MaxAge}, {"forward-delay", c.ForwardDelay, &cfg.ForwardDelay}} {
+		if t.d%time.Second != 0 {
+			return cfg, fmt.Errorf("check %s %v: want whole seconds", t.name, t.d)
+		}
+		*t.sec = int(t.d / time.Second)
+	}
+	return cfg, cfg.Validate()
+}
+
+// startTree makes the bridge that cfg.STP asks for and gives it the ports. With
+// mode off there is none, and every port forwards. Called with s.mu held.
+func (s *Switch) startTree() error {
+	cfg, err := s.cfg.STP.bridge(s.cfg.MAC)
+	if err != nil {
+		return err
+	}
+	s.tree = nil
+	if s.cfg.STP.Mode != "off" {
+		if s.tree, err = stp.New(cfg); err != nil {
+			return err
+		}
+	}
+	s.shortAgeing = 0
+	s.applyAgeing()
+	for _, p := range s.slots {
+		if p != nil {
+			s.treePort(p)
+		}
+	}
+	return nil
+}
+
+// SetSTP changes the bridge's parameters; zeros keep what is in force. A change
+// takes effect at once, as 17.13 says.
+func (s *Switch) SetSTP(c STPConfig) error {
+	c.fill()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	cfg, err := c.bridge(s.cfg.MAC)
+	if err != nil {
+		return fmt.Errorf("set stp: %w", err)
+	}
+	on, was := c.Mode != "off", s.tree != nil
+	s.cfg.STP = c
+	if on && was {
+		if err := s.tree.SetConfig(cfg); err != nil {
+			return fmt.Errorf("set stp: %w", err)
+		}
+	} else if on != was {
+		if err := s.startTree(); err != nil {
+			return fmt.Errorf("set stp: %w", err)
+		}
+	}
+	s.settle()
+	return nil
+}
+
+// treePort tells the tree of a port's state and configuration, or opens it when
+// there is no tree. Called with s.mu held; settle makes it so.
+func (s *Switch) treePort(p *port) {
+	if p.id == hostPort {
+		return
+	}
+	if s.tree == nil {
+		p.learning, p.forwarding, p.guard = true, true, ""
+		return
+	}
+	if err := s.tree.SetPort(uint16(p.id), s.stpPort(p, p.cfg)); err != nil {
+		// The words were checked when they were set; a device can't say more
+		// than link, speed and duplex.
+		s.log.Error("tell the spanning tree of a port", "port", p.name, "err", err)
+	}
+}
+
+func (s *Switch) treeRemove(p *port) {
+	if s.tree != nil && p.id != hostPort {
+		s.tree.RemovePort(uint16(p.id))
+	}
+}
+
+// stpPort is a port with configuration c in package stp's terms. Ports of VMs
+// are edge ports with BPDU guard unless told otherwise: a guest forwards from
+// its first frame, and one that bridges costs itself only. Uplinks find out.
+func (s *Switch) stpPort(p *port, c PortConfig) stp.PortConfig {
+	edge, guard := c.STP.Edge, c.STP.BPDUGuard
+	if edge == "" {
+		edge = "on"
+		if c.Uplink {
+			edge = "auto"
+		}
+	}
+	if guard == "" && !c.Uplink && edge == "on" {
+		guard = "on"
+	}
+	return stp.PortConfig{
+		Enabled:      p.state.Up,
+		Speed:        p.state.Speed,
+		HalfDuplex:   p.state.HalfDup,
+		Cost:         c.STP.Cost,
+		Priority:     c.STP.Priority,
+		AdminEdge:    edge == "on",
+		AutoEdge:     edge == "auto",
+		PointToPoint: map[string]stp.PointToPoint{"on": stp.P2POn, "off": stp.P2POff}[c.STP.P2P],
+		BPDUGuard:    guard == "on",
+		BPDUFilter:   c.STP.BPDUFilter,
+		RootGuard:    c.STP.RootGuard,
+		TCNGuard:     c.STP.TCNGuard,
+		LoopGuard:    c.STP.LoopGuard,
+		RecoverAfter: uint32(c.STP.Recover / time.Second),
+	}
+}
+
+// settle puts in force what the calls before it brought about. Called with s.mu
+// held, after anything that the workers must know of has changed.
+func (s *Switch) settle() {
+	outputs := s.drainTree()
+	s.applyTree(outputs)
+	s.publish()
+	s.announceTree(outputs)
+}
+
+// settleBPDU is settle for when nothing but the tree was touched: most BPDUs
+// and ticks change nothing, and cost the workers nothing.
+func (s *Switch) settleBPDU() {
+	outputs := s.drainTree()
+	if s.applyTree(outputs) {
+		s.publish()
+	}
+	s.announceTree(outputs)
+}
+
+func (s *Switch) drainTree() []stp.Output {
+	if s.tree == nil {
+		return nil
+	}
+	return s.tree.Outputs()
+}
+
+// applyTree takes over states and flushes; it reports whether there were any.
+// They are in force once they are published, all at once.
+func (s *Switch) applyTree(outputs []stp.Output) (changed bool) {
+	for _, o := range outputs {
+		switch o := o.(type) {
+		case stp.SetState:
+			if p := s.at(o.Port); p != nil {
+				p.learning, p.forwarding = o.Learning, o.Forwarding
+				p.guard = guardName(o.Guard)
+				changed = true
+			}
+		case stp.Flush:
+			if p := s.at(o.Port); p != nil {
+				n := s.table.PortLen(o.Port)
+				s.table.Flush(o.Port)
+				s.feed.publish(Event{Event: EventFDBFlush, Port: p.name, Count: n, Reason: "topology change"})
+				changed = true
+			}
+		case stp.SetAgeing:
+			s.shortAgeing = o.Seconds
+			s.applyAgeing()
+		}
+	}
+	return changed
+}
+
+// announceTree sends the BPDUs, which may leave only when the states that they
+// announce are in force, and tells people.
+func (s *Switch) announceTree(outputs []stp.Output) {
+	for _, o := range outputs {
+		switch o := o.(type) {
+		case stp.SendBPDU:
+			if p := s.at(o.Port); p != nil {
+				s.sendBPDU(p, o.PDU)
+			}
+		case stp.Event:
+			s.treeEvent(o)
+		}
+	}
+}
+
+func guardName(g stp.Guard) string {
+	if g == stp.NoGuard {
+		return ""
+	}
+	return g.String()
+}
+
+// BPDUs on the wire: 802.3 with an LLC header (802.1D-2004 9.2.1, 7.12).
+const (
+	bpduHeaderLen = frame.HeaderLen + 3
+	bpduFrameLen  = 60
+	bpduMaxPDU    = 64 // RST BPDUs have 36 octets; a longer one's rest is not for us
+	bpduQueue     = 256
+)
+
+// bpdu is a BPDU on its way from a worker to the control side.
+type bpdu struct {
+	port *port
+	from frame.MAC
+	len  int
+	pdu  [bpduMaxPDU]byte
+}
+
+// sendBPDU sends pdu from p to the bridge group address. A port that can't take
+// it now loses it, as a wire would.
+func (s *Switch) sendBPDU(p *port, pdu []byte) {
+	var buf [bpduFrameLen + bpduMaxPDU]byte
+	copy(buf[:6], []byte{0x01, 0x80, 0xc2, 0, 0, 0})
+	src := p.state.MAC
+	if !src.IsUnicast() {
+		src = s.cfg.MAC
+	}
+	copy(buf[6:12], src[:])
+	binary.BigEndian.PutUint16(buf[12:14], uint16(3+len(pdu)))
+	copy(buf[14:17], []byte{0x42, 0x42, 0x03})
+	n := bpduHeaderLen + copy(buf[bpduHeaderLen:], pdu)
+	f := frame.Frame{Data: buf[:max(n, bpduFrameLen)]}
+	p.dev.Tx(0, []frame.Out{{Frame: &f}})
+}
+
+// bpdusPerSecond is what a port may hand to the control side: far more than the
+// hold count lets any bridge send, and little enough that a flood of BPDUs from
+// one port costs a bounded part of one core.
+const bpdusPerSecond = 100
+
+// allowance counts a port's BPDUs in the present second. Workers spend, the
+// control side refills once a second.
+type allowance struct{ spent atomic.Uint32 }
+
+func (a *allowance) take() bool { return a.spent.Add(1) <= bpdusPerSecond }
+
+// linkLocal takes a frame to 01:80:c2:00:00:00–0f, which is never forwarded. An
+// untagged BPDU goes to the control side.
+func (w *worker) linkLocal(v *view, in uint16, c *portCounters, f *frame.Frame, dst uint64) {
+	p := v.ports[in].port
+	var buf [bpduHeaderLen + bpduMaxPDU]byte
+	n := copy(buf[:], f.Data)
+	for _, r := range f.Rest {
+		n += copy(buf[n:], r)
+	}
+	length := int(binary.BigEndian.Uint16(buf[12:14]))
+	if !v.spanning || in == hostPort || dst != wordSTP || f.Tag != 0 || n < bpduHeaderLen || length < 3 || length > 1500 ||
+		[3]byte(buf[14:17]) != [3]byte{0x42, 0x42, 0x03} {
+		c.drop(DropLinkLocal)
+		return
+	}
+	if !p.bpdus.take() {
+		c.drop(DropBPDURate)
+		return
+	}
+	b := bpdu{port: p, from: frame.MAC(buf[6:12]), len: min(n-bpduHeaderLen, length-3)}
+	copy(b.pdu[:], buf[bpduHeaderLen:n])
+	select {
+	case w.sw.bpdus <- b:
+	default:
+		c.drop(DropBPDURate)
+	}
+}
+
+// treeEvent tells people what the tree did.
+func (s *Switch) treeEvent(e stp.Event) {
+	name := ""
+	if p := s.at(e.Port); p != nil && e.Port != hostPort {
+		name = p.name
+	}
+	out := Event{Port: name, Reason: e.Reason}
+	switch e.Kind {
+	case stp.RoleChanged:
+		out.Event, out.To = EventSTPRole, e.Role.String()
+	case stp.StateChanged:
+		out.Event, out.To = EventSTPState, e.State.String()
+	case stp.RootChanged:
+		out.Event, out.To = EventSTPRoot, e.Root.String()
+		s.log.Info("spanning tree root", "root", e.Root.String(), "root_port", name)
+	case stp.TopologyChanged:
+		out.Event, out.From = EventSTPChange, e.Bridge.String()
+	case stp.GuardTripped:
+		out.Event, out.From, out.To = EventGuardTrip, e.Bridge.String(), e.Guard.String()
+		if p := s.at(e.Port); p != nil {
+			from := p.bpduFrom
+			out.MAC = &from
+		}
+		s.log.Warn("guard holds port", "port", name, "guard", e.Guard.String(), "mac", out.MAC, "bridge", e.Bridge.String(), "reason", e.Reason)
+	case stp.GuardCleared:
+		out.Event, out.Reason = EventGuardClear, e.Guard.String()
+		s.log.Info("guard lets go of port", "port", name, "guard", e.Guard.String())
+	case stp.VersionChanged, stp.EdgeChanged:
+		return // seen in stp show
+	}
+	s.feed.publish(out)
+}
