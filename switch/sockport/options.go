@@ -1,0 +1,220 @@
+package sockport
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os/user"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// DefaultReconnect is the pause between a client's attempts to connect.
+const DefaultReconnect = time.Second
+
+// minReconnect keeps a wrong address from costing a core.
+const minReconnect = 10 * time.Millisecond
+
+// StreamOptions say where the peer of a Stream is. Exactly one of Path and Addr
+// must be given.
+type StreamOptions struct {
+	Path string // a unix socket
+	Addr string // host:port, TCP
+	// Client connects, and connects again for as long as the port lives. A
+	// server listens and serves one peer at a time; the next one waits in the
+	// kernel's backlog until the first has gone, as QEMU's own servers have it.
+	// That is what lets a guest's successor (a restart, the target of a live
+	// migration) connect before its predecessor has let go.
+	Client    bool
+	Reconnect time.Duration // 0 is DefaultReconnect; at least 10 ms
+	File      FileOptions   // the socket file of a server with a Path
+}
+
+// DgramOptions say where the two ends of a Dgram are: both paths of unix
+// sockets (they hold a slash), or both host:port of UDP.
+type DgramOptions struct {
+	Local     string // bound by the switch; QEMU's remote
+	Remote    string // where frames are sent; QEMU's local
+	Reconnect time.Duration
+	File      FileOptions // the socket file Local
+}
+
+// FileOptions are the mode and owner of a socket file. The zero value is mode
+// 0600 and the owner who runs the switch.
+type FileOptions struct {
+	Perm  uint32 // permission bits; 0 is 0600
+	Owner string // user, user:group or :group, by name or number; empty leaves it
+}
+
+func (f FileOptions) perm() uint32 {
+	if f.Perm == 0 {
+		return 0o600
+	}
+	return f.Perm
+}
+
+// ids resolves Owner; -1 leaves that half alone, as in chown(2).
+func (f FileOptions) ids() (uid, gid int, err error) {
+	uid, gid = -1, -1
+	name, group, _ := strings.Cut(f.Owner, ":")
+	if name != "" {
+		if uid, err = strconv.Atoi(name); err != nil {
+			u, err := user.Lookup(name)
+			if err != nil {
+				return 0, 0, fmt.Errorf("look up owner %q: %w", name, err)
+			}
+			uid, _ = strconv.Atoi(u.Uid)
+		}
+	}
+	if group != "" {
+		if gid, err = strconv.Atoi(group); err != nil {
+			g, err := user.LookupGroup(group)
+			if err != nil {
+				return 0, 0, fmt.Errorf("look up group %q: %w", group, err)
+			}
+			gid, _ = strconv.Atoi(g.Gid)
+		}
+	}
+	return uid, gid, nil
+}
+
+// StreamKeys are the words that StreamOptions.Set takes.
+func StreamKeys() []string {
+	return []string{"path", "addr", "mode", "reconnect", "perm", "owner"}
+}
+
+// Set applies one word of a port's SPEC, such as mode=client.
+func (o *StreamOptions) Set(key, value string) error {
+	switch key {
+	case "path":
+		o.Path = value
+	case "addr":
+		o.Addr = value
+	case "mode":
+		if value != "server" && value != "client" {
+			return fmt.Errorf("set mode=%s: want server or client", value)
+		}
+		o.Client = value == "client"
+	case "reconnect":
+		return setReconnect(&o.Reconnect, value)
+	default:
+		return o.File.set(key, value, StreamKeys())
+	}
+	return nil
+}
+
+// DgramKeys are the words that DgramOptions.Set takes.
+func DgramKeys() []string { return []string{"local", "remote", "reconnect", "perm", "owner"} }
+
+// Set applies one word of a port's SPEC, such as local=/run/vm4.sock.
+func (o *DgramOptions) Set(key, value string) error {
+	switch key {
+	case "local":
+		o.Local = value
+	case "remote":
+		o.Remote = value
+	case "reconnect":
+		return setReconnect(&o.Reconnect, value)
+	default:
+		return o.File.set(key, value, DgramKeys())
+	}
+	return nil
+}
+
+func setReconnect(d *time.Duration, value string) error {
+	v, err := time.ParseDuration(value)
+	if err != nil || v < minReconnect {
+		return fmt.Errorf("set reconnect=%s: want a duration of at least %v", value, minReconnect)
+	}
+	*d = v
+	return nil
+}
+
+func (f *FileOptions) set(key, value string, known []string) error {
+	switch key {
+	case "perm":
+		v, err := strconv.ParseUint(value, 8, 32)
+		if err != nil || v == 0 || v > 0o777 {
+			return fmt.Errorf("set perm=%s: want octal permissions such as 0660", value)
+		}
+		f.Perm = uint32(v)
+	case "owner":
+		f.Owner = value
+	default:
+		return fmt.Errorf("set %s=%s: no such key; known: %s", key, value, strings.Join(known, " "))
+	}
+	return nil
+}
+
+func (o *StreamOptions) check() error {
+	switch {
+	case o.Path == "" && o.Addr == "":
+		return errors.New("want path=SOCKET or addr=HOST:PORT")
+	case o.Path != "" && o.Addr != "":
+		return errors.New("want one of path= and addr=, not both")
+	case o.Path != "":
+		return checkPath(o.Path)
+	}
+	return checkHostPort(o.Addr)
+}
+
+func (o *DgramOptions) check() error {
+	for _, end := range []struct{ name, addr string }{{"local", o.Local}, {"remote", o.Remote}} {
+		var err error
+		switch {
+		case end.addr == "":
+			err = errors.New("want both ends: a socket path or HOST:PORT")
+		case isPath(end.addr):
+			err = checkPath(end.addr)
+		default:
+			err = checkHostPort(end.addr)
+		}
+		if err != nil {
+			return fmt.Errorf("%s: %w", end.name, err)
+		}
+	}
+	if isPath(o.Local) != isPath(o.Remote) {
+		return errors.New("local and remote must both be socket paths or both be HOST:PORT")
+	}
+	if o.Local == o.Remote {
+		return errors.New("local and remote are the same address: frames would come back")
+	}
+	return nil
+}
+
+// isPath tells a socket's path from HOST:PORT.
+func isPath(s string) bool { return strings.Contains(s, "/") }
+
+// checkPath refuses what sockaddr_un cannot hold (unix(7)), rather than let the
+// kernel name another file.
+func checkPath(path string) error {
+	const most = len(unix.RawSockaddrUnix{}.Path) - 1
+	switch {
+	case len(path) > most:
+		return fmt.Errorf("path %q: %d bytes; a unix socket's path has at most %d", path, len(path), most)
+	case strings.HasPrefix(path, "@") || strings.ContainsRune(path, 0):
+		return fmt.Errorf("path %q: abstract sockets have no permissions; want a file", path)
+	}
+	return nil
+}
+
+func checkHostPort(addr string) error {
+	_, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		return fmt.Errorf("address %q: want HOST:PORT", addr)
+	}
+	if n, err := strconv.Atoi(port); err != nil || n < 0 || n > 65535 {
+		return fmt.Errorf("address %q: port %q is not a number from 0 to 65535", addr, port)
+	}
+	return nil
+}
+
+func reconnectPause(d time.Duration) time.Duration {
+	if d == 0 {
+		return DefaultReconnect
+	}
+	return max(d, minReconnect)
+}
