@@ -18,6 +18,7 @@ type port struct {
 	dev                  frame.Port
 	queues               []frame.Queue
 	cfg                  PortConfig
+	vlan                 *VLANConfig // of cfg, never written to: views point at it
 	state                frame.State // the device's, as last acted upon
 	learning, forwarding bool        // what the tree allows
 	guard                string      // why a guard holds the port, "" if none does
@@ -65,7 +66,7 @@ func (s *Switch) attach(name string, dev frame.Port, cfg PortConfig, host bool) 
 	} else if id = s.freeNumber(); id >= maxPorts {
 		return 0, fmt.Errorf("add port %s: %w: %d are in use", name, ErrTooMany, maxPorts-1)
 	}
-	p := &port{id: id, name: name, dev: dev, cfg: cfg, counters: make([]portCounters, s.cfg.Workers)}
+	p := &port{id: id, name: name, dev: dev, cfg: cfg, vlan: &cfg.VLAN, counters: make([]portCounters, s.cfg.Workers)}
 	if host {
 		p.learning, p.forwarding = true, true
 	}
@@ -143,7 +144,7 @@ func (s *Switch) SetPort(name string, cfg PortConfig) error {
 		}
 	}
 	left := p.cfg.VLAN.Member
-	p.cfg = cfg
+	p.cfg, p.vlan = cfg, &cfg.VLAN
 	s.table.SetPortLimit(uint16(p.id), cfg.MaxLearned)
 	for vid := range left.All {
 		if s.cfg.VLANFiltering && !cfg.VLAN.Member.Has(vid) {

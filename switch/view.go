@@ -169,8 +169,8 @@ func (s *Switch) viewPort(p *port) portView {
 		hairpin:      p.cfg.Hairpin,
 		untaggedOnly: p.cfg.VLAN.UntaggedOnly,
 		tunnel:       p.cfg.VLAN.Tunnel,
-		member:       &p.cfg.VLAN.Member,
-		untagged:     &p.cfg.VLAN.Untagged,
+		member:       &p.vlan.Member,
+		untagged:     &p.vlan.Untagged,
 	}
 	if p.state.MTU > 0 {
 		pv.maxLen = uint32(p.state.MTU + frame.HeaderLen)

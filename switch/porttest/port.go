@@ -32,6 +32,7 @@ type Port struct {
 	sent     []Received
 	arrived  sync.Cond
 	wake     *sysio.EventFD
+	asked    bool
 	closed   bool
 }
 
@@ -50,6 +51,14 @@ func NewPort() *Port {
 			Offloads: frame.Offloads{Csum: true, TSO4: true, TSO6: true, USO: true}},
 	}
 	p.arrived.L = &p.mu
+	return p
+}
+
+// NewAskedPort is NewPort whose queue is not Polled: the switch must learn from
+// its descriptor that it has frames.
+func NewAskedPort() *Port {
+	p := NewPort()
+	p.asked = true
 	return p
 }
 
@@ -206,4 +215,4 @@ func (q *queue) Arm() bool {
 }
 
 func (q *queue) FD() int      { return q.wake.FD() }
-func (q *queue) Polled() bool { return true }
+func (q *queue) Polled() bool { return !q.asked }

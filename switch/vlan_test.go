@@ -1,0 +1,230 @@
+package vswitch_test
+
+import (
+	"testing"
+
+	vswitch "github.com/kvswitch/kvswitch/switch"
+	"github.com/kvswitch/kvswitch/switch/frame"
+	"github.com/kvswitch/kvswitch/switch/porttest"
+)
+
+// The ports of the VLAN matrix, as Open vSwitch's "VLAN handling" test has
+// them: a plain trunk of all, access 9 and 10, trunks, native modes, a tunnel.
+var matrixPorts = [][]vswitch.KeyValue{
+	words("trunk", "1-4094"),                    // p1
+	words("vlan", "10"),                         // p2
+	words("trunk", "10+12"),                     // p3
+	words("trunk", "10", "native", "10"),        // p4
+	words("trunk", "12", "native", "10"),        // p5
+	words("trunk", "12", "native-tagged", "10"), // p6
+	words("tunnel", "10"),                       // p7
+	words("vlan", "12"),                         // p8
+}
+
+const untaggedFrame = -1
+
+// tagOf builds the tag of a matrix row: vid untaggedFrame is no tag, 0 a priority tag.
+func build(vid, pcp int) []byte {
+	if vid == untaggedFrame {
+		return porttest.Ethernet(bcast, macA, "matrix")
+	}
+	return porttest.Tagged(bcast, macA, uint16(vid), uint8(pcp), "matrix")
+}
+
+func TestVLANMatrix(t *testing.T) {
+	const u = untaggedFrame
+	type arrival struct{ port, vid int }
+	for _, c := range []struct {
+		in, vid, pcp int
+		want         []arrival
+		drop         string
+	}{
+		// A trunk without a native VLAN.
+		{1, u, 0, nil, "vlan-untagged"},
+		{1, 0, 5, nil, "vlan-untagged"},
+		{1, 10, 0, []arrival{{2, u}, {3, 10}, {4, u}, {5, u}, {6, 10}, {7, u}}, ""},
+		{1, 10, 5, []arrival{{2, u}, {3, 10}, {4, u}, {5, u}, {6, 10}, {7, u}}, ""},
+		{1, 12, 0, []arrival{{3, 12}, {5, 12}, {6, 12}, {8, u}}, ""},
+		{1, 99, 0, nil, "no-egress"},
+		{1, 4095, 0, nil, "vlan-reserved"},
+		// Access ports: untagged and priority-tagged only.
+		{2, u, 0, []arrival{{1, 10}, {3, 10}, {4, u}, {5, u}, {6, 10}, {7, u}}, ""},
+		{2, 0, 5, []arrival{{1, 10}, {3, 10}, {4, u}, {5, u}, {6, 10}, {7, u}}, ""},
+		{2, 10, 0, nil, "vlan-tagged"},
+		{2, 12, 0, nil, "vlan-tagged"},
+		{8, u, 0, []arrival{{1, 12}, {3, 12}, {5, 12}, {6, 12}}, ""},
+		// A trunk of some VLANs.
+		{3, u, 0, nil, "vlan-untagged"},
+		{3, 10, 0, []arrival{{1, 10}, {2, u}, {4, u}, {5, u}, {6, 10}, {7, u}}, ""},
+		{3, 12, 3, []arrival{{1, 12}, {5, 12}, {6, 12}, {8, u}}, ""},
+		{3, 11, 0, nil, "vlan-member"},
+		// Native VLANs, untagged and tagged.
+		{4, u, 0, []arrival{{1, 10}, {2, u}, {3, 10}, {5, u}, {6, 10}, {7, u}}, ""},
+		{4, 10, 0, []arrival{{1, 10}, {2, u}, {3, 10}, {5, u}, {6, 10}, {7, u}}, ""},
+		{4, 12, 0, nil, "vlan-member"},
+		{5, u, 0, []arrival{{1, 10}, {2, u}, {3, 10}, {4, u}, {6, 10}, {7, u}}, ""},
+		{5, 12, 0, []arrival{{1, 12}, {3, 12}, {6, 12}, {8, u}}, ""},
+		{6, u, 0, []arrival{{1, 10}, {2, u}, {3, 10}, {4, u}, {5, u}, {7, u}}, ""},
+		{6, 10, 0, []arrival{{1, 10}, {2, u}, {3, 10}, {4, u}, {5, u}, {7, u}}, ""},
+		{6, 0, 6, []arrival{{1, 10}, {2, u}, {3, 10}, {4, u}, {5, u}, {7, u}}, ""},
+		// A tunnel takes untagged frames as any other port.
+		{7, u, 0, []arrival{{1, 10}, {2, u}, {3, 10}, {4, u}, {5, u}, {6, 10}}, ""},
+	} {
+		for _, beside := range []bool{false, true} {
+			if beside && c.vid == u {
+				continue
+			}
+			l := newLab(t, vswitch.Config{VLANFiltering: true}, len(matrixPorts), matrixPorts...)
+			in := build(c.vid, c.pcp)
+			if beside { // the tag comes out of band, as AF_PACKET delivers it
+				l.sendFrames(c.in, frame.Frame{Data: append(append([]byte{}, in[:12]...), in[16:]...),
+					Tag: frame.MakeTag(0x8100, uint8(c.pcp)<<1, uint16(c.vid))})
+			} else {
+				l.send(c.in, in)
+			}
+			want := map[int][][]byte{}
+			for _, a := range c.want {
+				w := build(a.vid, c.pcp)
+				if c.vid != u && a.vid == u { // the tag left with nothing else touched
+					w = append(append([]byte{}, in[:12]...), in[16:]...)
+				} else if c.vid == u && a.vid != u {
+					plain := porttest.Ethernet(bcast, macA, "matrix")
+					w = append(append(append([]byte{}, plain[:12]...), 0x81, 0, 0, byte(a.vid)), plain[12:]...)
+				}
+				want[a.port] = one(w)
+			}
+			l.expect("row", want)
+			if c.drop != "" && l.drops(c.in, c.drop) != 1 {
+				st, _ := l.PortStatus("p1")
+				t.Errorf("in p%d vid %d: not counted as %s: %v", c.in, c.vid, c.drop, st.Drops)
+			}
+			if t.Failed() {
+				t.Fatalf("row: in p%d, vid %d, pcp %d, beside %v", c.in, c.vid, c.pcp, beside)
+			}
+		}
+	}
+}
+
+func TestTunnelCarriesCustomersTags(t *testing.T) {
+	l := newLab(t, vswitch.Config{VLANFiltering: true}, 3, words("tunnel", "100"), words("trunk", "100"), words("tunnel", "100"))
+	in := porttest.Tagged(bcast, macA, 7, 3, "customer")
+	onTrunk := append(append(append([]byte{}, in[:12]...), 0x81, 0, 0, 100), in[12:]...)
+	l.send(1, in)
+	l.expect("in band", map[int][][]byte{2: one(onTrunk), 3: one(in)})
+	l.sendFrames(1, frame.Frame{Data: append(append([]byte{}, in[:12]...), in[16:]...), Tag: frame.MakeTag(0x8100, 6, 7)})
+	l.expect("beside", map[int][][]byte{2: one(onTrunk), 3: one(in)})
+	l.send(2, onTrunk)
+	l.expect("from the trunk", map[int][][]byte{1: one(in), 3: one(in)})
+}
+
+func TestOtherTPIDIsPayload(t *testing.T) {
+	l := newLab(t, vswitch.Config{VLANFiltering: true}, 3, words("vlan", "5"), words("trunk", "5"), words("vlan", "6"))
+	in := porttest.Build(bcast, macA, frame.MakeTag(frame.EtherTypeQinQ, 0, 6), 0x88b5, []byte("service tag"))
+	want := append(append(append([]byte{}, in[:12]...), 0x81, 0, 0, 5), in[12:]...)
+	l.send(1, in)
+	l.expect("in band", map[int][][]byte{2: one(want)})
+	l.sendFrames(1, frame.Frame{Data: append(append([]byte{}, in[:12]...), in[16:]...), Tag: frame.MakeTag(frame.EtherTypeQinQ, 0, 6)})
+	l.expect("beside", map[int][][]byte{2: one(want)})
+}
+
+func TestDoubleTagDoesNotHopVLANs(t *testing.T) {
+	l := newLab(t, vswitch.Config{VLANFiltering: true}, 3, words("vlan", "10"), words("trunk", "20", "native", "10"), words("vlan", "20"))
+	inner := porttest.Tagged(bcast, macA, 20, 0, "hop")
+	double := append(append(append([]byte{}, inner[:12]...), 0x81, 0, 0, 10), inner[12:]...)
+	l.send(1, double)
+	l.expect("double tag on an access port", nil)
+}
+
+func TestStationsAreLearnedPerVLAN(t *testing.T) {
+	l := newLab(t, vswitch.Config{VLANFiltering: true}, 4, words("vlan", "10"), words("vlan", "20"), words("trunk", "10+20"), words("vlan", "10"))
+	l.send(1, porttest.Ethernet(bcast, macA, ""))
+	l.send(2, porttest.Ethernet(bcast, macA, ""))
+	for _, p := range l.ports {
+		p.Sent()
+	}
+	l.send(3, porttest.Tagged(macA, macB, 10, 0, "x"))
+	if n := len(l.ports[0].Sent()); n != 1 {
+		t.Errorf("VLAN 10: p1 sent %d frames, want 1", n)
+	}
+	l.send(3, porttest.Tagged(macA, macB, 20, 0, "x"))
+	if n := len(l.ports[1].Sent()); n != 1 {
+		t.Errorf("VLAN 20: p2 sent %d frames, want 1", n)
+	}
+	if n := len(l.ports[3].Sent()); n != 0 {
+		t.Errorf("p4 sent %d frames of stations known elsewhere, want 0", n)
+	}
+}
+
+func TestLeavingAVLANFlushesItsStations(t *testing.T) {
+	l := newLab(t, vswitch.Config{VLANFiltering: true}, 2, words("trunk", "10+20"), words("trunk", "10+20"))
+	l.send(1, porttest.Tagged(bcast, macA, 10, 0, ""), porttest.Tagged(bcast, macA, 20, 0, ""))
+	cfg, err := l.PortConfig("p1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg.VLAN.DelVID(10)
+	if err := l.SetPort("p1", cfg); err != nil {
+		t.Fatal(err)
+	}
+	entries, _ := l.FDB("", 0)
+	if len(entries) != 1 || entries[0].VLAN != 20 {
+		t.Errorf("FDB = %+v, want VLAN 20's entry alone", entries)
+	}
+	l.ports[1].Sent()
+	l.send(1, porttest.Tagged(bcast, macA, 10, 0, ""))
+	l.expect("left", nil)
+	if l.drops(1, "vlan-member") != 1 {
+		t.Error("a frame of a VLAN that the port left is not counted as vlan-member")
+	}
+}
+
+func TestTagsAreTransparentWithoutFiltering(t *testing.T) {
+	l := newLab(t, vswitch.Config{}, 2)
+	in := porttest.Tagged(bcast, macA, 4095, 7, "any tag")
+	l.send(1, in)
+	l.expect("in band", map[int][][]byte{2: one(in)})
+	l.sendFrames(1, frame.Frame{Data: append(append([]byte{}, in[:12]...), in[16:]...), Tag: frame.MakeTag(0x8100, 14, 4095)})
+	l.expect("beside", map[int][][]byte{2: one(in)})
+}
+
+func TestVIDSetText(t *testing.T) {
+	for _, c := range []struct{ in, want string }{
+		{"10", "10"}, {"10-20+30", "10-20+30"}, {"30,10-12,11-13", "10-13+30"}, {"1-4094", "1-4094"}, {"5+4+3", "3-5"},
+	} {
+		s, err := vswitch.ParseVIDs(c.in)
+		if err != nil || s.String() != c.want {
+			t.Errorf("ParseVIDs(%q) = %q, %v; want %q", c.in, s.String(), err, c.want)
+		}
+	}
+	for _, in := range []string{"", "0", "4095", "5-4", "a", "1-", "-1", "1--2", "99999999"} {
+		if s, err := vswitch.ParseVIDs(in); err == nil {
+			t.Errorf("ParseVIDs(%q) = %q, want an error", in, s.String())
+		}
+	}
+}
+
+func TestPortWordsRoundTrip(t *testing.T) {
+	for _, ws := range [][]vswitch.KeyValue{
+		nil, words("vlan", "10"), words("tunnel", "7"), words("trunk", "10-20+30"), words("native", "1", "trunk", "10-20"),
+		words("native-tagged", "4", "trunk", "4-9"), words("untagged", "5-6", "native", "2", "trunk", "2-9"), words("native", "9"),
+		words("learning", "off", "isolated", "on", "max-learned", "5", "edge", "auto", "bpdu-guard", "off", "cost", "100", "prio", "16", "recover", "5m0s", "hairpin", "on"),
+	} {
+		a := vswitch.NewPortConfig("x")
+		if err := a.Set(ws...); err != nil {
+			t.Errorf("Set(%v): %v", ws, err)
+		}
+		b := vswitch.NewPortConfig("x")
+		if err := b.Set(a.Keys()...); err != nil || a != b {
+			t.Errorf("%v: Keys %v gives %+v, %v; want %+v", ws, a.Keys(), b, err, a)
+		}
+	}
+	for _, ws := range [][]vswitch.KeyValue{
+		words("vlan", "0"), words("vlan", "x"), words("trunk", "9-1"), words("nope", "1"), words("edge", "maybe"), words("prio", "17"), words("cost", "-1"), words("recover", "soon"),
+	} {
+		c := vswitch.NewPortConfig("x")
+		before := c
+		if err := c.Set(append(words("isolated", "on"), ws...)...); err == nil || c != before {
+			t.Errorf("Set(%v) = %v, changed %v; want an error and no change", ws, err, c != before)
+		}
+	}
+}
