@@ -36,8 +36,8 @@ const (
 	offL4      = offIP + 20
 	udpHeader  = offL4 + 8
 	gsoHeader  = offL4 + 20
-	stampLen   = 2 + 4 + 8 + 4
-	MinLen     = udpHeader + stampLen // 60
+	StampLen   = 2 + 4 + 8 + 4        // mark, sequence number, time stamp, check
+	MinLen     = udpHeader + StampLen // 60
 	mark       = 0x6b76               // "kv"
 	protoTCP   = 6
 	protoUDP   = 17
@@ -73,7 +73,7 @@ type Template struct {
 // hold a probe: sizes are checked where they are parsed.
 func Build(b []byte, gso bool, seed uint64) Template {
 	t := Template{b: b, at: StampOffset(gso)}
-	_ = b[t.at+stampLen-1]
+	_ = b[t.at+StampLen-1]
 	clear(b[:t.at])
 	binary.BigEndian.PutUint16(b[12:], frame.EtherTypeIPv4)
 	ip := b[offIP:]
@@ -102,7 +102,7 @@ func Build(b []byte, gso bool, seed uint64) Template {
 
 	binary.BigEndian.PutUint16(b[t.at:], mark)
 	x := seed*2 + 1
-	for i := t.at + stampLen; i < len(b); i++ {
+	for i := t.at + StampLen; i < len(b); i++ {
 		x = mix(x)
 		b[i] = byte(x >> 56)
 	}
@@ -119,7 +119,7 @@ func (t *Template) Stamp(dst, src frame.MAC, seq uint32, at int64) {
 	b := t.b
 	copy(b[0:6], dst[:])
 	copy(b[6:12], src[:])
-	s := b[t.at : t.at+stampLen]
+	s := b[t.at : t.at+StampLen]
 	binary.BigEndian.PutUint32(s[2:], seq)
 	binary.BigEndian.PutUint64(s[6:], uint64(at))
 	binary.BigEndian.PutUint32(s[14:], t.fixed^stampSum(b, seq, at))
@@ -153,7 +153,7 @@ func Parse(b []byte) (Stamp, Verdict) {
 	}
 	gso := len(b) > offIP+9 && b[offIP+9] == protoTCP
 	at := StampOffset(gso)
-	if len(b) < at+stampLen || binary.BigEndian.Uint16(b[at:]) != mark {
+	if len(b) < at+StampLen || binary.BigEndian.Uint16(b[at:]) != mark {
 		return s, Corrupt
 	}
 	s.Seq = binary.BigEndian.Uint32(b[at+2:])
@@ -167,7 +167,7 @@ func Parse(b []byte) (Stamp, Verdict) {
 // fixedSum covers the bytes that Stamp does not write.
 func fixedSum(b []byte, at int) uint32 {
 	c := crc32.Update(0, castagnoli, b[12:at+2])
-	return crc32.Update(c, castagnoli, b[at+stampLen:])
+	return crc32.Update(c, castagnoli, b[at+StampLen:])
 }
 
 // stampSum covers the bytes that Stamp writes.

@@ -1,0 +1,210 @@
+// Package gen is the sending end of the bench. A Sender offers a load through
+// AF_PACKET sockets with sendmmsg, from one thread that stays on one CPU; a
+// LiveSender has the kernel send XDP frames. Both send probes with consecutive
+// sequence numbers and say how many the kernel took, which is not yet how many
+// arrived.
+//
+// The package measures nothing. A sender is used by one goroutine at a time.
+package gen
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/kvswitch/kvswitch/bench/probe"
+	"github.com/kvswitch/kvswitch/bench/topo"
+	"github.com/kvswitch/kvswitch/switch/sysio"
+)
+
+// Load is what to offer.
+type Load struct {
+	Rate   float64       // frames/s over all streams; 0 = as fast as the sender can
+	Length time.Duration // of the trial
+	// Warm is sent before, at the same rate, and doesn't count.
+	Warm time.Duration
+	// Stamp puts the time of sending into the frames. Frames of one batch have
+	// the same time.
+	Stamp bool
+	// Sleep gives the CPU away between frames that are due, and sends them in
+	// small bursts, instead of waiting busily. For trials that measure the
+	// machine's load.
+	Sleep bool
+	// Mark, if not nil, is called on the sender's thread when the trial begins
+	// (after Warm) and when its time is over. It must be quick.
+	Mark func()
+}
+
+// Sent is what became of a Load.
+type Sent struct {
+	// Frames were handed to the kernel during the trial.
+	Frames uint64
+	// Elapsed is how long that took: Load.Length unless the sender was held up
+	// for longer than the trial's slack, or the context ended.
+	Elapsed time.Duration
+	// Held counts calls that found no room: the contender pushed back.
+	Held uint64
+}
+
+const (
+	// slack is how much longer than asked a trial may take to get its last
+	// frames out, as a share of its length.
+	slack = 0.005
+	// nap is how long a sleeping sender sleeps between bursts.
+	nap = 50 * time.Microsecond
+)
+
+// CPU is where generators run; the contenders' own threads belong elsewhere.
+const CPU = 0
+
+// Sender sends from the far ends of a topology.
+type Sender struct {
+	streams []*stream
+	turn    int
+	clock   clock
+}
+
+// NewSender makes a sender of the given flows, each from its port From. Streams
+// take turns.
+func NewSender(t *topo.Topology, size probe.Size, flows ...probe.Flows) (*Sender, error) {
+	c, err := newClock()
+	if err != nil {
+		return nil, err
+	}
+	s := &Sender{clock: c}
+	for _, f := range flows {
+		st, err := newStream(t.Ports[f.From], size, f)
+		if err != nil {
+			return nil, errors.Join(err, s.Close())
+		}
+		s.streams = append(s.streams, st)
+	}
+	return s, nil
+}
+
+// Sequence is the number of frames that the i-th flow has sent since the sender
+// was made: the next frame's sequence number.
+func (s *Sender) Sequence(i int) uint32 { return s.streams[i].seq }
+
+// Send offers one load and returns when it is over. The error is the context's,
+// or that of a socket that can't send any more.
+func (s *Sender) Send(ctx context.Context, l Load) (Sent, error) {
+	var sent Sent
+	var err error
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		runtime.LockOSThread() // and never unlocked: the thread is pinned and ends
+		if err = sysio.SetAffinity(CPU); err != nil {
+			return
+		}
+		if l.Sleep { // or the kernel rounds naps up by 50 µs
+			if err = unix.Prctl(unix.PR_SET_TIMERSLACK, 1, 0, 0, 0); err != nil {
+				err = fmt.Errorf("set timer slack: %w", err)
+				return
+			}
+		}
+		sent, err = s.run(ctx, l)
+	}()
+	<-done
+	return sent, err
+}
+
+func (s *Sender) run(ctx context.Context, l Load) (Sent, error) {
+	if l.Warm > 0 {
+		warm := l
+		warm.Length = l.Warm
+		if _, err := s.phase(ctx, warm); err != nil {
+			return Sent{}, err
+		}
+	}
+	if l.Mark != nil {
+		l.Mark()
+	}
+	sent, err := s.phase(ctx, l)
+	if l.Mark != nil {
+		l.Mark()
+	}
+	return sent, err
+}
+
+func (s *Sender) phase(ctx context.Context, l Load) (Sent, error) {
+	p := newPace(l.Rate, l.Length)
+	end := l.Length
+	if l.Rate > 0 {
+		end += time.Duration(float64(end) * slack)
+	}
+	limit := batch
+	if len(s.streams) > 1 {
+		limit = max(1, batch/len(s.streams)) // short turns, so that all ports are busy at once
+	}
+	var sent Sent
+	begin := s.clock.now()
+	for {
+		now := s.clock.now()
+		sent.Elapsed = time.Duration(now - begin)
+		if sent.Frames >= p.total || sent.Elapsed >= end {
+			return sent, s.wait(ctx, l, sent.Elapsed)
+		}
+		n := p.due(sent.Elapsed, sent.Frames, limit)
+		if n == 0 {
+			if err := ctx.Err(); err != nil {
+				return sent, err
+			}
+			if l.Sleep {
+				sleep(nap)
+			}
+			continue
+		}
+		stamp := int64(0)
+		if l.Stamp {
+			stamp = now
+		}
+		st := s.streams[s.turn]
+		k, errno := st.send(n, stamp)
+		if errno != 0 {
+			return sent, fmt.Errorf("send %d frames: %w", n, errno)
+		}
+		sent.Frames += uint64(k)
+		if s.turn++; s.turn == len(s.streams) {
+			s.turn = 0
+			if err := ctx.Err(); err != nil {
+				return sent, err
+			}
+		}
+		if k == 0 {
+			sent.Held++
+		}
+	}
+}
+
+// wait fills up the trial's time when the last frame went out before its end.
+func (s *Sender) wait(ctx context.Context, l Load, elapsed time.Duration) error {
+	if rest := l.Length - elapsed; rest > 0 {
+		sleep(rest)
+	}
+	return ctx.Err()
+}
+
+// sleep blocks the thread, not only the goroutine: a goroutine would come back
+// by way of Go's timers, which are coarser.
+func sleep(d time.Duration) {
+	ts := unix.NsecToTimespec(int64(d))
+	for unix.Nanosleep(&ts, &ts) == syscall.EINTR {
+	}
+}
+
+// Close closes the sockets.
+func (s *Sender) Close() error {
+	var errs []error
+	for _, st := range s.streams {
+		errs = append(errs, unix.Close(st.fd))
+	}
+	s.streams = nil
+	return errors.Join(errs...)
+}

@@ -1,0 +1,163 @@
+package gen
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/kvswitch/kvswitch/bench/probe"
+	"github.com/kvswitch/kvswitch/bench/sink"
+	"github.com/kvswitch/kvswitch/bench/topo"
+	"github.com/kvswitch/kvswitch/switch/porttest/netlab"
+)
+
+func cable(t *testing.T) *topo.Topology {
+	t.Helper()
+	netlab.RequirePrivilege(t)
+	top, err := topo.Build(t.Context(), topo.Spec{Ports: 2, Direct: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := top.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return top
+}
+
+func parse(t *testing.T, size string) probe.Size {
+	t.Helper()
+	s, err := probe.ParseSize(size)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func TestEveryFrameSentArrivesOverACable(t *testing.T) {
+	top := cable(t)
+	for _, name := range probe.StandardSizes {
+		size := parse(t, name)
+		c, err := sink.NewCounter(top, []int{1}, size.GSO)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s, err := NewSender(top, size, probe.Flows{From: 0, To: []int{1}, Count: 10})
+		if err != nil {
+			t.Fatal(err)
+		}
+		marks := 0
+		sent, err := s.Send(t.Context(), Load{
+			Rate: 5000, Length: 40 * time.Millisecond, Stamp: true, Sleep: true, Mark: func() { marks++ },
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := c.Read()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if sent.Frames != 200 || s.Sequence(0) != 200 || got.Frames != 200 || got.Astray+got.Late+got.Foreign != 0 {
+			t.Errorf("%s: sent %+v, counted %+v, want 200 frames", name, sent, got)
+		}
+		if want := uint64(200 * size.MeanLength()); size.Name != "imix" && got.Bytes != want {
+			t.Errorf("%s: %d bytes arrived, want %d", name, got.Bytes, want)
+		}
+		if size.GSO && got.Segments != 200*45 {
+			t.Errorf("gso: %d segments, want 45 in each frame", got.Segments)
+		}
+		h, err := c.Latencies()
+		if err != nil || h.TotalCount() != 200 {
+			t.Errorf("%s: latencies of %d frames, error %v", name, h.TotalCount(), err)
+		}
+		if marks != 2 {
+			t.Errorf("%s: %d marks, want begin and end", name, marks)
+		}
+		if err := errors.Join(s.Close(), c.Close()); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func TestFullSpeedLastsItsTimeAndWarmUpDoesNotCount(t *testing.T) {
+	top := cable(t)
+	s, err := NewSender(top, parse(t, "64"), probe.Flows{From: 0, To: []int{1}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	sent, err := s.Send(t.Context(), Load{Length: 20 * time.Millisecond, Warm: 20 * time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if sent.Elapsed < 20*time.Millisecond || sent.Frames == 0 || uint64(s.Sequence(0)) <= sent.Frames {
+		t.Errorf("%+v, %d frames with warm-up", sent, s.Sequence(0))
+	}
+}
+
+func TestStreamsTakeTurns(t *testing.T) {
+	netlab.RequirePrivilege(t)
+	top, err := topo.Build(t.Context(), topo.Spec{Ports: 3})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer top.Close()
+	var flows []probe.Flows
+	for p := range 3 {
+		flows = append(flows, probe.Flows{From: p, To: []int{(p + 1) % 3, (p + 2) % 3}})
+	}
+	s, err := NewSender(top, parse(t, "64"), flows...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if _, err := s.Send(t.Context(), Load{Rate: 30_000, Length: 20 * time.Millisecond}); err != nil {
+		t.Fatal(err)
+	}
+	total := 0
+	for i := range 3 {
+		total += int(s.Sequence(i))
+	}
+	for i := range 3 {
+		if n := int(s.Sequence(i)); n < total/3-64 || n > total/3+64 {
+			t.Errorf("stream %d sent %d of %d frames", i, n, total)
+		}
+	}
+	if total != 600 {
+		t.Errorf("%d frames, want 600", total)
+	}
+}
+
+func TestSendEndsWithItsContext(t *testing.T) {
+	top := cable(t)
+	s, err := NewSender(top, parse(t, "64"), probe.Flows{From: 0, To: []int{1}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	for _, rate := range []float64{0, 10} {
+		if _, err := s.Send(ctx, Load{Rate: rate, Length: time.Hour}); !errors.Is(err, context.Canceled) {
+			t.Errorf("rate %v: error %v, want canceled", rate, err)
+		}
+	}
+}
+
+func TestSendingAllocatesNothing(t *testing.T) {
+	top := cable(t)
+	s, err := NewSender(top, parse(t, "imix"), probe.Flows{From: 0, To: []int{1}, Count: 1000})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if n := testing.AllocsPerRun(100, func() {
+		if _, errno := s.streams[0].send(batch, 1); errno != 0 {
+			t.Fatal(errno)
+		}
+	}); n != 0 {
+		t.Errorf("%v allocations in a batch", n)
+	}
+}
