@@ -65,7 +65,8 @@ type portView struct {
 // attachedQueue is a receive queue and the port it belongs to.
 type attachedQueue struct {
 	frame.Queue
-	port uint16
+	port    uint16
+	faulter frame.Faulter // the queue itself, if its frames' memory may vanish; else nil
 }
 
 // What a frame needs of the port it leaves by, and a port may offer.
@@ -141,7 +142,8 @@ func (s *Switch) buildView() *view {
 		v.ports[n] = s.viewPort(p)
 		for i, q := range p.queues {
 			w := (n + i) % s.cfg.Workers
-			v.queues[w] = append(v.queues[w], attachedQueue{q, uint16(n)})
+			faulter, _ := q.(frame.Faulter)
+			v.queues[w] = append(v.queues[w], attachedQueue{q, uint16(n), faulter})
 		}
 		if v.ports[n].forward {
 			v.addToFlood(uint16(n), &p.cfg)

@@ -2,6 +2,7 @@ package vswitch
 
 import (
 	"runtime"
+	"runtime/debug"
 	"sync/atomic"
 	"time"
 
@@ -93,6 +94,7 @@ func (w *worker) close() {
 // kernel, which knows what else runs.
 func (w *worker) run(stop *atomic.Bool) {
 	runtime.LockOSThread()
+	debug.SetPanicOnFault(true) // see receiveGuarded
 	budget := w.sw.cfg.BusyPoll
 	if budget == BusyPollAlways {
 		pin(w.id)
@@ -151,12 +153,46 @@ func (w *worker) poll() (busy bool) {
 
 // receive takes one batch of a queue through the switch.
 func (w *worker) receive(q *attachedQueue) int {
+	if q.faulter != nil {
+		return w.receiveGuarded(q)
+	}
+	return w.receiveTrusted(q)
+}
+
+func (w *worker) receiveTrusted(q *attachedQueue) int {
 	n := q.Rx(w.frames[:])
 	if n > 0 {
 		w.forward(w.view, q.port, w.frames[:n])
 		q.Release()
 	}
 	return n
+}
+
+// receiveGuarded is receive for frames in memory that the peer can take away
+// while they are read. That costs the peer its port, and nobody else anything.
+func (w *worker) receiveGuarded(q *attachedQueue) (n int) {
+	defer func() {
+		cause := recover()
+		if cause == nil {
+			return
+		}
+		err, ok := cause.(interface {
+			runtime.Error
+			Addr() uintptr
+		})
+		if !ok {
+			panic(cause) // a fault of ours
+		}
+		for _, out := range w.dirty {
+			w.plans[out].n, w.plans[out].bytes = 0, 0
+		}
+		w.dirty = w.dirty[:0]
+		w.finisher.Reset()
+		q.faulter.Fault(err)
+		q.Release()
+		n = 0
+	}()
+	return w.receiveTrusted(q)
 }
 
 // ask marks the asked queues that have frames, waiting at most timeout
