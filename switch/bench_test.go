@@ -49,7 +49,7 @@ func newLoop(tb testing.TB, cfg Config, ports, flows, size int) *loop {
 	for _, p := range l.ports { // learn them all
 		p.Lend(int64(flows))
 	}
-	for l.w.poll() {
+	for l.w.poll() > 0 {
 	}
 	tb.Cleanup(func() {
 		l.w.close()
@@ -82,7 +82,7 @@ func BenchmarkForward(b *testing.B) {
 				p.Lend(int64(b.N/c.ports + 1))
 			}
 			b.ResetTimer()
-			for l.w.poll() {
+			for l.w.poll() > 0 {
 			}
 		})
 	}
@@ -95,7 +95,7 @@ func TestForwardingAllocatesNothing(t *testing.T) {
 			for _, p := range l.ports {
 				p.Lend(frame.BatchSize)
 			}
-			for l.w.poll() {
+			for l.w.poll() > 0 {
 			}
 		})
 		if allocs != 0 {

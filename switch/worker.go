@@ -46,8 +46,13 @@ type askedQueue struct {
 }
 
 // askEvery is how many turns of polling pass between two questions to epoll: a
-// system call costs as much as looking at ten empty rings.
-const askEvery = 16
+// system call costs as much as looking at ten empty rings. Forwarding
+// framesPerTurn frames counts as much as another turn, so that under load the
+// asked queues, BPDUs among them, wait for 256 frames at most.
+const (
+	askEvery      = 16
+	framesPerTurn = 16
+)
 
 // Values of an event in worker.all that are no queue's.
 const (
@@ -100,18 +105,23 @@ func (w *worker) run(stop *atomic.Bool) {
 		pin(w.id)
 	}
 	var idleSince time.Time
-	for turn := 0; !stop.Load(); turn++ {
+	unasked := askEvery // work done since epoll was last asked
+	for !stop.Load() {
 		if v := w.sw.view.Load(); v != w.view {
 			w.adopt(v)
 		}
-		if turn%askEvery == 0 {
+		look := unasked >= askEvery
+		if look {
+			unasked = 0
 			w.ask(0)
 		}
-		if w.poll() {
+		n := w.poll()
+		unasked += 1 + n/framesPerTurn
+		if n > 0 {
 			idleSince = time.Time{}
 			continue
 		}
-		if budget == BusyPollAlways || turn%askEvery != 0 {
+		if budget == BusyPollAlways || !look {
 			continue // the clock is read, and sleep thought of, only now and then
 		}
 		if budget > 0 {
@@ -125,15 +135,15 @@ func (w *worker) run(stop *atomic.Bool) {
 		}
 		w.sleep()
 		idleSince = time.Time{}
-		turn = -1
+		unasked = askEvery
 	}
 	// A final look for the view lets whoever waits for its adoption go on.
 	w.seen.Store(^uint64(0))
 }
 
 // poll gives every queue that may have frames one batch, so that a busy one
-// delays the others by no more than that. It reports whether any had some.
-func (w *worker) poll() (busy bool) {
+// delays the others by no more than that. It returns the number of frames.
+func (w *worker) poll() (frames int) {
 	for i := range w.asked {
 		q := &w.asked[i]
 		if !q.ready {
@@ -141,14 +151,12 @@ func (w *worker) poll() (busy bool) {
 		}
 		n := w.receive(&q.attachedQueue)
 		q.ready = n == frame.BatchSize
-		busy = busy || n > 0
+		frames += n
 	}
 	for i := range w.polled {
-		if w.receive(&w.polled[i]) > 0 {
-			busy = true
-		}
+		frames += w.receive(&w.polled[i])
 	}
-	return busy
+	return frames
 }
 
 // receive takes one batch of a queue through the switch.
@@ -263,16 +271,15 @@ func (w *worker) adopt(v *view) {
 			// A worker that never sleeps spares the senders the wake-up call
 			// that a descriptor in an epoll set costs them for every frame.
 			if !have[q.Queue] && w.sw.cfg.BusyPoll != BusyPollAlways {
-				w.all.Add(q.FD(), valueOther)
+				w.watch(w.all.Add, q, valueOther)
 			}
 			continue
 		}
-		value := uint64(len(w.asked))
+		set := w.ready.Add
 		if have[q.Queue] {
-			w.ready.Mod(q.FD(), value)
-		} else {
-			w.ready.Add(q.FD(), value)
+			set = w.ready.Mod
 		}
+		w.watch(set, q, uint64(len(w.asked)))
 		w.asked = append(w.asked, askedQueue{q, true})
 	}
 	for len(w.plans) < len(v.ports) {
@@ -280,6 +287,14 @@ func (w *worker) adopt(v *view) {
 	}
 	w.view = v
 	w.seen.Store(v.seq)
+}
+
+// watch puts a queue's descriptor into an epoll set. A queue for which that
+// fails is still served while the worker is awake, but can't wake it.
+func (w *worker) watch(set func(fd int, value uint64) error, q attachedQueue, value uint64) {
+	if err := set(q.FD(), value); err != nil {
+		w.sw.log.Error("watch a port's queue", "port", w.sw.view.Load().portName(q.port), "err", err)
+	}
 }
 
 // learned tells the control side what learning a source changed. It never
