@@ -1,6 +1,7 @@
 package vswitch_test
 
 import (
+	"encoding/binary"
 	"testing"
 
 	"github.com/google/gopacket"
@@ -23,7 +24,14 @@ func superFrame(t *testing.T, n int) frame.Frame {
 		&layers.Ethernet{DstMAC: macB[:], SrcMAC: macA[:], EthernetType: layers.EthernetTypeIPv4}, ip, tcp, gopacket.Payload(make([]byte, n))); err != nil {
 		t.Fatal(err)
 	}
-	return frame.Frame{Data: buf.Bytes(), Hdr: frame.VnetHdr{
+	// An unfinished checksum is the pseudo-header's sum: addresses, protocol, length.
+	data := buf.Bytes()
+	sum := uint32(layers.IPProtocolTCP) + uint32(20+n)
+	for i := 26; i < 34; i += 2 {
+		sum += uint32(binary.BigEndian.Uint16(data[i:]))
+	}
+	binary.BigEndian.PutUint16(data[50:], uint16(sum+sum>>16))
+	return frame.Frame{Data: data, Hdr: frame.VnetHdr{
 		Flags: frame.HdrNeedsCsum, GSOType: frame.GSOTCPv4, HdrLen: 54, GSOSize: 1460, CsumStart: 34, CsumOffset: 16}}
 }
 
