@@ -58,12 +58,12 @@ func startLogged(tb TB, ns netns.NsHandle, cmd *exec.Cmd) *Proc {
 	tb.Cleanup(func() {
 		ended := p.ended()
 		p.Kill()
-		if tb.Failed() && log != "" {
+		if said := lastLines(p.Log(), 40); tb.Failed() && said != "" {
 			state := "still ran at the end"
 			if ended {
-				state = fmt.Sprint("ended before: ", p.cmd.ProcessState)
+				state = p.cmd.ProcessState.String()
 			}
-			tb.Logf("--- %s (%s), last lines:\n%s", strings.Join(cmd.Args, " "), state, lastLines(p.Log(), 40))
+			tb.Logf("--- %s, process %d (%s), last lines:\n%s", filepath.Base(cmd.Path), p.Pid(), state, said)
 		}
 	})
 	return p
