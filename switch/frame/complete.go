@@ -43,7 +43,7 @@ func (x *Finisher) Finish(o Out, to Offloads, dst []Out) ([]Out, error) {
 	if len(o.Data) < HeaderLen+int(o.Strip) {
 		return dst, errRunt
 	}
-	if o.Hdr.GSOType&^GSOECN != GSONone {
+	if o.Hdr.GSOType != GSONone {
 		return x.segment(o, dst)
 	}
 	return x.complete(o, dst)

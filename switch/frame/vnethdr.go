@@ -83,7 +83,7 @@ func (c Offloads) Takes(h VnetHdr) bool {
 	}
 	switch h.GSOType &^ GSOECN {
 	case GSONone:
-		return true
+		return h.GSOType == GSONone // ECN of no type is refused by the kernel
 	case GSOTCPv4:
 		return c.TSO4
 	case GSOTCPv6:
