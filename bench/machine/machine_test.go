@@ -1,0 +1,89 @@
+package machine
+
+import (
+	"strings"
+	"testing"
+	"testing/fstest"
+	"time"
+)
+
+func file(s string) *fstest.MapFile { return &fstest.MapFile{Data: []byte(s)} }
+
+// stat is a line of /proc/PID/stat with the fields that matter.
+func stat(comm string, parent, flags, user, system, childUser, childSystem string) *fstest.MapFile {
+	return file("7 (" + comm + ") S " + strings.Join([]string{
+		parent, "7", "7", "0", "-1", flags, "0", "0", "0", "0", user, system, childUser, childSystem, "20", "0",
+	}, " ") + "\n")
+}
+
+func TestSampleAddsUpProcessorTimes(t *testing.T) {
+	proc := fstest.MapFS{
+		"stat": file("cpu  100 20 30 4000 50 6 7 80 9 9\ncpu0 1 1 1 1 1 1 1 1 0 0\ncpu1 1 1 1 1 1 1 1 1 0 0\nintr 5\n"),
+		// init, a stranger with a nasty name and a child that has ended
+		"1/stat":  stat("init", "0", "4194560", "1", "2", "3", "4"),
+		"50/stat": stat("a) R (b", "1", "0", "10", "20", "30", "40"),
+		// a kernel thread: part of what a contender may use
+		"2/stat": stat("ksoftirqd/0", "0", "69238848", "0", "999", "0", "0"),
+		// the bench, its contender and the contender's child
+		"60/stat": stat("bench", "1", "0", "500", "500", "0", "0"),
+		"61/stat": stat("switch", "60", "0", "500", "500", "0", "0"),
+		"62/stat": stat("helper", "61", "0", "500", "500", "0", "0"),
+		"self":    file(""),
+	}
+	s, err := take(proc, 60)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s.CPUs != 2 || s.Busy != 1630*time.Millisecond || s.Steal != 800*time.Millisecond || s.Foreign != 1100*time.Millisecond {
+		t.Errorf("%+v, want 2 CPUs, busy 1.63 s, steal 0.8 s, foreign 1.1 s", s)
+	}
+}
+
+func TestUsageIsTheDifference(t *testing.T) {
+	begin := time.Now()
+	a := Sample{At: begin, CPUs: 2, Busy: time.Second, Steal: time.Second, Foreign: time.Second}
+	b := Sample{At: begin.Add(time.Second), CPUs: 2, Busy: 3 * time.Second, Steal: 1100 * time.Millisecond, Foreign: time.Second}
+	u := b.Since(a)
+	if u.Busy != 2*time.Second || u.StealShare() != 0.05 || u.ForeignShare() != 0 || u.Reject() == "" {
+		t.Errorf("%+v", u)
+	}
+}
+
+func TestMalformedProcIsAnError(t *testing.T) {
+	for name, proc := range map[string]fstest.MapFS{
+		"nothing":       {},
+		"no processors": {"stat": file("cpu  1 2 3 4 5 6 7 8\n")},
+		"too short":     {"stat": file("cpu  1 2 3\ncpu0 1\n")},
+		"not a number":  {"stat": file("cpu  1 2 x 4 5 6 7 8\ncpu0 1\n")},
+		"process":       {"stat": file("cpu  1 2 3 4 5 6 7 8\ncpu0 1\n"), "1/stat": file("1 (init) S 0")},
+	} {
+		if s, err := take(proc, 1); err == nil {
+			t.Errorf("%s: %+v, want an error", name, s)
+		}
+	}
+}
+
+func TestFactsAreRead(t *testing.T) {
+	f := read(fstest.MapFS{
+		"proc/sys/kernel/osrelease":  file("6.18.44\n"),
+		"proc/cpuinfo":               file("processor\t: 0\nmodel name\t: AMD EPYC\nflags\t\t: fpu hypervisor lahf_lm\n"),
+		"proc/meminfo":               file("MemTotal:       24576000 kB\nMemFree: 1 kB\n"),
+		"proc/sys/net/core/rmem_max": file("212992\n"),
+		"sys/devices/system/cpu/vulnerabilities/spectre_v2": file("Mitigation: Retpolines\n"),
+		"sys/devices/system/cpu/vulnerabilities/meltdown":   file("Not affected\n"),
+	})
+	if f.Kernel != "6.18.44" || f.CPU != "AMD EPYC" || !f.Hypervisor || f.MemoryMiB != 24000 ||
+		f.Settings["net.core.rmem_max"] != "212992" || len(f.Mitigations) != 1 || f.Mitigations["spectre_v2"] == "" {
+		t.Errorf("%+v", f)
+	}
+}
+
+func TestThisMachineCanBeSampled(t *testing.T) {
+	s, err := Take()
+	if err != nil || s.CPUs == 0 || s.Busy == 0 {
+		t.Errorf("%+v, error %v", s, err)
+	}
+	if f := Read(); f.Kernel == "" || f.CPUs == 0 {
+		t.Errorf("%+v", f)
+	}
+}

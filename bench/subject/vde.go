@@ -1,0 +1,52 @@
+package subject
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+
+	"github.com/kvswitch/kvswitch/bench/topo"
+)
+
+func vdeKind() Kind {
+	return Kind{
+		Name: "vde", Family: "vde",
+		About:   "vde_switch, one vde_pcapplug process for each port",
+		Absent:  func() error { return need("vde2", "vde_switch", "vde_pcapplug") },
+		Version: func() string { return firstLine("vde_switch", "--version") },
+		New:     func() Subject { return &vde{program{deaf: true}} },
+	}
+}
+
+type vde struct{ program }
+
+func (v *vde) Name() string { return "vde" }
+
+func (v *vde) Attach(t *topo.Topology) error {
+	dir := filepath.Join(t.Dir(), "vde")
+	// In the foreground vde_switch ends with its standard input, so that must
+	// stay open and silent.
+	r, w, err := os.Pipe()
+	if err != nil {
+		return fmt.Errorf("make pipe: %w", err)
+	}
+	v.closes = append(v.closes, w.Close)
+	defer r.Close()
+	cmd := exec.Command("vde_switch", "-s", dir, "-n", fmt.Sprint(max(32, 2*len(t.Ports))))
+	cmd.Stdin = r
+	if err := t.Do(func() { v.start(t, cmd) }); err != nil {
+		return err
+	}
+	if err := v.appears(filepath.Join(dir, "ctl")); err != nil {
+		return err
+	}
+	for _, p := range t.Ports {
+		if err := t.Do(func() { v.start(t, exec.Command("vde_pcapplug", "-s", dir, p.Name)) }); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (v *vde) Detach() error { return v.stop() }
