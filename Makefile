@@ -1,0 +1,72 @@
+# kvswitch. `make help` lists the targets.
+
+PREFIX  ?= /usr/local
+DESTDIR ?=
+FUZZTIME ?= 10s
+
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+LDFLAGS := -s -w -X main.version=$(VERSION)
+
+# Packages whose tests are worth the race detector's price, and those that
+# spend their time in other processes, guests and timings, where it would find
+# nothing.
+SLOW := /cmd/kvswitch/e2e$$|/switch/porttest/vm$$|/bench(/|$$)
+RACE  = $(shell go list ./... | grep -vE '$(SLOW)')
+PLAIN = $(shell go list ./... | grep -E '$(SLOW)')
+
+.DEFAULT_GOAL := build
+.PHONY: help build test race lint fuzz demo bench bench-quick guest deps install clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+build: ## build the static binary ./kvswitch
+	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o kvswitch ./cmd/kvswitch
+
+test: ## lint, then every test: unit, race, end to end, real guests
+	.ci/deps test
+	$(MAKE) --no-print-directory guest lint build
+	@status=0; set -x; \
+	go test -count=1 -race -timeout 10m $(RACE) || status=1; \
+	KVSWITCH_BIN=$(CURDIR)/kvswitch go test -count=1 -p 1 -timeout 14m $(PLAIN) || status=1; \
+	exit $$status
+
+race: ## every test under the race detector, end to end included
+	.ci/deps test
+	go test -race -timeout 30m -p 1 ./...
+
+lint: ## gofmt, vet, and the rules of this project that no tool knows
+	.ci/lint
+
+fuzz: ## run each fuzz target for FUZZTIME (10s)
+	.ci/fuzz $(FUZZTIME)
+
+demo: ## two hosts, two switches, two real guests: DHCP, ping, 64 MiB over TCP
+	.ci/deps demo
+	@$(MAKE) --no-print-directory guest build
+	go run ./cmd/kvswitch-demo -kvswitch ./kvswitch
+
+bench: build ## race against the kernel bridge and others (needs root, takes a while)
+	./kvswitch bench run
+
+bench-quick: build ## the same in two minutes, for a first impression
+	./kvswitch bench run --quick
+
+guest: ## prepare the guest that tests and demo boot: build/guest
+	@go run ./switch/porttest/vm/mkguest
+
+deps: ## install the Debian packages that the tests need
+	@.ci/deps test
+
+install: build ## install under PREFIX (/usr/local), below DESTDIR if set
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/systemd/system \
+		$(DESTDIR)$(PREFIX)/share/bash-completion/completions
+	install -m 755 kvswitch $(DESTDIR)$(PREFIX)/bin/kvswitch
+	for name in ifup ifdown bridge-helper; do \
+		ln -sf kvswitch $(DESTDIR)$(PREFIX)/bin/kvswitch-$$name || exit 1; done
+	sed 's,@PREFIX@,$(PREFIX),' cmd/kvswitch/systemd/kvswitch@.service \
+		>$(DESTDIR)$(PREFIX)/lib/systemd/system/kvswitch@.service
+	./kvswitch completion bash >$(DESTDIR)$(PREFIX)/share/bash-completion/completions/kvswitch
+
+clean: ## remove what make made
+	rm -rf kvswitch build report
