@@ -1,0 +1,25 @@
+// Package qemu attaches QEMU's virtual machines to a switch in the ways their
+// users know: the bridge helper (`-netdev bridge,helper=`), the ifup and ifdown
+// scripts (`-netdev tap,script=`), hot plug over QMP, and libvirt's hooks.
+//
+// In all of them QEMU holds the tap's descriptors, with or without vhost_net,
+// and the switch meets the guest at the tap's netdev. This package makes the
+// taps, hands their descriptors over, has the switch attach the netdevs, and
+// takes everything back when a step fails or the machine ends. Taps are never
+// persistent: a tap lives as long as a QEMU holds it.
+//
+// It forwards no frame, starts no QEMU, and knows a switch only as Ports. The
+// taps are made in the network namespace of the calling process, which needs
+// CAP_NET_ADMIN; only Helper's client side and the parsers work without.
+//
+// Functions may be called from any goroutine unless they say otherwise.
+package qemu
+
+// Ports is what this package asks of a switch. Both calls return when it is
+// done.
+type Ports interface {
+	// AddPort attaches what a SPEC such as "netdev:tap0,vlan=10" names.
+	AddPort(spec string) error
+	// DelPort detaches a port by name.
+	DelPort(name string) error
+}
