@@ -46,6 +46,8 @@ type Kind struct {
 	About string
 	// Direct asks for a topology without ports to attach to.
 	Direct bool
+	// Bare asks for a topology whose far ends the contender makes.
+	Bare bool
 	// Absent says why the contender can't run on this machine; nil error if it
 	// can.
 	Absent func() error
@@ -92,8 +94,6 @@ func firstLine(argv ...string) string {
 type program struct {
 	procs  []*netlab.Proc
 	closes []func() error
-	// deaf programs don't end when asked to, and are not asked.
-	deaf bool
 }
 
 // start runs a command in the switch's namespace.
@@ -114,10 +114,6 @@ func (p *program) Processes() []int {
 func (p *program) stop() error {
 	var errs []error
 	for i := len(p.procs) - 1; i >= 0; i-- {
-		if p.deaf {
-			p.procs[i].Kill()
-			continue
-		}
 		// How it ends is its own affair, as long as it does.
 		var exit *exec.ExitError
 		if err := p.procs[i].Stop(settle); err != nil && !errors.As(err, &exit) {

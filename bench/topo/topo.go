@@ -8,13 +8,16 @@
 // removed when the topology is closed, and by a guard process when this one is
 // killed.
 //
-// A Topology is used by one goroutine; its fields don't change after Build.
+// A Topology is used by one goroutine; its fields don't change after Build, or
+// after Adopt.
 package topo
 
 import (
 	"context"
 	"fmt"
 	"net/netip"
+
+	"github.com/vishvananda/netns"
 
 	"github.com/kvswitch/kvswitch/bench/probe"
 	"github.com/kvswitch/kvswitch/switch/porttest/netlab"
@@ -27,6 +30,9 @@ type Spec struct {
 	// Direct joins ports 0 and 1 by one cable with no switch between them: the
 	// ceiling that every contender is seen against. Ports must be 2.
 	Direct bool
+	// Bare lays no cables: the contender makes the far ends itself, as a switch
+	// that holds taps does, and hands them over with Adopt.
+	Bare bool
 	// Stacks gives every far end a namespace of its own and an IPv4 address, for
 	// tests that talk TCP. Otherwise all ends share one and have none.
 	Stacks bool
@@ -34,7 +40,7 @@ type Spec struct {
 
 // Port is one cable.
 type Port struct {
-	Name  string       // device on the switch's side; empty with Spec.Direct
+	Name  string       // device on the switch's side; empty with Spec.Direct and Spec.Bare
 	End   string       // device at the far end
 	Host  *netlab.Host // namespace of End
 	Index int          // interface index of End
@@ -54,7 +60,7 @@ type Topology struct {
 // Build makes the topology: every device is up and none attached to a switch.
 // ctx ends everything that is started in it later.
 func Build(ctx context.Context, spec Spec) (*Topology, error) {
-	if spec.Ports < 2 || spec.Ports > probe.MaxPorts || spec.Direct && spec.Ports != 2 {
+	if spec.Ports < 2 || spec.Ports > probe.MaxPorts || spec.Direct && (spec.Ports != 2 || spec.Bare) {
 		return nil, fmt.Errorf("build topology: %d ports, want 2–%d", spec.Ports, probe.MaxPorts)
 	}
 	t := &Topology{Spec: spec, scope: newScope(ctx)}
@@ -88,20 +94,57 @@ func (t *Topology) lay() {
 		t.lab.Cable(t.Ports[0].Host, t.Ports[0].End, t.Ports[1].Host, t.Ports[1].End)
 	} else {
 		t.Switch = t.lab.Host("switch")
-		for i := range t.Ports {
-			p := &t.Ports[i]
-			p.Name = fmt.Sprintf("p%d", i)
-			t.lab.Cable(p.Host, p.End, t.Switch, p.Name)
-		}
+	}
+	if t.Spec.Bare {
+		return
 	}
 	for i := range t.Ports {
 		p := &t.Ports[i]
-		p.Index = p.Host.Index(p.End)
-		if t.Spec.Stacks {
-			p.Addr = netip.AddrFrom4([4]byte{10, 75, byte(i >> 8), byte(i + 1)})
-			p.Host.Addr(p.End, p.Addr.String()+"/16")
+		if !t.Spec.Direct {
+			p.Name = fmt.Sprintf("p%d", i)
+			t.lab.Cable(p.Host, p.End, t.Switch, p.Name)
+		}
+		t.finish(i)
+	}
+}
+
+// finish makes a far end usable.
+func (t *Topology) finish(i int) {
+	p := &t.Ports[i]
+	p.Host.Up(p.End)
+	p.Index = p.Host.Index(p.End)
+	if t.Spec.Stacks {
+		p.Addr = netip.AddrFrom4([4]byte{10, 75, byte(i >> 8), byte(i + 1)})
+		p.Host.Addr(p.End, p.Addr.String()+"/16")
+	}
+}
+
+// Adopt takes the devices named like the far ends from the switch's namespace to
+// where they belong. With Spec.Bare it is called once, by the contender.
+func (t *Topology) Adopt() error {
+	for i, p := range t.Ports {
+		if err := t.move(p); err != nil {
+			return fmt.Errorf("adopt %s: %w", p.End, err)
+		}
+		if err := t.Do(func() { t.finish(i) }); err != nil {
+			return fmt.Errorf("adopt %s: %w", p.End, err)
 		}
 	}
+	return nil
+}
+
+func (t *Topology) move(p Port) error {
+	ns, err := netns.GetFromName(p.Host.Name())
+	if err != nil {
+		return fmt.Errorf("find namespace: %w", err)
+	}
+	defer ns.Close()
+	nl := t.Switch.Netlink()
+	l, err := nl.LinkByName(p.End)
+	if err != nil {
+		return fmt.Errorf("find device: %w", err)
+	}
+	return nl.LinkSetNsFd(l, int(ns))
 }
 
 // Do runs f, which may use the topology's hosts and start processes on them.
