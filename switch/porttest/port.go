@@ -34,6 +34,7 @@ type Port struct {
 	wake     *sysio.EventFD
 	asked    bool
 	closed   bool
+	far      *Port // the other end of a cable; nil = Sent
 }
 
 var _ frame.Port = (*Port)(nil)
@@ -60,6 +61,26 @@ func NewAskedPort() *Port {
 	p := NewPort()
 	p.asked = true
 	return p
+}
+
+// NewCable makes two ports that are joined: what one is given to send arrives
+// at the other. Cut makes both lose their link.
+func NewCable() (a, b *Port) {
+	a, b = NewPort(), NewPort()
+	a.far, b.far = b, a
+	return a, b
+}
+
+// Cut takes the link of both ends of a cable down, or up again.
+func (p *Port) Cut(down bool) {
+	for _, end := range []*Port{p, p.far} {
+		end.SetState(func(s *frame.State) {
+			s.Up, s.Reason = !down, ""
+			if down {
+				s.Reason = "no carrier"
+			}
+		})
+	}
 }
 
 // Inject makes frames arrive at the switch; the bytes must not change after.
@@ -157,11 +178,37 @@ func (p *Port) Tx(_ int, out []frame.Out) int {
 		out = out[:min(len(out), p.room)]
 		p.room -= len(out)
 	}
+	if p.far != nil && p.state.Up {
+		// Not under both locks: the far end may be sending here.
+		p.mu.Unlock()
+		p.far.arrive(out)
+		p.mu.Lock()
+		return len(out)
+	}
 	for i := range out {
 		p.sent = append(p.sent, Received{out[i].AppendWire(nil), out[i].WireHdr()})
 	}
 	p.arrived.Broadcast()
 	return len(out)
+}
+
+// cableRoom is how many frames a cable's end keeps for a switch that is busy.
+const cableRoom = 1024
+
+// arrive takes copies of what the far end sends.
+func (p *Port) arrive(out []frame.Out) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for i := range out {
+		if p.state.Up && !p.closed && len(p.waiting) < cableRoom {
+			p.waiting = append(p.waiting, frame.Frame{Data: out[i].AppendWire(nil), Hdr: out[i].WireHdr()})
+		} else {
+			p.counters.RxDropped++
+		}
+	}
+	if !p.closed {
+		p.wake.Signal()
+	}
 }
 
 // State implements frame.Port.
