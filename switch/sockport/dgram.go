@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/kvswitch/kvswitch/switch/frame"
+	"github.com/kvswitch/kvswitch/switch/sockfile"
 	"github.com/kvswitch/kvswitch/switch/sysio"
 )
 
@@ -17,7 +18,7 @@ import (
 // implements frame.Port and frame.Detailer.
 type Dgram struct {
 	opts   DgramOptions
-	file   *sockFile // nil with UDP
+	file   *sockfile.File // nil with UDP
 	set    *sysio.Epoll
 	rx     dgramRx
 	tx     dgramTx
@@ -88,19 +89,10 @@ func OpenDgram(opts DgramOptions) (_ *Dgram, err error) {
 // noticed that the first is dead; an unconnected one would look the path up for
 // every frame.
 func (p *Dgram) openUnix() (err error) {
-	if err := clearStale(p.opts.Local, unix.SOCK_DGRAM); err != nil {
-		return err
-	}
 	if p.rx.fd, err = socket(unix.AF_UNIX); err != nil {
 		return err
 	}
-	if err := unix.Fchmod(p.rx.fd, 0o600); err != nil { // see modeBeforeBind
-		return fmt.Errorf("set mode of socket: %w", err)
-	}
-	if err := unix.Bind(p.rx.fd, &unix.SockaddrUnix{Name: p.opts.Local}); err != nil {
-		return fmt.Errorf("bind %s: %w", p.opts.Local, err)
-	}
-	if p.file, err = adopt(p.opts.Local, p.opts.File); err != nil {
+	if p.file, err = sockfile.Bind(p.rx.fd, p.opts.Local, p.opts.File); err != nil {
 		return err
 	}
 	if p.tx.fd, err = socket(unix.AF_UNIX); err != nil {
@@ -253,7 +245,7 @@ func (p *Dgram) Close() error {
 }
 
 func (p *Dgram) free() error {
-	p.file.unlink()
+	p.file.Remove()
 	if p.tx.fd >= 0 && p.tx.fd != p.rx.fd {
 		unix.Close(p.tx.fd)
 	}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/kvswitch/kvswitch/switch/frame"
+	"github.com/kvswitch/kvswitch/switch/sockfile"
 )
 
 // dgramPair is a started port and the socket at its other end, as QEMU would
@@ -355,7 +356,7 @@ func TestDgramOptions(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	if want := (DgramOptions{Local: "/a", Remote: "/b", Reconnect: 2 * time.Second, File: FileOptions{Perm: 0o666}}); o != want {
+	if want := (DgramOptions{Local: "/a", Remote: "/b", Reconnect: 2 * time.Second, File: sockfile.Options{Perm: 0o666}}); o != want {
 		t.Errorf("got %+v, want %+v", o, want)
 	}
 	if err := o.Set("addr", "x"); err == nil {

@@ -4,12 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"os/user"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"github.com/kvswitch/kvswitch/switch/sockfile"
 )
 
 // DefaultReconnect is the pause between a client's attempts to connect.
@@ -29,8 +29,8 @@ type StreamOptions struct {
 	// That is what lets a guest's successor (a restart, the target of a live
 	// migration) connect before its predecessor has let go.
 	Client    bool
-	Reconnect time.Duration // 0 is DefaultReconnect; at least 10 ms
-	File      FileOptions   // the socket file of a server with a Path
+	Reconnect time.Duration    // 0 is DefaultReconnect; at least 10 ms
+	File      sockfile.Options // the socket file of a server with a Path
 }
 
 // DgramOptions say where the two ends of a Dgram are: both paths of unix
@@ -39,51 +39,12 @@ type DgramOptions struct {
 	Local     string // bound by the switch; QEMU's remote
 	Remote    string // where frames are sent; QEMU's local
 	Reconnect time.Duration
-	File      FileOptions // the socket file Local
-}
-
-// FileOptions are the mode and owner of a socket file. The zero value is mode
-// 0600 and the owner who runs the switch.
-type FileOptions struct {
-	Perm  uint32 // permission bits; 0 is 0600
-	Owner string // user, user:group or :group, by name or number; empty leaves it
-}
-
-func (f FileOptions) perm() uint32 {
-	if f.Perm == 0 {
-		return 0o600
-	}
-	return f.Perm
-}
-
-// ids resolves Owner; -1 leaves that half alone, as in chown(2).
-func (f FileOptions) ids() (uid, gid int, err error) {
-	uid, gid = -1, -1
-	name, group, _ := strings.Cut(f.Owner, ":")
-	if name != "" {
-		if uid, err = strconv.Atoi(name); err != nil {
-			u, err := user.Lookup(name)
-			if err != nil {
-				return 0, 0, fmt.Errorf("look up owner %q: %w", name, err)
-			}
-			uid, _ = strconv.Atoi(u.Uid)
-		}
-	}
-	if group != "" {
-		if gid, err = strconv.Atoi(group); err != nil {
-			g, err := user.LookupGroup(group)
-			if err != nil {
-				return 0, 0, fmt.Errorf("look up group %q: %w", group, err)
-			}
-			gid, _ = strconv.Atoi(g.Gid)
-		}
-	}
-	return uid, gid, nil
+	File      sockfile.Options // the socket file Local
 }
 
 // StreamKeys are the words that StreamOptions.Set takes.
 func StreamKeys() []string {
-	return []string{"path", "addr", "mode", "reconnect", "perm", "owner"}
+	return append([]string{"path", "addr", "mode", "reconnect"}, sockfile.Keys()...)
 }
 
 // Set applies one word of a port's SPEC, such as mode=client.
@@ -101,13 +62,18 @@ func (o *StreamOptions) Set(key, value string) error {
 	case "reconnect":
 		return setReconnect(&o.Reconnect, value)
 	default:
-		return o.File.set(key, value, StreamKeys())
+		if slices.Contains(sockfile.Keys(), key) {
+			return o.File.Set(key, value)
+		}
+		return fmt.Errorf("set %s=%s: no such key; known: %s", key, value, strings.Join(StreamKeys(), " "))
 	}
 	return nil
 }
 
 // DgramKeys are the words that DgramOptions.Set takes.
-func DgramKeys() []string { return []string{"local", "remote", "reconnect", "perm", "owner"} }
+func DgramKeys() []string {
+	return append([]string{"local", "remote", "reconnect"}, sockfile.Keys()...)
+}
 
 // Set applies one word of a port's SPEC, such as local=/run/vm4.sock.
 func (o *DgramOptions) Set(key, value string) error {
@@ -119,7 +85,10 @@ func (o *DgramOptions) Set(key, value string) error {
 	case "reconnect":
 		return setReconnect(&o.Reconnect, value)
 	default:
-		return o.File.set(key, value, DgramKeys())
+		if slices.Contains(sockfile.Keys(), key) {
+			return o.File.Set(key, value)
+		}
+		return fmt.Errorf("set %s=%s: no such key; known: %s", key, value, strings.Join(DgramKeys(), " "))
 	}
 	return nil
 }
@@ -133,22 +102,6 @@ func setReconnect(d *time.Duration, value string) error {
 	return nil
 }
 
-func (f *FileOptions) set(key, value string, known []string) error {
-	switch key {
-	case "perm":
-		v, err := strconv.ParseUint(value, 8, 32)
-		if err != nil || v == 0 || v > 0o777 {
-			return fmt.Errorf("set perm=%s: want octal permissions such as 0660", value)
-		}
-		f.Perm = uint32(v)
-	case "owner":
-		f.Owner = value
-	default:
-		return fmt.Errorf("set %s=%s: no such key; known: %s", key, value, strings.Join(known, " "))
-	}
-	return nil
-}
-
 func (o *StreamOptions) check() error {
 	switch {
 	case o.Path == "" && o.Addr == "":
@@ -156,7 +109,7 @@ func (o *StreamOptions) check() error {
 	case o.Path != "" && o.Addr != "":
 		return errors.New("want one of path= and addr=, not both")
 	case o.Path != "":
-		return checkPath(o.Path)
+		return sockfile.CheckPath(o.Path)
 	}
 	return checkHostPort(o.Addr)
 }
@@ -168,7 +121,7 @@ func (o *DgramOptions) check() error {
 		case end.addr == "":
 			err = errors.New("want both ends: a socket path or HOST:PORT")
 		case isPath(end.addr):
-			err = checkPath(end.addr)
+			err = sockfile.CheckPath(end.addr)
 		default:
 			err = checkHostPort(end.addr)
 		}
@@ -187,19 +140,6 @@ func (o *DgramOptions) check() error {
 
 // isPath tells a socket's path from HOST:PORT.
 func isPath(s string) bool { return strings.Contains(s, "/") }
-
-// checkPath refuses what sockaddr_un cannot hold (unix(7)), rather than let the
-// kernel name another file.
-func checkPath(path string) error {
-	const most = len(unix.RawSockaddrUnix{}.Path) - 1
-	switch {
-	case len(path) > most:
-		return fmt.Errorf("path %q: %d bytes; a unix socket's path has at most %d", path, len(path), most)
-	case strings.HasPrefix(path, "@") || strings.ContainsRune(path, 0):
-		return fmt.Errorf("path %q: abstract sockets have no permissions; want a file", path)
-	}
-	return nil
-}
 
 func checkHostPort(addr string) error {
 	_, port, err := net.SplitHostPort(addr)

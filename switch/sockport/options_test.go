@@ -4,6 +4,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/kvswitch/kvswitch/switch/sockfile"
 )
 
 func TestStreamOptionsSet(t *testing.T) {
@@ -13,7 +15,7 @@ func TestStreamOptionsSet(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	want := StreamOptions{Path: "/run/a.sock", Client: true, Reconnect: 250 * time.Millisecond, File: FileOptions{Perm: 0o660, Owner: "root:kvm"}}
+	want := StreamOptions{Path: "/run/a.sock", Client: true, Reconnect: 250 * time.Millisecond, File: sockfile.Options{Perm: 0o660, Owner: "root:kvm"}}
 	if o != want {
 		t.Errorf("got %+v\nwant %+v", o, want)
 	}

@@ -13,14 +13,15 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/kvswitch/kvswitch/switch/frame"
+	"github.com/kvswitch/kvswitch/switch/sockfile"
 )
 
 // Stream is a port whose peer is at the other end of a unix or TCP stream: each
 // frame behind its length. It implements frame.Port and frame.Detailer.
 type Stream struct {
 	opts   StreamOptions
-	listen net.Listener // nil in a client
-	file   *sockFile    // nil but for a server with a path
+	listen net.Listener   // nil in a client
+	file   *sockfile.File // nil but for a server with a path
 	wake   *wake
 	rx     streamRx
 	tx     streamTx
@@ -104,27 +105,13 @@ func tcpUserTimeout(_, _ string, c syscall.RawConn) error {
 	return err
 }
 
-func listenStream(opts StreamOptions) (net.Listener, *sockFile, error) {
+func listenStream(opts StreamOptions) (net.Listener, *sockfile.File, error) {
 	if opts.Path == "" {
 		lc := net.ListenConfig{KeepAliveConfig: keepAlive, Control: tcpUserTimeout}
 		l, err := lc.Listen(context.Background(), "tcp", opts.Addr)
 		return l, nil, err
 	}
-	if err := clearStale(opts.Path, unix.SOCK_STREAM); err != nil {
-		return nil, nil, err
-	}
-	lc := net.ListenConfig{Control: modeBeforeBind}
-	l, err := lc.Listen(context.Background(), "unix", opts.Path)
-	if err != nil {
-		return nil, nil, err
-	}
-	l.(*net.UnixListener).SetUnlinkOnClose(false) // it would unlink by name alone
-	f, err := adopt(opts.Path, opts.File)
-	if err != nil {
-		l.Close()
-		return nil, nil, err
-	}
-	return l, f, nil
+	return sockfile.Listen("unix", opts.Path, opts.File)
 }
 
 // Start begins to accept or connect.
@@ -326,7 +313,7 @@ func (s *Stream) Close() error {
 		if err = s.listen.Close(); errors.Is(err, net.ErrClosed) {
 			err = nil
 		}
-		s.file.unlink()
+		s.file.Remove()
 	}
 	s.wake.close()
 	return err
