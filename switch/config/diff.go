@@ -1,0 +1,191 @@
+package config
+
+import (
+	"fmt"
+	"strings"
+)
+
+// Step is one change on the way from what runs to what a file asks for.
+type Step struct {
+	text     string
+	open     *Port // its device is opened before the first step is taken
+	do, undo func(*transaction) error
+}
+
+// String tells an operator what the step does: "add port vm1".
+func (s Step) String() string { return s.text }
+
+// Diff lists the steps from what runs to what a file wants. last is what the
+// file wanted when it was read before: what it said then and no longer says goes
+// (a port, an entry) or returns to its default (a word). What neither says is
+// not the file's business and stays: ports of VMs that came later, settings made
+// by hand.
+//
+// Removals come before additions, so that two ways to one segment are never
+// open together. An error names a word that can't change while the switch runs.
+func Diff(last, running, want *Config) ([]Step, error) {
+	var d diff
+	d.last, d.running, d.want = last, running, want
+	d.removals()
+	if err := d.words(); err != nil {
+		return nil, err
+	}
+	for i := range want.Ports {
+		if err := d.port(&want.Ports[i]); err != nil {
+			return nil, err
+		}
+	}
+	d.entries()
+	return d.steps, nil
+}
+
+type diff struct {
+	last, running, want *Config
+	steps               []Step
+}
+
+func (d *diff) removals() {
+	for i := range d.running.Ports {
+		p := &d.running.Ports[i]
+		if d.want.port(p.Name) == nil && d.last.port(p.Name) != nil {
+			d.steps = append(d.steps, Step{
+				text: "remove port " + p.Name,
+				do:   func(t *transaction) error { return t.remove(p) },
+				undo: func(t *transaction) error { return t.restore(p) },
+			})
+		}
+	}
+}
+
+// words compares the words with one value.
+func (d *diff) words() error {
+	def := Default()
+	next := *d.running
+	var tree []string // what changes of the tree: its times are checked against each other, so they change together
+	for _, k := range scalars {
+		source := d.want
+		if !source.Said(k.name) {
+			if !d.last.Said(k.name) {
+				continue
+			}
+			source = def
+		}
+		have, want := k.get(d.running), k.get(source)
+		if have == want || want == "" {
+			continue // the same, or left to the switch to choose
+		}
+		text := fmt.Sprintf("%s from %s to %s", k.name, have, want)
+		if !k.live {
+			return fmt.Errorf("change %s: not while the switch runs: restart it", text)
+		}
+		if err := k.set(&next, want); err != nil {
+			return err
+		}
+		if k.name != "ageing" {
+			tree = append(tree, text)
+			continue
+		}
+		old, ageing := d.running.Switch.Ageing, next.Switch.Ageing
+		d.steps = append(d.steps, Step{
+			text: "change " + text,
+			do:   func(t *transaction) error { return t.sw.SetAgeing(ageing) },
+			undo: func(t *transaction) error { return t.sw.SetAgeing(old) },
+		})
+	}
+	if len(tree) > 0 {
+		old, stp := d.running.Switch.STP, next.Switch.STP
+		d.steps = append(d.steps, Step{
+			text: "change " + strings.Join(tree, ", "),
+			do:   func(t *transaction) error { return t.sw.SetSTP(stp) },
+			undo: func(t *transaction) error { return t.sw.SetSTP(old) },
+		})
+	}
+	return nil
+}
+
+// port brings one port about: a port that the file names is as the file says.
+func (d *diff) port(p *Port) error {
+	cfg, err := p.config()
+	if err != nil {
+		return err
+	}
+	was := d.running.port(p.Name)
+	if was == nil {
+		d.steps = append(d.steps, Step{
+			text: "add port " + p.Name,
+			open: p,
+			do:   func(t *transaction) error { return t.attach(p) },
+			undo: func(t *transaction) error { return t.remove(p) },
+		})
+		return nil
+	}
+	if was.Attachment() != p.Attachment() {
+		// The old and the new device may want the same socket or name, so the
+		// new one can be opened only when the old one has gone.
+		d.steps = append(d.steps, Step{
+			text: fmt.Sprintf("replace port %s (%s) by %s", p.Name, was.Attachment(), p.Attachment()),
+			do:   func(t *transaction) error { return t.replace(was, p) },
+			undo: func(t *transaction) error { return t.replace(p, was) },
+		})
+		return nil
+	}
+	old, err := was.config()
+	if err != nil {
+		return err
+	}
+	if old == cfg {
+		return nil
+	}
+	d.steps = append(d.steps, Step{
+		text: fmt.Sprintf("set port %s to %s", p.Name, orDefaults(p)),
+		do:   func(t *transaction) error { return t.sw.SetPort(p.Name, cfg) },
+		undo: func(t *transaction) error { return t.sw.SetPort(p.Name, old) },
+	})
+	return nil
+}
+
+func orDefaults(p *Port) string {
+	text := strings.TrimPrefix(words(p.Settings), ",")
+	if text == "" {
+		text = "its defaults"
+	}
+	if p.Uplink {
+		text += ", as an uplink"
+	}
+	return text
+}
+
+// entries compares the static forwarding entries.
+func (d *diff) entries() {
+	for _, e := range d.running.Static {
+		if d.last.static(e.MAC, e.VLAN) != nil && d.want.static(e.MAC, e.VLAN) == nil && d.stays(e.Port) {
+			d.steps = append(d.steps, Step{
+				text: "delete fdb entry " + e.String(),
+				do:   func(t *transaction) error { return t.sw.DelFDB(e.MAC, e.VLAN) },
+				undo: func(t *transaction) error { return t.sw.AddFDB(e.MAC, e.VLAN, e.Port, true) },
+			})
+		}
+	}
+	for _, e := range d.want.Static {
+		old := d.running.static(e.MAC, e.VLAN)
+		if old != nil && *old == e && d.stays(e.Port) {
+			continue
+		}
+		d.steps = append(d.steps, Step{
+			text: "add fdb entry " + e.String(),
+			do:   func(t *transaction) error { return t.sw.AddFDB(e.MAC, e.VLAN, e.Port, true) },
+			undo: func(t *transaction) error {
+				if old != nil && d.stays(old.Port) {
+					return t.sw.AddFDB(old.MAC, old.VLAN, old.Port, true)
+				}
+				return t.sw.DelFDB(e.MAC, e.VLAN)
+			},
+		})
+	}
+}
+
+// stays reports whether a running port is still there after the removals; a
+// port takes its entries along.
+func (d *diff) stays(name string) bool {
+	return d.want.port(name) != nil || d.last.port(name) == nil
+}

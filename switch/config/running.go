@@ -1,0 +1,111 @@
+package config
+
+import (
+	"slices"
+	"strconv"
+
+	vswitch "github.com/kvswitch/kvswitch/switch"
+	"github.com/kvswitch/kvswitch/switch/frame"
+
+	"github.com/goccy/go-yaml"
+)
+
+// Running describes what runs. What the switch itself doesn't know (the address
+// for metrics) is taken from started, which it was started from. Ports that no
+// SPEC describes, as a program that embeds the switch may add, are left out.
+func Running(sw *vswitch.Switch, kinds Kinds, started *Config) (*Config, error) {
+	c := Default()
+	c.Switch = sw.Config()
+	c.Switch.Logger = nil
+	c.Metrics = started.Metrics
+	status := sw.Status()
+	c.Host, c.MTU = HostOff, started.MTU
+	if status.HostPort != nil {
+		c.Host, c.MTU = status.Host, status.HostPort.MTU
+	}
+	for _, p := range status.Ports {
+		cfg, err := sw.PortConfig(p.Name)
+		if err != nil || cfg.Spec == "" {
+			continue // it has just gone, or has no description
+		}
+		spec, err := kinds.ParseSpec(cfg.Spec)
+		if err != nil {
+			return nil, err
+		}
+		spec.Settings = cfg.Keys()
+		if err := c.AddPort(Port{spec, cfg.Uplink}); err != nil {
+			return nil, err
+		}
+	}
+	entries, err := sw.FDB("", 0)
+	if err != nil {
+		return nil, err
+	}
+	for _, e := range entries {
+		if e.Type == "static" && c.port(e.Port) != nil {
+			c.Static = append(c.Static, Static{e.MAC, e.VLAN, e.Port})
+		}
+	}
+	for _, k := range scalars {
+		c.said[k.name] = true
+	}
+	return c, nil
+}
+
+// port is the port called name, or nil.
+func (c *Config) port(name string) *Port {
+	i := slices.IndexFunc(c.Ports, func(p Port) bool { return p.Name == name })
+	if i < 0 {
+		return nil
+	}
+	return &c.Ports[i]
+}
+
+// static is the entry of a station in a VLAN, or nil.
+func (c *Config) static(mac frame.MAC, vlan uint16) *Static {
+	i := slices.IndexFunc(c.Static, func(e Static) bool { return e.MAC == mac && e.VLAN == vlan })
+	if i < 0 {
+		return nil
+	}
+	return &c.Static[i]
+}
+
+// Dump writes c as the file that Parse reads back as c.
+func (c *Config) Dump() ([]byte, error) {
+	var doc yaml.MapSlice
+	for _, k := range scalars {
+		if v := k.get(c); v != "" {
+			doc = append(doc, yaml.MapItem{Key: k.name, Value: unquoted(v)})
+		}
+	}
+	var uplinks, ports []string
+	for _, p := range c.Ports {
+		if text := p.Spec.String(); p.Uplink {
+			uplinks = append(uplinks, text[len(UplinkKind+":"):])
+		} else {
+			ports = append(ports, text)
+		}
+	}
+	if uplinks != nil {
+		doc = append(doc, yaml.MapItem{Key: "uplinks", Value: uplinks})
+	}
+	if ports != nil {
+		doc = append(doc, yaml.MapItem{Key: "ports", Value: ports})
+	}
+	var static []yaml.MapSlice
+	for _, e := range c.Static {
+		static = append(static, yaml.MapSlice{{Key: "mac", Value: e.MAC.String()}, {Key: "vlan", Value: e.VLAN}, {Key: "port", Value: e.Port}})
+	}
+	if static != nil {
+		doc = append(doc, yaml.MapItem{Key: "fdb", Value: static})
+	}
+	return yaml.MarshalWithOptions(doc, yaml.IndentSequence(true))
+}
+
+// unquoted is a word as the value that YAML writes without quotes.
+func unquoted(v string) any {
+	if n, err := strconv.Atoi(v); err == nil {
+		return n
+	}
+	return v
+}

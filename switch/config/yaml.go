@@ -1,0 +1,341 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"unicode/utf8"
+
+	vswitch "github.com/kvswitch/kvswitch/switch"
+	"github.com/kvswitch/kvswitch/switch/frame"
+
+	"github.com/goccy/go-yaml"
+	"github.com/goccy/go-yaml/ast"
+	"github.com/goccy/go-yaml/parser"
+	"github.com/goccy/go-yaml/token"
+)
+
+// Limits on the shape of a file, far beyond any real one. The parser is
+// recursive, and a file given by mistake must not cost a running switch its
+// stack or its memory.
+const (
+	maxFile  = 1 << 20 // bytes: 4095 ports described at length
+	maxLine  = 4 << 10 // bytes
+	maxDepth = 64      // open brackets
+)
+
+// checkShape refuses a file that the parser had better not see.
+func checkShape(name string, data []byte) error {
+	if len(data) > maxFile {
+		return fmt.Errorf("%s: the file is longer than %d bytes", name, maxFile)
+	}
+	if !utf8.Valid(data) {
+		return fmt.Errorf("%s: the file is not UTF-8 text", name)
+	}
+	line, start, depth := 1, 0, 0
+	for i, c := range data {
+		switch c {
+		case '\n':
+			line, start = line+1, i+1
+		case '[', '{':
+			depth++
+		case ']', '}':
+			depth = max(depth-1, 0)
+		}
+		if i-start >= maxLine {
+			return fmt.Errorf("%s:%d: the line is longer than %d bytes", name, line, maxLine)
+		}
+		if depth > maxDepth {
+			return fmt.Errorf("%s:%d:%d: more than %d brackets are open", name, line, i-start+1, maxDepth)
+		}
+	}
+	return nil
+}
+
+// Parse reads a file into c: every word it holds is set, the others stay. name
+// is put before the line and column that each error begins with. On error c is
+// of no use.
+//
+// The file is one YAML mapping of plain words. It is walked here rather than
+// decoded into a struct, so that every complaint has its line and column, and
+// so that aliases, which can make a short file endless, have no meaning.
+func (c *Config) Parse(kinds Kinds, name string, data []byte) error {
+	if err := checkShape(name, data); err != nil {
+		return err
+	}
+	f := file{name: name, kinds: kinds, config: c}
+	doc, err := parser.ParseBytes(data, 0)
+	if err != nil {
+		return f.syntax(err)
+	}
+	seen := false
+	for _, d := range doc.Docs {
+		if d.Body == nil {
+			continue
+		}
+		if seen {
+			return f.at(d.Body, "a second document; want one")
+		}
+		seen = true
+		if err := f.document(d.Body); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// file is a file on its way into a Config.
+type file struct {
+	name   string
+	kinds  Kinds
+	config *Config
+}
+
+// at makes an error about the place of n.
+func (f *file) at(n ast.Node, format string, args ...any) error {
+	return f.atToken(n.GetToken(), fmt.Errorf(format, args...))
+}
+
+func (f *file) atToken(t *token.Token, err error) error {
+	if t == nil || t.Position == nil {
+		return fmt.Errorf("%s: %w", f.name, err)
+	}
+	return fmt.Errorf("%s:%d:%d: %w", f.name, t.Position.Line, t.Position.Column, err)
+}
+
+// syntax is a parser's error as one line.
+func (f *file) syntax(err error) error {
+	var e yaml.Error
+	if !errors.As(err, &e) {
+		line, _, _ := strings.Cut(err.Error(), "\n")
+		return fmt.Errorf("%s: %s", f.name, line)
+	}
+	return f.atToken(e.GetToken(), errors.New(e.GetMessage()))
+}
+
+// pair is one key of a mapping and its value.
+type pair struct {
+	key   string
+	node  ast.Node // the key's place
+	value ast.Node
+}
+
+// mapping lists the pairs of n, which must be a mapping with plain keys.
+func (f *file) mapping(n ast.Node, what string) ([]pair, error) {
+	var values []*ast.MappingValueNode
+	switch n := n.(type) {
+	case *ast.MappingNode:
+		values = n.Values
+	case *ast.MappingValueNode:
+		values = []*ast.MappingValueNode{n}
+	default:
+		return nil, f.at(n, "%s must be keys with values, not %s", what, describe(n))
+	}
+	pairs := make([]pair, 0, len(values))
+	for _, v := range values {
+		key, err := f.scalar(v.Key)
+		if err != nil {
+			return nil, err
+		}
+		for _, p := range pairs {
+			if p.key == key {
+				return nil, f.at(v.Key, "%s is given twice", key)
+			}
+		}
+		pairs = append(pairs, pair{key, v.Key, v.Value})
+	}
+	return pairs, nil
+}
+
+// scalar is the text of n as it was written.
+func (f *file) scalar(n ast.Node) (string, error) {
+	switch n := n.(type) {
+	case *ast.StringNode:
+		return n.Value, nil
+	case *ast.IntegerNode, *ast.FloatNode, *ast.BoolNode:
+		return n.GetToken().Value, nil
+	case *ast.NullNode:
+		return "", f.at(n, "the value is missing")
+	}
+	return "", f.at(n, "want one word, not %s", describe(n))
+}
+
+// list is the elements of n, which must be a list; nothing is an empty list.
+func (f *file) list(n ast.Node) ([]ast.Node, error) {
+	switch n := n.(type) {
+	case *ast.SequenceNode:
+		return n.Values, nil
+	case *ast.NullNode:
+		return nil, nil
+	}
+	return nil, f.at(n, "want a list, not %s", describe(n))
+}
+
+// describe names a node in an error.
+func describe(n ast.Node) string {
+	switch n.(type) {
+	case *ast.MappingNode, *ast.MappingValueNode:
+		return "keys with values"
+	case *ast.SequenceNode:
+		return "a list"
+	case *ast.AliasNode, *ast.AnchorNode, *ast.MergeKeyNode:
+		return "an alias or anchor"
+	case *ast.TagNode:
+		return "a tag"
+	case *ast.LiteralNode:
+		return "a block of text"
+	}
+	return "this"
+}
+
+func (f *file) document(n ast.Node) error {
+	pairs, err := f.mapping(n, "a configuration")
+	if err != nil {
+		return err
+	}
+	for _, p := range pairs {
+		switch p.key {
+		case "uplinks":
+			err = f.ports(p.value, true)
+		case "ports":
+			err = f.ports(p.value, false)
+		case "fdb":
+			err = f.static(p.value)
+		default:
+			err = f.word(p)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (f *file) word(p pair) error {
+	if findScalar(p.key) == nil {
+		return f.at(p.node, "unknown key %q; known: %s", p.key, strings.Join(knownKeys(), " "))
+	}
+	value, err := f.scalar(p.value)
+	if err == nil {
+		if err = f.config.Set(p.key, value); err != nil {
+			err = f.atToken(p.value.GetToken(), err)
+		}
+	}
+	return err
+}
+
+// ports reads a list of ports. Uplinks are named without their kind.
+func (f *file) ports(n ast.Node, uplink bool) error {
+	nodes, err := f.list(n)
+	if err != nil {
+		return err
+	}
+	for _, n := range nodes {
+		spec, err := f.port(n, uplink)
+		if err != nil {
+			return err
+		}
+		if err := f.config.AddPort(Port{spec, uplink}); err != nil {
+			return f.atToken(n.GetToken(), err)
+		}
+	}
+	return nil
+}
+
+// port reads a port: a SPEC, or a mapping with the keys kind, name, and those
+// of a SPEC.
+func (f *file) port(n ast.Node, uplink bool) (Spec, error) {
+	switch n.(type) {
+	case *ast.MappingNode, *ast.MappingValueNode:
+	default:
+		text, err := f.scalar(n)
+		if err != nil {
+			return Spec{}, err
+		}
+		if uplink {
+			text = UplinkKind + ":" + text
+		}
+		spec, err := f.kinds.ParseSpec(text)
+		if err != nil {
+			return Spec{}, f.atToken(n.GetToken(), err)
+		}
+		return spec, nil
+	}
+	pairs, err := f.mapping(n, "a port")
+	if err != nil {
+		return Spec{}, err
+	}
+	var kind, name string
+	if uplink {
+		kind = UplinkKind
+	}
+	var settings []pair
+	var values []vswitch.KeyValue
+	for _, p := range pairs {
+		value, err := f.scalar(p.value)
+		if err != nil {
+			return Spec{}, err
+		}
+		switch {
+		case p.key == "name":
+			name = value
+		case p.key == "kind" && !uplink:
+			kind = value
+		default:
+			settings = append(settings, p)
+			values = append(values, vswitch.KeyValue{Key: p.key, Value: value})
+		}
+	}
+	if kind == "" {
+		return Spec{}, f.at(n, "the port's kind is missing; want one of %s", f.kinds.names())
+	}
+	// Each word by itself first, so that the error has the word's place.
+	for i, p := range settings {
+		if _, err := f.kinds.spec(kind, "x", values[i:i+1]); err != nil {
+			return Spec{}, f.atToken(p.node.GetToken(), err)
+		}
+	}
+	spec, err := f.kinds.spec(kind, name, values)
+	if err != nil {
+		return Spec{}, f.atToken(pairs[0].node.GetToken(), err)
+	}
+	return spec, nil
+}
+
+// static reads the list of static forwarding entries.
+func (f *file) static(n ast.Node) error {
+	nodes, err := f.list(n)
+	if err != nil {
+		return err
+	}
+	for _, n := range nodes {
+		pairs, err := f.mapping(n, "an fdb entry")
+		if err != nil {
+			return err
+		}
+		e := Static{VLAN: vswitch.DefaultVID}
+		for _, p := range pairs {
+			value, err := f.scalar(p.value)
+			if err != nil {
+				return err
+			}
+			switch p.key {
+			case "mac":
+				e.MAC, err = frame.ParseMAC(value)
+			case "vlan":
+				e.VLAN, err = vswitch.ParseVID(value)
+			case "port":
+				e.Port, err = value, CheckName(value)
+			default:
+				return f.at(p.node, "unknown key %q; known: mac vlan port", p.key)
+			}
+			if err != nil {
+				return f.atToken(p.value.GetToken(), err)
+			}
+		}
+		if err := f.config.AddStatic(e); err != nil {
+			return f.atToken(n.GetToken(), err)
+		}
+	}
+	return nil
+}
