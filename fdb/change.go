@@ -5,9 +5,9 @@ import (
 	"fmt"
 )
 
-// add puts a station in that is not there. Known: it is there by now.
+// add enters a station that is not in the table. Known: it is there by now.
 func (t *Table) add(k Key, d Dest) Result {
-	if t.learned.Load() >= t.max.Load() {
+	if t.full() {
 		return Full // without the lock: this is what a flood of addresses meets
 	}
 	t.mu.Lock()
@@ -15,7 +15,7 @@ func (t *Table) add(k Key, d Dest) Result {
 	if _, v := t.find(k); t.live(v) {
 		return Known
 	}
-	if t.learned.Load() >= t.max.Load() {
+	if t.full() {
 		return Full
 	}
 	b, s := t.place(k)
@@ -29,15 +29,16 @@ func (t *Table) add(k Key, d Dest) Result {
 	return Added
 }
 
-// place finds room for k: its bucket in t.all and a free slot of it, nil when
-// all three are full. No live entry may hold k. The caller holds mu.
+// place finds room for k, which no live entry holds: an index in t.all and a
+// free slot of that bucket, nil when all three are full. Slots of entries that a
+// flush has killed are room. The caller holds mu.
 //
-// The first bucket is preferred while it has two free slots, because find looks
-// there first; then the emptier one. Entries that a flush has killed are room.
+// The first bucket is preferred while two of its slots are free, because find
+// looks there first; then the emptier one.
 func (t *Table) place(k Key) (int, *slot) {
 	var room [3]*slot
 	var used [3]int
-	homes := t.homes(k)
+	homes := t.homes(t.hash(k))
 	for i, b := range homes {
 		for j := range t.all[b] {
 			s := &t.all[b][j]
@@ -64,20 +65,21 @@ func (t *Table) fill(b int, s *slot, k Key, w word) {
 	if b >= len(t.buckets) {
 		t.spilled.Add(1)
 	}
+	// In this order: whoever sees the value finds the key.
 	s.key.Store(uint64(k))
 	s.val.Store(uint64(w | word(s.val.Load())&incMask))
 }
 
-// vacate frees a slot of bucket b unless keep says that its entry stays, and
+// vacate frees a slot of bucket b unless stays says that its entry stays, and
 // reports whether it is free. The caller holds mu; workers may still refresh or
-// move the entry, and then keep is asked again.
-func (t *Table) vacate(b int, s *slot, keep func(word) bool) bool {
+// move the entry, and then stays is asked again.
+func (t *Table) vacate(b int, s *slot, stays func(word) bool) bool {
 	for {
 		v := word(s.val.Load())
 		if v.kind() == free {
 			return true
 		}
-		if keep(v) {
+		if stays(v) {
 			return false
 		}
 		if s.val.CompareAndSwap(uint64(v), uint64(v.freed())) {
@@ -91,95 +93,71 @@ func (t *Table) vacate(b int, s *slot, keep func(word) bool) bool {
 	}
 }
 
-// Set enters k on port, in place of whatever is known of it. Static and local
-// entries don't age or move, stay when the port is flushed, and count against
-// no limit. A dynamic one is as if learned now.
+// Set enters k on port as static or local, in place of whatever is known of it.
+// Such entries don't age or move, stay when the port is flushed, and count
+// against no limit.
 //
-// It fails without changing anything when the address is zero or a group's,
-// port or kind don't exist, or there is no room.
+// It fails, and changes nothing, when the address is zero or a group's, the port
+// or kind is another one, or there is no room.
 func (t *Table) Set(k Key, port uint16, kind Kind) error {
-	if err := t.set(k, port, kind); err != nil {
+	err := t.set(k, port, kind)
+	if err != nil {
 		return fmt.Errorf("set %v entry %v: %w", kind, k, err)
 	}
 	return nil
 }
 
-var (
-	errAddress = errors.New("not the address of a station: want a unicast MAC address")
-	errNoRoom  = errors.New("the table is full: remove entries, or restart the switch with a larger limit")
-)
-
 func (t *Table) set(k Key, port uint16, kind Kind) error {
-	switch mac := k.MAC(); {
+	mac := k.MAC()
+	switch {
 	case mac == [6]byte{} || mac[0]&1 != 0:
-		return errAddress
+		return errors.New("not the address of a station: want a unicast MAC address")
 	case port >= MaxPorts:
 		return fmt.Errorf("port number %d: want 0 to %d", port, MaxPorts-1)
-	case kind != Dynamic && kind != Static && kind != Local:
-		return fmt.Errorf("kind %d does not exist", kind)
-	case kind == Dynamic && clock(t.clock.Load()).limit() == 0:
-		return errors.New("the ageing time is 0: nothing dynamic is kept")
+	case kind != Static && kind != Local:
+		return errors.New("only static and local entries are set; dynamic ones are learned")
 	}
+	w := makeWord(port, 0, kind, 0)
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	w := makeWord(port, t.Gen(port), kind, clock(t.clock.Load()).now())
 	for {
 		s, v := t.find(k)
-		known := t.live(v)
-		if err := t.count(w, known && v.kind() == Dynamic); err != nil {
-			return err
-		}
-		if !known {
+		if !t.live(v) {
 			b, s := t.place(k)
 			if s == nil {
-				t.drop(w)
-				return errNoRoom
+				return errors.New("no room: remove entries, or restart the switch with a larger limit")
 			}
+			t.fixed.Add(1)
 			t.fill(b, s, k, w)
 			return nil
 		}
 		if s.val.CompareAndSwap(uint64(v), uint64(w|v&incMask)) {
+			t.fixed.Add(1)
 			t.drop(v)
 			return nil
 		}
-		t.drop(w) // a worker refreshed or moved the entry meanwhile
+		// A worker refreshed or moved the entry: look again.
 	}
 }
 
-// count counts w in; replaces says that a learned entry makes room for it.
-func (t *Table) count(w word, replaces bool) error {
-	if w.kind() != Dynamic {
-		t.ports[w.port()%MaxPorts].fixed.Add(1)
-		t.fixed.Add(1)
-		return nil
-	}
-	if !replaces && t.learned.Load() >= t.max.Load() {
-		return errNoRoom
-	}
-	if r := t.take(Dest{w.port(), w.gen()}); r != Added {
-		return errors.New("the port's limit of learned entries is reached")
-	}
-	return nil
-}
-
-// Delete removes an entry of any kind and returns what it was; false when
-// Lookup would not find it.
+// Delete removes an entry of any kind and returns what it was; false when there
+// was none that Lookup finds.
 func (t *Table) Delete(k Key) (Entry, bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	c := clock(t.clock.Load())
-	for _, b := range t.homes(k) {
+	for _, b := range t.homes(t.hash(k)) {
 		for i := range t.all[b] {
 			s := &t.all[b][i]
 			if _, ok := s.read(k); !ok {
 				continue
 			}
-			var last word
-			t.vacate(b, s, func(v word) bool { last = v; return false })
-			if !t.live(last) || c.expired(last) {
+			var was word
+			t.vacate(b, s, func(v word) bool { was = v; return false })
+			if !t.live(was) || c.expired(was) {
 				return Entry{}, false
 			}
-			return makeEntry(k, last, c), true
+			return makeEntry(k, was, c), true
 		}
 	}
 	return Entry{}, false

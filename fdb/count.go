@@ -6,13 +6,12 @@ import (
 )
 
 // portCount counts the learned entries of one port and one generation. Both are
-// in one word, so an entry is counted in the generation it was stored with or
-// not at all: Flush forgets the count together with the entries, and what a
-// late worker takes back of an older generation is taken from nobody.
+// in one word, so an entry counts in the generation it was stored with or not at
+// all: Flush forgets the count together with the entries, and what is dropped
+// later of an older generation is taken from nobody.
 type portCount struct {
 	count atomic.Uint64 // generation << 32 | entries
-	limit atomic.Int32  // 0 is none
-	fixed atomic.Int32  // static and local entries
+	limit atomic.Int64  // 0 is none
 }
 
 // take counts one more learned entry at d: Added, or why not. Table.max is not
@@ -24,7 +23,7 @@ func (t *Table) take(d Dest) Result {
 		if uint16(c>>32) != d.Gen {
 			return Stale
 		}
-		if limit := p.limit.Load(); limit > 0 && uint32(c) >= uint32(limit) {
+		if limit := p.limit.Load(); limit > 0 && int64(uint32(c)) >= limit {
 			return PortFull
 		}
 		if p.count.CompareAndSwap(c, c+1) {
@@ -36,12 +35,11 @@ func (t *Table) take(d Dest) Result {
 
 // drop counts one entry less: v was freed or replaced.
 func (t *Table) drop(v word) {
-	p := &t.ports[v.port()%MaxPorts]
 	if v.kind() != Dynamic {
-		p.fixed.Add(-1)
 		t.fixed.Add(-1)
 		return
 	}
+	p := &t.ports[v.port()%MaxPorts]
 	for {
 		c := p.count.Load()
 		if uint16(c>>32) != v.gen() {
@@ -54,25 +52,25 @@ func (t *Table) drop(v word) {
 	}
 }
 
-// Len is the number of entries of every kind, with those whose ageing time has
-// passed and that the sweep has not met yet.
+// full reports that the switch's limit is reached. Stations that move off a port
+// while it is flushed may take the table past its limit, by one for each worker.
+func (t *Table) full() bool { return t.learned.Load() >= t.max.Load() }
+
+// Len is the number of entries of every kind. It includes those whose ageing
+// time has passed and that the sweep has not met yet.
 func (t *Table) Len() int { return int(t.learned.Load() + t.fixed.Load()) }
 
-// PortLen is the number of entries on a port, counted as Len does.
+// PortLen is the number of learned entries on a port: what SetPortLimit bounds.
 func (t *Table) PortLen(port uint16) int {
 	if port >= MaxPorts {
 		return 0
 	}
-	p := &t.ports[port]
-	return int(uint32(p.count.Load())) + int(p.fixed.Load())
+	return int(uint32(t.ports[port].count.Load()))
 }
 
-// Learned is the number of learned entries, the one that the limit bounds.
-func (t *Table) Learned() int { return int(t.learned.Load()) }
-
-// SetMax changes the limit of learned entries. It may be lowered, and raised up
-// to what the table was made for. Entries beyond a lowered limit stay until
-// they age.
+// SetMax changes the limit of learned entries, 0 for DefaultMax. It can be
+// lowered, and raised to what the table was made for. Entries beyond a lowered
+// limit stay until they age.
 func (t *Table) SetMax(n int) error {
 	if n <= 0 {
 		n = DefaultMax
@@ -88,30 +86,42 @@ func (t *Table) SetMax(n int) error {
 // Entries beyond a lowered limit stay until they age or move.
 func (t *Table) SetPortLimit(port uint16, n int) {
 	if port < MaxPorts {
-		t.ports[port].limit.Store(int32(min(max(n, 0), MaxEntries)))
+		t.ports[port].limit.Store(int64(max(n, 0)))
 	}
 }
 
 // Gen is the port's flush generation: what a worker learns with.
-func (t *Table) Gen(port uint16) uint16 { return uint16(t.gens[port%MaxPorts].Load()) }
-
-// Flush forgets the port's dynamic entries, in no time: it returns the next
-// generation, and entries of older ones are no longer found. A worker that
-// learns with an older generation is told Stale.
-func (t *Table) Flush(port uint16) uint16 {
-	port %= MaxPorts
-	p := &t.ports[port]
-	for {
-		c := p.count.Load()
-		gen := uint16(c>>32) + 1
-		if !p.count.CompareAndSwap(c, uint64(gen)<<32) {
-			continue
-		}
-		t.learned.Add(-int64(uint32(c)))
-		t.gens[port].Store(uint32(gen))
-		if gen%(1<<14) == 0 {
-			t.reclaim()
-		}
-		return gen
+func (t *Table) Gen(port uint16) uint16 {
+	if port >= MaxPorts {
+		return 0
 	}
+	return uint16(t.gens[port].Load())
+}
+
+// Flush forgets the port's dynamic entries in a few stores: it returns the next
+// generation, and entries of older ones are not found any more. A worker that
+// learns with an older one is told Stale.
+func (t *Table) Flush(port uint16) uint16 {
+	if port >= MaxPorts {
+		return 0
+	}
+	gen := t.flush(port)
+	if gen%(1<<14) == 0 {
+		// Long before a number comes round, no entry may have it any more.
+		t.remove(func(_ Key, v word) bool { return !t.live(v) })
+	}
+	return gen
+}
+
+func (t *Table) flush(port uint16) uint16 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	p := &t.ports[port]
+	gen := t.Gen(port) + 1
+	// Whoever counts an entry in before this is forgotten by it; whoever comes
+	// after finds another generation.
+	gone := p.count.Swap(uint64(gen) << 32)
+	t.gens[port].Store(uint32(gen))
+	t.learned.Add(-int64(uint32(gone)))
+	return gen
 }

@@ -24,12 +24,16 @@ func (s *slot) read(k Key) (word, bool) {
 	return v, v.kind() != free
 }
 
+// minBuckets makes room, in the smallest table, for an entry of the switch's own
+// address in each of 4094 VLANs.
+const minBuckets = 2048
+
 // Table is a filtering database. See the package comment for who may call what.
 type Table struct {
 	// Read by every call, written rarely.
 	buckets []bucket // power of two
 	clock   atomic.Uint64
-	seed    [2]uint64
+	seed    [3]uint64
 	gens    *[MaxPorts]atomic.Uint32
 	spilled atomic.Int64 // entries in overflow buckets
 	max     atomic.Int64
@@ -38,11 +42,11 @@ type Table struct {
 
 	// Written when an entry comes, moves or goes.
 	learned atomic.Int64 // the sum of all ports' counts
-	fixed   atomic.Int64
+	fixed   atomic.Int64 // static and local entries
 	ports   *[MaxPorts]portCount
 	mu      sync.Mutex // held to free a slot or to fill one
 
-	// The control goroutine's own.
+	// Advance's own.
 	started bool
 	last    uint32 // the second of the latest Advance
 	cursor  int    // next bucket to sweep
@@ -51,77 +55,106 @@ type Table struct {
 // New makes a table for max learned entries, 0 for DefaultMax, at most
 // MaxEntries; ageing is in seconds as for SetAgeing.
 //
-// Memory is 32 to 64 bytes per entry of max, touched only where used.
+// Memory is 32 to 64 bytes per entry of max, 128 KiB at the least, touched only
+// where it is used.
 func New(max int, ageing uint32) *Table {
 	if max <= 0 {
 		max = DefaultMax
 	}
-	max = min(max, MaxEntries)
-	t := &Table{
-		gens:  new([MaxPorts]atomic.Uint32),
-		ports: new([MaxPorts]portCount),
+	if max > MaxEntries {
+		max = MaxEntries
 	}
 	// A station has two buckets of four slots. With half of all slots in use,
 	// some 20 in 65536 stations find both full and go to the overflow.
-	n := 1 << bits.Len(uint(max-1)/2)
-	over := n / 64
-	if over < 4 {
-		over = 4
+	n := minBuckets
+	for 2*n < max {
+		n *= 2
 	}
-	t.all = make([]bucket, n+over)
-	t.buckets = t.all[:n:n]
+	return newTable(max, ageing, n, n/64)
+}
+
+// newTable makes a table with numbers of buckets and overflow buckets that are
+// powers of two.
+func newTable(max int, ageing uint32, buckets, overflow int) *Table {
+	all := make([]bucket, buckets+overflow)
+	t := &Table{
+		buckets: all[:buckets:buckets],
+		all:     all,
+		gens:    new([MaxPorts]atomic.Uint32),
+		ports:   new([MaxPorts]portCount),
+	}
 	t.max.Store(int64(max))
-	var seed [16]byte
+	var seed [24]byte
 	rand.Read(seed[:])
-	t.seed[0] = binary.LittleEndian.Uint64(seed[:])
-	t.seed[1] = binary.LittleEndian.Uint64(seed[8:]) | 1
+	for i := range t.seed {
+		t.seed[i] = binary.LittleEndian.Uint64(seed[8*i:]) | 1
+	}
 	t.SetAgeing(ageing)
 	return t
 }
 
 // hash mixes k with the table's secret, so that a guest cannot choose addresses
-// that meet in one bucket. Its low and high halves choose the two buckets.
+// that meet in one bucket. One multiplication would leave addresses in sequence
+// in step with each other; the second breaks it. The low and the high half
+// choose the two buckets.
 func (t *Table) hash(k Key) uint64 {
 	hi, lo := bits.Mul64(uint64(k)^t.seed[0], t.seed[1])
+	hi, lo = bits.Mul64(hi^lo, t.seed[2])
 	return hi ^ lo
 }
 
-// homes are the indexes in t.all of the three buckets that may hold k, in the
-// order find looks at them.
-func (t *Table) homes(k Key) [3]int {
-	h := t.hash(k)
+// homes are the indexes in t.all of the three buckets that may hold a key of
+// hash h, in the order find looks at them. The third is an overflow bucket.
+func (t *Table) homes(h uint64) [3]int {
 	n := len(t.buckets)
 	over := len(t.all) - n
 	return [3]int{int(h) & (n - 1), int(h>>32) & (n - 1), n + int(h>>20)&(over-1)}
 }
 
-// find returns the slot that holds k and its value, or nil.
+// eq is 1 if a is b, else 0. The compiler makes it a SETcc, not a branch.
+func eq(a, b uint64) (n uint64) {
+	if a == b {
+		n = 1
+	}
+	return n
+}
+
+// find returns the slot that holds k and its value, or nil and a free value.
 func (t *Table) find(k Key) (*slot, word) {
 	bs := t.buckets
 	if len(bs) == 0 {
-		return nil, 0
+		return nil, 0 // never: it saves the bounds checks
 	}
 	h, mask := t.hash(k), uint64(len(bs)-1)
 	b := &bs[h&mask]
-	for i := range b {
-		if Key(b[i].key.Load()) == k {
-			if v, ok := b[i].read(k); ok {
-				return &b[i], v
+	for first := true; ; first = false {
+		// Which of the slots it will be can't be predicted, and a wrong guess
+		// costs more than the rest of Lookup: compare all four, then branch.
+		m := eq(b[0].key.Load(), uint64(k)) |
+			eq(b[1].key.Load(), uint64(k))<<1 |
+			eq(b[2].key.Load(), uint64(k))<<2 |
+			eq(b[3].key.Load(), uint64(k))<<3
+		if m != 0 {
+			s := &b[bits.TrailingZeros64(m)&3]
+			if v, ok := s.read(k); ok {
+				return s, v
 			}
+			return nil, 0 // removed at this moment
 		}
-	}
-	b = &bs[h>>32&mask]
-	for i := range b {
-		if Key(b[i].key.Load()) == k {
-			if v, ok := b[i].read(k); ok {
-				return &b[i], v
-			}
+		if !first {
+			break
 		}
+		b = &bs[h>>32&mask]
 	}
 	if t.spilled.Load() == 0 {
 		return nil, 0
 	}
-	b = &t.all[t.homes(k)[2]]
+	return t.findSpilled(k, h)
+}
+
+// findSpilled looks into the overflow bucket.
+func (t *Table) findSpilled(k Key, h uint64) (*slot, word) {
+	b := &t.all[t.homes(h)[2]]
 	for i := range b {
 		if v, ok := b[i].read(k); ok {
 			return &b[i], v
@@ -133,19 +166,16 @@ func (t *Table) find(k Key) (*slot, word) {
 // Lookup finds a station. Entries whose ageing time has passed and those of a
 // flushed generation are not found.
 //
-// Gen is the generation the entry was learned in, and the port's current one
-// for static and local entries. A caller that works from a snapshot of its
-// ports compares it with the snapshot's, so that a port number given to another
-// port meanwhile is not mistaken.
+// Gen is the port's current generation. A caller that works from a snapshot of
+// its ports compares it with the snapshot's, so that a number which another
+// port was given meanwhile is not mistaken.
 func (t *Table) Lookup(k Key) (Dest, bool) {
 	_, v := t.find(k)
-	port := v.port()
-	gen := uint16(t.gens[port%MaxPorts].Load())
-	if v.kind() == Dynamic {
-		c := clock(t.clock.Load())
-		return Dest{port, gen}, v.gen() == gen && !c.expired(v)
+	d := Dest{v.port(), uint16(t.gens[v.port()%MaxPorts].Load())}
+	if v.kind() != Dynamic {
+		return d, v.kind() != free
 	}
-	return Dest{port, gen}, v.kind() != free
+	return d, v.gen() == d.Gen && !clock(t.clock.Load()).expired(v)
 }
 
 // Learn records that station k was heard at d. When nothing is new it only
@@ -165,36 +195,32 @@ func (t *Table) Learn(k Key, d Dest) (r Result, prev uint16) {
 	}
 	for {
 		s, v := t.find(k)
-		if s == nil || !t.live(v) {
+		switch {
+		case !t.live(v):
 			if r := t.add(k, d); r != Known {
 				return r, 0
 			}
-			continue // another worker was first: see what it stored
-		}
-		if v.port() == d.Port {
-			if v.kind() != Dynamic || v.sec() == c.now() {
-				return Known, 0
+			// Another worker was first: see what it stored.
+		case v.port() != d.Port:
+			if v.kind() != Dynamic {
+				return Fixed, 0
 			}
-			if v.gen() != d.Gen {
-				return Stale, 0 // flushed since the check above
+			if r := t.take(d); r != Added {
+				return r, 0
 			}
-			if s.val.CompareAndSwap(uint64(v), uint64(v&^secMask|word(c.now()))) {
-				return Known, 0
+			w := makeWord(d.Port, d.Gen, Dynamic, c.now()) | v&incMask
+			if s.val.CompareAndSwap(uint64(v), uint64(w)) {
+				t.drop(v)
+				return Moved, v.port()
 			}
-			continue
+			t.drop(w)
+		case v.kind() != Dynamic || v.sec() == c.now():
+			return Known, 0
+		case v.gen() != d.Gen:
+			return Stale, 0 // flushed since the check above
+		case s.val.CompareAndSwap(uint64(v), uint64(v&^secMask|word(c.now()))):
+			return Known, 0
 		}
-		if v.kind() != Dynamic {
-			return Fixed, 0
-		}
-		if r := t.take(d); r != Added {
-			return r, 0
-		}
-		w := makeWord(d.Port, d.Gen, Dynamic, c.now()) | v&incMask
-		if s.val.CompareAndSwap(uint64(v), uint64(w)) {
-			t.drop(v)
-			return Moved, v.port()
-		}
-		t.drop(w)
 	}
 }
 

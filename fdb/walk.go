@@ -8,7 +8,7 @@ import (
 
 // sweepParts is the number of slices, a second each, in which the table is
 // swept: what has expired is gone within ten seconds, and a sweep does not
-// displace more than an eighth of a default table from a core's cache.
+// displace more than 256 KiB of a default table from a core's cache.
 const sweepParts = 8
 
 // SetAgeing sets the seconds after which a station that was not heard again is
@@ -21,6 +21,8 @@ func (t *Table) SetAgeing(seconds uint32) {
 		// One more: an entry stored at the end of its second has its full time.
 		limit = min(seconds, MaxAgeing) + 1
 	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	t.clock.Store(uint64(makeClock(clock(t.clock.Load()).now(), limit)))
 }
 
@@ -32,33 +34,46 @@ func (t *Table) Ageing() uint32 {
 	return 0
 }
 
-// Advance sets the clock to now, in seconds of a clock that does not go back,
+// Advance sets the clock to now, in seconds of any clock that does not go back,
 // sweeps an eighth of the table and calls aged, if not nil, once for each entry
-// that it forgot because its time had passed. The owner calls it every second;
-// seconds left out are swept by the next call. aged may call the table.
+// that it forgot because its time had passed. The owner calls it every second,
+// from one goroutine; the seconds it leaves out are swept by the next call. aged
+// may call the table, but not Advance.
 func (t *Table) Advance(now uint32, aged func(Entry)) {
-	step := uint32(0)
+	c, step := t.tick(now)
+	t.sweep(c, int(min(max(step, 1), sweepParts)), aged)
+}
+
+// tick moves the clock and returns it and the seconds it moved. The first call
+// says where it stands; a step back is none.
+func (t *Table) tick(now uint32) (c clock, step uint32) {
 	if t.started && now-t.last < 1<<31 {
 		step = now - t.last
 	}
 	if !t.started || step > 0 {
 		t.started, t.last = true, now
 	}
-	c := clock(t.clock.Load())
-	// A longer step would expire nothing more, but might take ages past 2^22.
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	c = clock(t.clock.Load())
+	// A longer step would expire no more entries, but take ages past 2^21.
 	c = makeClock(c.now()+min(step, MaxAgeing+1), c.limit())
 	t.clock.Store(uint64(c))
+	return c, step
+}
 
-	stays := func(v word) bool { return t.live(v) && !c.expired(v) }
-	parts := int(min(max(step, 1), sweepParts))
+// sweep frees the slots of dead and expired entries in the next parts eighths.
+func (t *Table) sweep(c clock, parts int, aged func(Entry)) {
+	gone := func(_ Key, v word) bool { return !t.live(v) || c.expired(v) }
+	report := func(k Key, v word) {
+		if aged != nil && t.live(v) {
+			aged(makeEntry(k, v, c))
+		}
+	}
 	for range (len(t.all)*parts + sweepParts - 1) / sweepParts {
 		b := t.cursor
 		t.cursor = (b + 1) % len(t.all)
-		t.reap(b, func(_ Key, v word) bool { return !stays(v) }, func(k Key, v word) {
-			if aged != nil && t.live(v) {
-				aged(makeEntry(k, v, c))
-			}
-		})
+		t.reap(b, gone, report)
 	}
 }
 
@@ -89,12 +104,6 @@ func (t *Table) remove(match func(Key, word) bool) (n int) {
 	return n
 }
 
-// reclaim frees every slot that a flush has killed, so that no generation is
-// met again when its number comes round.
-func (t *Table) reclaim() {
-	t.remove(func(_ Key, v word) bool { return !t.live(v) })
-}
-
 // FlushMatch forgets the dynamic entries of a port and a VLAN, -1 for any, and
 // returns how many there were. It walks the table: for a whole port Flush is
 // faster, and only Flush stops workers that are about to learn.
@@ -119,9 +128,9 @@ func (t *Table) DropPort(port uint16) {
 }
 
 // Entries are the entries that Lookup finds, ordered by address and VLAN. What
-// changes while they are collected may be shown as before or as after.
+// changes while they are collected is shown as before or as after.
 func (t *Table) Entries() []Entry {
-	list := make([]Entry, 0, t.Len())
+	list := make([]Entry, 0, max(t.Len(), 0))
 	c := clock(t.clock.Load())
 	for b := range t.all {
 		for i := range t.all[b] {

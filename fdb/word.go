@@ -11,7 +11,8 @@ package fdb
 // two neighbouring instructions of one reader.
 //
 // The second is the table's clock modulo 2^22 (48 days). No dynamic entry gets
-// near that age: MaxAgeing is 11.6 days, and the sweep takes what is older.
+// half as old: MaxAgeing is 11.6 days, a single step of the clock is no longer
+// and has the whole table swept.
 type word uint64
 
 const (
@@ -54,8 +55,15 @@ func makeClock(now, limit uint32) clock { return clock(limit)<<32 | clock(now&se
 func (c clock) now() uint32   { return uint32(c) }
 func (c clock) limit() uint32 { return uint32(c >> 32) }
 
-// age is the number of seconds since w was last stored.
-func (c clock) age(w word) uint32 { return (c.now() - uint32(w)) & secMask }
+// age is the number of seconds since w was stored, and 0 if that was after c was
+// read. No entry gets half as old as 2^22 seconds: see word and tick.
+func (c clock) age(w word) uint32 {
+	age := (c.now() - uint32(w)) & secMask
+	if age > secMask/2 {
+		return 0
+	}
+	return age
+}
 
 // expired reports that w is a dynamic entry whose time has passed.
 func (c clock) expired(w word) bool { return w.kind() == Dynamic && c.age(w) >= c.limit() }
