@@ -15,6 +15,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 
 	"github.com/songgao/water"
 	"golang.org/x/sys/unix"
@@ -51,21 +52,13 @@ func Create(w *netdev.Watcher, name string, o Options) error {
 		}
 		cfg := water.Config{DeviceType: water.TAP, PlatformSpecificParams: water.PlatformSpecificParams{
 			Name: name, Persist: true, MultiQueue: o.Queues > 1}}
-		if o.Owner != nil || o.Group != nil {
-			perm := &water.DevicePermissions{Owner: ^uint(0), Group: ^uint(0)} // -1: as it is
-			if o.Owner != nil {
-				perm.Owner = uint(*o.Owner)
-			}
-			if o.Group != nil {
-				perm.Group = uint(*o.Group)
-			}
-			cfg.Permissions = perm
-		}
 		dev, err := water.New(cfg)
 		if err != nil {
 			return fmt.Errorf("create tap %s: %w", name, mend(err))
 		}
-		err = configure(w, name, o, false)
+		if err = permit(dev, o); err == nil {
+			err = configure(w, name, o, false)
+		}
 		if closeErr := dev.Close(); err == nil {
 			err = closeErr
 		}
@@ -75,6 +68,26 @@ func Create(w *netdev.Watcher, name string, o Options) error {
 		}
 		return nil
 	})
+}
+
+// permit lets others than root open the tap. water sets user and group only
+// together, and the kernel takes no word for "any".
+func permit(dev *water.Interface, o Options) error {
+	file, ok := dev.ReadWriteCloser.(*os.File)
+	if !ok {
+		return errors.New("water holds the tap in something else than a file")
+	}
+	if o.Owner != nil {
+		if err := unix.IoctlSetInt(int(file.Fd()), unix.TUNSETOWNER, int(*o.Owner)); err != nil {
+			return fmt.Errorf("set owner %d: %w", *o.Owner, err)
+		}
+	}
+	if o.Group != nil {
+		if err := unix.IoctlSetInt(int(file.Fd()), unix.TUNSETGROUP, int(*o.Group)); err != nil {
+			return fmt.Errorf("set group %d: %w", *o.Group, err)
+		}
+	}
+	return nil
 }
 
 // Delete removes a tap, whoever has it open.
@@ -92,7 +105,7 @@ func remove(w *netdev.Watcher, name string) error {
 	if err != nil {
 		return err
 	}
-	if link.Type() != "tun" {
+	if link.Type() != "tuntap" && link.Type() != "tun" {
 		return fmt.Errorf("it is a %s device, not a tap", link.Type())
 	}
 	return w.Handle().LinkDel(link)
