@@ -1,0 +1,84 @@
+package ctl
+
+import (
+	"github.com/kvswitch/kvswitch/switch"
+	"github.com/kvswitch/kvswitch/switch/frame"
+)
+
+// Documents that are neither vswitch's nor a mere mapping of words.
+
+// NewPort is the body of POST /v1/ports.
+type NewPort struct {
+	Spec   string `json:"spec"`
+	Uplink bool   `json:"uplink,omitempty"`
+}
+
+// NewEntry is the body of POST /v1/fdb. VLAN 0 is the port's own.
+type NewEntry struct {
+	MAC    frame.MAC `json:"mac"`
+	VLAN   uint16    `json:"vlan,omitempty"`
+	Port   string    `json:"port"`
+	Static bool      `json:"static,omitempty"`
+}
+
+// NewVLANs is the body of POST /v1/vlans.
+type NewVLANs struct {
+	Port     string `json:"port"`
+	VIDs     string `json:"vids"` // "10", "10-20+30"
+	PVID     bool   `json:"pvid,omitempty"`
+	Untagged bool   `json:"untagged,omitempty"`
+}
+
+// PortVLANs is an element of GET /v1/vlans.
+type PortVLANs struct {
+	Port string `json:"port"`
+	vswitch.PortVLANStatus
+}
+
+// PortStats is an element of GET /v1/stats. Drops has every reason that is not
+// zero.
+type PortStats struct {
+	Name  string            `json:"name"`
+	RX    vswitch.Traffic   `json:"rx"`
+	TX    vswitch.Traffic   `json:"tx"`
+	Drops map[string]uint64 `json:"drops"`
+}
+
+type flushed struct {
+	Flushed int `json:"flushed"`
+}
+
+type reloaded struct {
+	Changes []string `json:"changes"`
+}
+
+type failure struct {
+	Error string `json:"error"`
+}
+
+// maxBody is the longest request body, in bytes: all keys of a port fit in a
+// fraction of it.
+const maxBody = 64 << 10
+
+// stats is the part of a port's status that counts.
+func stats(p *vswitch.PortStatus) PortStats {
+	s := PortStats{Name: p.Name, RX: p.RX, TX: p.TX, Drops: map[string]uint64{}}
+	for reason, n := range p.Drops {
+		if n > 0 {
+			s.Drops[reason] = n
+		}
+	}
+	return s
+}
+
+// withHost lists every port of a status, the host interface first.
+func withHost(st *vswitch.Status) []*vswitch.PortStatus {
+	var ports []*vswitch.PortStatus
+	if st.HostPort != nil {
+		ports = append(ports, st.HostPort)
+	}
+	for i := range st.Ports {
+		ports = append(ports, &st.Ports[i])
+	}
+	return ports
+}
