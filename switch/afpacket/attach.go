@@ -1,0 +1,346 @@
+package afpacket
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/kvswitch/kvswitch/switch/frame"
+	"github.com/kvswitch/kvswitch/switch/netdev"
+	"github.com/kvswitch/kvswitch/switch/sysio"
+)
+
+// attachment is all that ties the port to one device, as long as that lives.
+type attachment struct {
+	index    int
+	claim    int // descriptor; -1 when somebody without rights sits on the name
+	shield   shield
+	before   string  // IPv6 setting to put back
+	rings    []*ring // the newest; their queues own them
+	warnings []string
+}
+
+// begin attaches to the device and follows it from then on.
+func (p *Port) begin() error {
+	l, err := p.watcher.ByName(p.name)
+	if err != nil {
+		return err
+	}
+	if err := p.attach(l); err != nil {
+		return err
+	}
+	p.unfollow = p.watcher.Follow(p.follow)
+	return nil
+}
+
+// follow hears of every change of every device.
+func (p *Port) follow(l netdev.Link, gone bool) {
+	switch {
+	case p.at != nil && l.Index != p.at.index, p.at == nil && (gone || l.Name != p.name):
+		return
+	case p.at == nil:
+		p.retake(l)
+	case gone:
+		p.detach()
+		p.reason = "interface is gone"
+		if l, err := p.watcher.ByName(p.name); err == nil {
+			p.retake(l) // another one has the name already
+		}
+	default:
+		p.link = l
+		if err := p.fitRings(); err != nil {
+			p.reason = err.Error()
+		}
+	}
+	p.publish()
+}
+
+// retake attaches to the device that has the port's name now. If it can't be
+// had, the next change of the device is another try.
+func (p *Port) retake(l netdev.Link) {
+	if err := p.attach(l); err != nil {
+		p.reason = err.Error()
+	}
+}
+
+// attach makes l the port's device, or leaves everything as it was.
+func (p *Port) attach(l netdev.Link) error {
+	if err := p.check(l); err != nil {
+		return err
+	}
+	fd, err := claim(l.Index)
+	if err != nil {
+		return err
+	}
+	a := &attachment{index: l.Index, claim: fd}
+	p.at, p.link, p.reason = a, l, ""
+	if err := p.equip(a, l); err != nil {
+		p.detach()
+		return err
+	}
+	p.publish()
+	return nil
+}
+
+// check reports why l can't be a port.
+func (p *Port) check(l netdev.Link) error {
+	switch {
+	case l.Loopback:
+		return errors.New("the loopback interface can't be a port")
+	case !l.Ethernet:
+		return fmt.Errorf("not an Ethernet interface (%s)", l.Kind)
+	case l.Kind == "bridge":
+		return errors.New("it is a kernel bridge; give its ports to the switch instead")
+	case l.Master != 0:
+		return fmt.Errorf("it belongs to %s; take it out first: ip link set %s nomaster", p.master(l), l.Name)
+	}
+	return nil
+}
+
+// master names what l is part of: "kernel bridge br0".
+func (p *Port) master(l netdev.Link) string {
+	m, err := p.watcher.ByIndex(l.Master)
+	switch {
+	case err != nil:
+		return fmt.Sprintf("interface %d", l.Master)
+	case m.Kind == "bridge":
+		return "kernel bridge " + m.Name
+	}
+	return m.Kind + " " + m.Name
+}
+
+// equip makes sockets, shield and settings. The host is kept quiet before the
+// device can come up, and shut out before frames are taken from it.
+func (p *Port) equip(a *attachment, l netdev.Link) (err error) {
+	if a.claim < 0 {
+		a.warnings = append(a.warnings, fmt.Sprintf("%s: an unprivileged process holds the mark that keeps two switches off one interface; nothing keeps them off now", l.Name))
+	}
+	control, err := p.openControl(l)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			control.free()
+		}
+	}()
+	if err := p.openLanes(l.Index); err != nil {
+		return err
+	}
+	if a.before, err = silence(l.Name); err != nil {
+		a.warnings = append(a.warnings, fmt.Sprintf("%s: %v: the host may announce an IPv6 address of its own there", l.Name, err))
+	}
+	if a.shield, err = newShield(p.watcher.Handle(), l.Index); err != nil {
+		a.warnings = append(a.warnings, fmt.Sprintf("%s: can't shield the host's stack (%v): it sees every frame, too, and may answer ARP and forward by itself; give the interface no address, or %s", l.Name, err, shieldAdvice))
+	}
+	if err := start(control.fd, l.Index); err != nil {
+		return err
+	}
+	if err := p.fitRings(); err != nil {
+		if l.Up || p.opt.Queues == 1 {
+			return err
+		}
+		p.reason = err.Error() // before Linux 6.13 rings can't join while the device is down
+	}
+	if p.opt.Up && !l.Up {
+		device := &netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: l.Index}}
+		if err := p.watcher.Handle().LinkSetUp(device); err != nil {
+			return fmt.Errorf("set up: %w", err)
+		}
+	}
+	p.queues[0].replace(control)
+	return nil
+}
+
+const shieldAdvice = "use a kernel with BPF (CONFIG_NET_XGRESS or CONFIG_NET_CLS_BPF) and run with CAP_BPF and CAP_NET_ADMIN"
+
+// openControl opens the socket for link-local group addresses. It also holds the
+// device in promiscuous mode, for all of them.
+func (p *Port) openControl(l netdev.Link) (*control, error) {
+	fd, err := openSocket(l.Index, true, linkLocalFilter(true))
+	if err != nil {
+		return nil, err
+	}
+	if err := quietOwn(fd); err != nil {
+		unix.Close(fd)
+		return nil, err
+	}
+	return newControl(fd)
+}
+
+// openLanes gives each lane a socket that only sends.
+func (p *Port) openLanes(index int) error {
+	for _, l := range p.lanes {
+		fd, err := openSocket(index, false, nothingFilter())
+		if err != nil {
+			return err
+		}
+		setBuffer(fd, unix.SO_SNDBUFFORCE, unix.SO_SNDBUF, sendRoom)
+		l.mu.Lock()
+		l.fd = fd
+		l.mu.Unlock()
+	}
+	return nil
+}
+
+// fitRings gives the queues rings whose slots hold the device's frames, unless
+// they have them. What lies in the old ones is still forwarded.
+func (p *Port) fitRings() error {
+	a := p.at
+	if len(a.rings) > 0 && a.rings[0].size >= slotSize(p.link.MTU) {
+		return nil
+	}
+	rings, err := p.openRings()
+	if err != nil {
+		return err
+	}
+	for _, r := range a.rings {
+		_ = setFilter(r.fd, nothingFilter()) // or every frame would come twice
+	}
+	if err := p.startRings(rings); err != nil {
+		for i, r := range rings {
+			r.free()
+			if i < len(a.rings) {
+				_ = setFilter(a.rings[i].fd, linkLocalFilter(false))
+			}
+		}
+		return err
+	}
+	for i, r := range rings {
+		p.queues[1+i].replace(r)
+	}
+	a.rings = rings
+	return nil
+}
+
+// openRings makes rings that receive nothing yet, and would let nothing pass.
+func (p *Port) openRings() (rings []*ring, err error) {
+	for range p.opt.Queues {
+		var fd int
+		if fd, err = openSocket(p.at.index, false, nothingFilter()); err != nil {
+			break
+		}
+		if err = quietOwn(fd); err != nil {
+			unix.Close(fd)
+			break
+		}
+		var r *ring
+		if r, err = newRing(fd, p.link.MTU, p.opt.RingBytes); err != nil {
+			break
+		}
+		rings = append(rings, r)
+	}
+	if err != nil {
+		for _, r := range rings {
+			r.free()
+		}
+		return nil, err
+	}
+	return rings, nil
+}
+
+// startRings binds the rings, joins them, and then opens their filters: so no
+// frame comes to two of them.
+func (p *Port) startRings(rings []*ring) error {
+	group := 0
+	for _, r := range rings {
+		if err := start(r.fd, p.at.index); err != nil {
+			return err
+		}
+		if len(rings) > 1 {
+			var err error
+			if group, err = joinFanout(r.fd, group); err != nil {
+				return err
+			}
+		}
+	}
+	for _, r := range rings {
+		if err := setFilter(r.fd, linkLocalFilter(false)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// joinFanout joins the socket to a fanout group, 0 for a new one, and returns
+// the group. Frames of one flow, in both directions, go to one member. Within a
+// group the kernel heeds the group's setting on the host's own frames and not
+// the socket's.
+func joinFanout(fd, group int) (int, error) {
+	mode := unix.PACKET_FANOUT_HASH | unix.PACKET_FANOUT_FLAG_IGNORE_OUTGOING
+	if group == 0 {
+		mode |= unix.PACKET_FANOUT_FLAG_UNIQUEID
+	}
+	err := unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_FANOUT, group|mode<<16)
+	if err != nil {
+		return 0, fmt.Errorf("join rings (PACKET_FANOUT): %w", err)
+	}
+	v, err := unix.GetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_FANOUT)
+	if err != nil {
+		return 0, fmt.Errorf("join rings (PACKET_FANOUT): %w", err)
+	}
+	return v & 0xffff, nil
+}
+
+// detach lets go of the device. The queues keep their receivers, which will lend
+// no more frames once they are empty, until they are given others.
+func (p *Port) detach() {
+	a := p.at
+	if a == nil {
+		return
+	}
+	p.at = nil
+	for _, l := range p.lanes {
+		l.mu.Lock()
+		if l.fd >= 0 {
+			unix.Close(l.fd)
+			l.fd = -1
+		}
+		l.mu.Unlock()
+	}
+	for _, r := range a.rings {
+		_ = setFilter(r.fd, nothingFilter())
+	}
+	if a.shield.remove != nil {
+		a.shield.remove()
+	}
+	if l, err := p.watcher.ByIndex(a.index); err == nil {
+		unsilence(l.Name, a.before)
+	}
+	if a.claim >= 0 {
+		unix.Close(a.claim)
+	}
+}
+
+// publish makes State, Detail and Warnings say what is so now.
+func (p *Port) publish() {
+	l := p.link
+	s := frame.State{MAC: l.MAC, MTU: l.MTU, Offloads: offloads}
+	v := &view{detail: Detail{Interface: l.Name, Index: l.Index, Kind: l.Kind, Shield: shieldNone}}
+	switch a := p.at; {
+	case a == nil || len(a.rings) == 0:
+		s.Reason = p.reason
+	case l.Master != 0:
+		s.Reason = "belongs to " + p.master(l)
+	case !l.Up:
+		s.Reason = "interface is set down"
+	case !l.Running:
+		s.Reason = "no carrier"
+	default:
+		s.Up = true
+		s.Speed, s.HalfDup, _ = sysio.LinkSpeed(l.Name)
+	}
+	if a := p.at; a != nil {
+		v.warnings = a.warnings
+		v.detail.Shield = a.shield.kind
+		if v.detail.Rings = len(a.rings); v.detail.Rings > 0 {
+			v.detail.Slots, v.detail.SlotBytes = len(a.rings[0].slots), a.rings[0].size
+		}
+	}
+	p.view.Store(v)
+	if old := p.state.Swap(&s); *old != s && p.notify != nil {
+		p.notify()
+	}
+}

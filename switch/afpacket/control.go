@@ -1,0 +1,95 @@
+package afpacket
+
+import (
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/kvswitch/kvswitch/switch/frame"
+	"github.com/kvswitch/kvswitch/switch/sysio"
+)
+
+// control receives frames to link-local group addresses. They are few, so each
+// batch is one recvmmsg.
+type control struct {
+	fd   int
+	mem  []byte
+	msgs [controlBatch]sysio.Mmsghdr
+	iov  [controlBatch][1]unix.Iovec
+	aux  [controlBatch]auxMessage
+	lent bool // mem is in use
+}
+
+const (
+	controlBatch  = 8
+	controlStride = (vnetLen + frame.MaxLen + 4095) &^ 4095
+	// controlRoom is SO_RCVBUF of the control socket, in bytes: some hundred
+	// BPDUs, far more than one port's neighbours send in a second.
+	controlRoom = 128 << 10
+)
+
+// newControl makes a receiver of the socket fd, which it owns from then on, also
+// when it fails.
+func newControl(fd int) (*control, error) {
+	c := &control{fd: fd}
+	err := unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_AUXDATA, 1)
+	if err == nil {
+		c.mem, err = sysio.MapAnonymous(controlBatch * controlStride)
+	}
+	if err != nil {
+		c.free()
+		return nil, err
+	}
+	setBuffer(fd, unix.SO_RCVBUFFORCE, unix.SO_RCVBUF, controlRoom)
+	for i := range c.msgs {
+		c.iov[i][0] = sysio.Piece(c.mem[i*controlStride:][:controlStride])
+		c.msgs[i].SetIovecs(c.iov[i][:])
+	}
+	return c, nil
+}
+
+func (c *control) receive(b []frame.Frame, _, bad *atomic.Uint64) (n int) {
+	if c.lent {
+		return 0
+	}
+	want := min(len(b), controlBatch)
+	for i := range want {
+		c.msgs[i].SetControl(c.aux[i].buffer()) // the kernel changes its length
+	}
+	got, errno := sysio.Receive(c.fd, c.msgs[:want], 0)
+	if errno != 0 {
+		return 0 // nothing there, or the device went down
+	}
+	for i := range got {
+		length := int(c.msgs[i].Len)
+		if length < vnetLen+frame.HeaderLen || length > controlStride {
+			bad.Add(1)
+			continue
+		}
+		m := c.mem[i*controlStride:][:length:length]
+		b[n] = frame.Frame{Data: m[vnetLen:], Hdr: frame.ReadVnetHdr(m), Tag: c.tag(i)}
+		n++
+	}
+	c.lent = n > 0
+	return n
+}
+
+func (c *control) release()    { c.lent = false }
+func (c *control) ready() bool { return false } // epoll knows
+func (c *control) socket() int { return c.fd }
+
+func (c *control) free() {
+	_ = sysio.Unmap(c.mem)
+	unix.Close(c.fd)
+	c.mem, c.fd = nil, -1
+}
+
+// tag is the tag that came beside message i.
+func (c *control) tag(i int) frame.Tag {
+	aux := &c.aux[i]
+	if c.msgs[i].Hdr.Controllen == 0 || aux.hdr.Level != unix.SOL_PACKET || aux.hdr.Type != unix.PACKET_AUXDATA ||
+		aux.data.Status&unix.TP_STATUS_VLAN_VALID == 0 {
+		return 0
+	}
+	return makeTag(aux.data.Status, aux.data.Vlan_tci, aux.data.Vlan_tpid)
+}

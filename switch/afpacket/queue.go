@@ -1,0 +1,169 @@
+package afpacket
+
+import (
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"github.com/kvswitch/kvswitch/switch/frame"
+	"github.com/kvswitch/kvswitch/switch/sysio"
+)
+
+// receiver is a socket that a queue receives from: a ring or a control socket.
+type receiver interface {
+	// receive, release and ready are frame.Queue's Rx, Release and Arm.
+	receive(b []frame.Frame, lost, bad *atomic.Uint64) int
+	release()
+	ready() bool
+	// socket is the descriptor, -1 for none.
+	socket() int
+	// free closes it and gives its memory back; this may take milliseconds.
+	free()
+}
+
+// nothing is the receiver of a queue whose device is not there.
+type nothing struct{}
+
+func (nothing) receive([]frame.Frame, *atomic.Uint64, *atomic.Uint64) int { return 0 }
+func (nothing) release()                                                  {}
+func (nothing) ready() bool                                               { return false }
+func (nothing) socket() int                                               { return -1 }
+func (nothing) free()                                                     {}
+
+// queue is a frame.Queue that outlives its sockets: a port whose device comes
+// back, or needs larger slots, gets new ones.
+//
+// The port's side puts a successor into next. The worker, which alone touches
+// cur, changes over when cur is empty. So no lock is taken for a batch, and
+// nothing is unmapped under the worker's hands.
+type queue struct {
+	polled bool
+	set    *sysio.Epoll // FD for good; has the socket in it once armed
+
+	cur     receiver // the worker's
+	lent    bool     // the worker's: cur has frames lent
+	watched int      // the worker's: the descriptor it put into set
+
+	next  atomic.Pointer[receiver]
+	armed atomic.Bool // the worker sleeps at times: sockets must be in set
+
+	lost, bad atomic.Uint64
+
+	mu    sync.Mutex // guards live
+	live  []receiver // whose sockets are open
+	freed sync.WaitGroup
+}
+
+func newQueue(polled bool) (*queue, error) {
+	set, err := sysio.NewEpoll()
+	if err != nil {
+		return nil, err
+	}
+	return &queue{polled: polled, set: set, cur: nothing{}, watched: -1}, nil
+}
+
+// Rx implements frame.Queue.
+func (q *queue) Rx(b []frame.Frame) int {
+	n := q.cur.receive(b, &q.lost, &q.bad)
+	if n == 0 && !q.lent && q.next.Load() != nil {
+		q.change()
+		n = q.cur.receive(b, &q.lost, &q.bad)
+	}
+	q.lent = q.lent || n > 0
+	return n
+}
+
+// Release implements frame.Queue.
+func (q *queue) Release() {
+	q.cur.release()
+	q.lent = false
+}
+
+// Arm implements frame.Queue. A socket in an epoll set costs its senders a call
+// for every frame, so it is put there only when the worker first wants to sleep;
+// a worker that always spins never pays. It then stays: taking it out for each
+// spell of work would cost the worker two system calls.
+func (q *queue) Arm() bool {
+	q.armed.Store(true) // before the look at next: see replace
+	if !q.lent && q.next.Load() != nil && !q.cur.ready() {
+		q.change()
+	}
+	fd := q.cur.socket()
+	if fd >= 0 {
+		if q.watched != fd {
+			_ = q.set.Add(fd, 0) // or replace has done it
+			q.watched = fd
+		}
+		// A device that went down left an error on the socket, which epoll
+		// would report without end.
+		_ = sysio.SocketError(fd)
+	}
+	return q.cur.ready()
+}
+
+// FD implements frame.Queue.
+func (q *queue) FD() int { return q.set.FD() }
+
+// Polled implements frame.Queue.
+func (q *queue) Polled() bool { return q.polled }
+
+// change goes over to the successor. The worker calls it, rarely; closing the
+// old socket waits for the whole kernel, so another goroutine does it.
+func (q *queue) change() {
+	next := q.next.Swap(nil)
+	if next == nil {
+		return
+	}
+	old := q.cur
+	q.cur, q.watched = *next, -1
+	q.freed.Add(1)
+	go func() {
+		defer q.freed.Done()
+		q.retire(old)
+	}()
+}
+
+// replace gives the queue a new receiver. The port's side calls it.
+func (q *queue) replace(r receiver) {
+	q.mu.Lock()
+	q.live = append(q.live, r)
+	q.mu.Unlock()
+	if unused := q.next.Swap(&r); unused != nil {
+		q.retire(*unused)
+	}
+	if q.armed.Load() { // else the worker's next Arm finds it
+		_ = q.set.Add(r.socket(), 0)
+	}
+}
+
+// retire counts what r lost and frees it.
+func (q *queue) retire(r receiver) {
+	q.mu.Lock()
+	if i := slices.Index(q.live, r); i >= 0 {
+		q.lost.Add(takeDrops(r.socket()))
+		q.live = slices.Delete(q.live, i, i+1)
+	}
+	q.mu.Unlock()
+	r.free()
+}
+
+// dropped is how many frames found no room, and how many were refused.
+func (q *queue) dropped() (lost, bad uint64) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for _, r := range q.live {
+		q.lost.Add(takeDrops(r.socket()))
+	}
+	return q.lost.Load(), q.bad.Load()
+}
+
+// close frees everything. No worker uses the queue any more.
+func (q *queue) close() {
+	if next := q.next.Swap(nil); next != nil {
+		q.retire(*next)
+	}
+	q.retire(q.cur)
+	q.cur = nothing{}
+	q.freed.Wait()
+	_ = q.set.Close()
+}

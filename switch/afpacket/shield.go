@@ -1,0 +1,133 @@
+package afpacket
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/link"
+	"github.com/cilium/ebpf/rlimit"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// A packet socket sees every frame, and then the host's own stack gets it, too:
+// it would answer ARP, forward, reset connections. The shield is a one-line BPF
+// program at the device's tc ingress hook, behind the sockets and before the
+// stack, that drops everything.
+//
+// By tcx (Linux 6.6) it hangs on a descriptor and is gone when the process is,
+// however it ends. By clsact it is a filter that stays; Close removes it, and
+// the next Open one that a crash left.
+
+// shieldName is the program's name, 15 bytes at most, as bpftool and tc show it.
+const shieldName = "kvswitch_shield"
+
+// tcActShot is TC_ACT_SHOT and TCX_DROP.
+const tcActShot = 2
+
+// shieldKind says how a shield is attached, in words of Detail.
+type shieldKind string
+
+const (
+	shieldNone   shieldKind = "none"
+	shieldTCX    shieldKind = "tcx"
+	shieldClsact shieldKind = "clsact"
+)
+
+// shield is an attached program.
+type shield struct {
+	kind   shieldKind
+	remove func()
+}
+
+// newShield shields the host's stack from device index. The caller's thread must
+// be in the device's network namespace, as nl must be.
+func newShield(nl *netlink.Handle, index int) (shield, error) {
+	program, err := shieldProgram()
+	if err != nil {
+		return shield{kind: shieldNone}, err
+	}
+	defer program.Close() // the attachment keeps it
+	removeClsact(nl, index)
+	tcx, err := link.AttachTCX(link.TCXOptions{Interface: index, Program: program, Attach: ebpf.AttachTCXIngress})
+	if err == nil {
+		return shield{shieldTCX, func() { tcx.Close() }}, nil
+	}
+	added, clsactErr := addClsact(nl, index, program.FD())
+	if clsactErr != nil {
+		return shield{kind: shieldNone}, fmt.Errorf("%w; %w", err, clsactErr)
+	}
+	return shield{shieldClsact, func() {
+		removeClsact(nl, index)
+		if added {
+			_ = nl.QdiscDel(clsact(index))
+		}
+	}}, nil
+}
+
+func shieldProgram() (*ebpf.Program, error) {
+	_ = rlimit.RemoveMemlock() // Linux before 5.11 counts BPF as locked memory
+	program, err := ebpf.NewProgram(&ebpf.ProgramSpec{
+		Name:         shieldName,
+		Type:         ebpf.SchedCLS,
+		License:      "Apache-2.0",
+		Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, tcActShot), asm.Return()},
+	})
+	if errors.Is(err, unix.EPERM) {
+		return nil, fmt.Errorf("load BPF program: %w: needs root or CAP_BPF and CAP_NET_ADMIN", unix.EPERM)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("load BPF program: %w", err)
+	}
+	return program, nil
+}
+
+func clsact(index int) *netlink.Clsact {
+	return &netlink.Clsact{QdiscAttrs: netlink.QdiscAttrs{
+		LinkIndex: index, Handle: netlink.MakeHandle(0xffff, 0), Parent: netlink.HANDLE_CLSACT,
+	}}
+}
+
+func shieldFilter(index, program int) *netlink.BpfFilter {
+	return &netlink.BpfFilter{
+		FilterAttrs: netlink.FilterAttrs{
+			LinkIndex: index, Parent: netlink.HANDLE_MIN_INGRESS,
+			Protocol: unix.ETH_P_ALL, Priority: 1,
+		},
+		Fd: program, Name: shieldName, DirectAction: true,
+	}
+}
+
+// addClsact attaches program by a filter, and says whether it had to add the
+// clsact queueing discipline for it.
+func addClsact(nl *netlink.Handle, index, program int) (added bool, err error) {
+	switch err := nl.QdiscAdd(clsact(index)); {
+	case err == nil:
+		added = true
+	case !errors.Is(err, unix.EEXIST):
+		return false, fmt.Errorf("add clsact: %w", err)
+	}
+	if err := nl.FilterAdd(shieldFilter(index, program)); err != nil {
+		if added {
+			_ = nl.QdiscDel(clsact(index))
+		}
+		return false, fmt.Errorf("add ingress filter: %w", err)
+	}
+	return added, nil
+}
+
+// removeClsact removes the shield's filters from the device, if there are any.
+func removeClsact(nl *netlink.Handle, index int) {
+	device := &netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: index}}
+	filters, err := nl.FilterList(device, netlink.HANDLE_MIN_INGRESS)
+	if err != nil {
+		return // no clsact
+	}
+	for _, f := range filters {
+		if b, ok := f.(*netlink.BpfFilter); ok && b.Name == shieldName {
+			_ = nl.FilterDel(b)
+		}
+	}
+}
