@@ -1,0 +1,202 @@
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/kvswitch/kvswitch/switch"
+	"github.com/kvswitch/kvswitch/switch/ctl"
+
+	"github.com/spf13/cobra"
+)
+
+// app is what the verbs share: where they write, and which switch is meant.
+type app struct {
+	out    *bufio.Writer
+	stderr io.Writer
+	runDir string
+	name   string // -s; "" = the only one running
+	json   bool
+}
+
+func (a *app) rootCommand() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "kvswitch",
+		Short: "A layer-2 switch for virtual machines, without the kernel's bridge module",
+		Long: `kvswitch connects network cards, virtual machines and the host on one Ethernet
+segment, as the kernel's bridge does, in one process.
+
+  kvswitch run --uplink eth0      start a switch with a network card
+  kvswitch show                   see it, as brctl show prints it
+  kvswitch port add netdev:tap0   attach the tap of a virtual machine`,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Args:          cobra.ArbitraryArgs,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return cmd.Help()
+			}
+			hint := ""
+			if s := cmd.SuggestionsFor(args[0]); len(s) > 0 {
+				hint = " (did you mean " + strings.Join(s, " or ") + "?)"
+			}
+			return usagef("unknown verb %q%s: see `kvswitch help`", args[0], hint)
+		},
+	}
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return usagef("%w: see `%s --help`", err, cmd.CommandPath())
+	})
+	runDir := os.Getenv("KVSWITCH_RUN_DIR")
+	if runDir == "" {
+		runDir = ctl.DefaultRunDir
+	}
+	root.PersistentFlags().StringVar(&a.runDir, "run-dir", runDir, "directory of control sockets (KVSWITCH_RUN_DIR)")
+	root.AddCommand(
+		a.runCommand(),
+		a.showCommand(), a.showmacsCommand(), a.showstpCommand(),
+		a.portCommand(), a.addifCommand(), a.delifCommand(),
+		a.fdbCommand(), a.vlanCommand(), a.stpCommand(),
+		a.monitorCommand(), a.statsCommand(),
+		a.ifupCommand(), a.ifdownCommand(),
+		a.configCommand(), a.reloadCommand(),
+		versionCommand(a),
+	)
+	root.AddCommand(a.brctlCommands()...)
+	return root
+}
+
+// talks makes a verb one that speaks to a running switch.
+func (a *app) talks(c *cobra.Command) *cobra.Command {
+	c.Flags().StringVarP(&a.name, "switch", "s", os.Getenv("KVSWITCH_SWITCH"), "the switch's name; not needed while only one runs (KVSWITCH_SWITCH)")
+	c.RegisterFlagCompletionFunc("switch", func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+		names, _ := ctl.Running(a.runDir)
+		return names, cobra.ShellCompDirectiveNoFileComp
+	})
+	if c.ValidArgsFunction == nil {
+		c.ValidArgsFunction = cobra.NoFileCompletions
+	}
+	return c
+}
+
+// shows makes a verb one that speaks to a running switch and prints.
+func (a *app) shows(c *cobra.Command) *cobra.Command {
+	c.Flags().BoolVar(&a.json, "json", false, "print one JSON document")
+	return a.talks(c)
+}
+
+// client is the client of the switch that is meant.
+func (a *app) client() (*ctl.Client, error) {
+	name, err := ctl.Choose(a.runDir, a.name)
+	if err != nil {
+		return nil, err
+	}
+	return ctl.NewClient(a.runDir, name), nil
+}
+
+// completePorts completes the first n arguments of a verb with port names.
+func (a *app) completePorts(n int) cobra.CompletionFunc {
+	return func(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+		if len(args) >= n {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		c, err := a.client()
+		if err != nil {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		ports, _ := c.Ports(cmd.Context())
+		var names []string
+		for _, p := range ports {
+			names = append(names, p.Name)
+		}
+		return names, cobra.ShellCompDirectiveNoFileComp
+	}
+}
+
+// args checks the number of arguments: at least lo, at most hi unless hi < 0.
+func args(lo, hi int) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) < lo || hi >= 0 && len(args) > hi {
+			return usagef("want %q", cmd.UseLine())
+		}
+		return nil
+	}
+}
+
+// pairs reads key=value words.
+func pairs(words []string) ([]vswitch.KeyValue, error) {
+	var list []vswitch.KeyValue
+	for _, w := range words {
+		key, value, ok := strings.Cut(w, "=")
+		if !ok || key == "" {
+			return nil, usagef("%q is not key=value", w)
+		}
+		list = append(list, vswitch.KeyValue{Key: key, Value: value})
+	}
+	return list, nil
+}
+
+// printJSON prints v as one document.
+func (a *app) printJSON(v any) error {
+	e := json.NewEncoder(a.out)
+	e.SetIndent("", "  ")
+	e.SetEscapeHTML(false)
+	return e.Encode(v)
+}
+
+// table prints rows in columns, two spaces apart.
+func (a *app) table(header string, rows [][]string) error {
+	w := tabwriter.NewWriter(a.out, 0, 8, 2, ' ', 0)
+	fmt.Fprintln(w, strings.Join(strings.Fields(header), "\t"))
+	for _, r := range rows {
+		fmt.Fprintln(w, strings.Join(r, "\t"))
+	}
+	return w.Flush()
+}
+
+// facts prints names and values in two columns.
+func (a *app) facts(rows [][2]string) error {
+	w := tabwriter.NewWriter(a.out, 0, 8, 2, ' ', 0)
+	for _, r := range rows {
+		fmt.Fprintf(w, "%s\t%s\n", r[0], r[1])
+	}
+	return w.Flush()
+}
+
+// rate is a number of bits a second with k, M or G.
+func rate(bps uint64) string {
+	if bps == 0 {
+		return "-"
+	}
+	for _, u := range []struct {
+		unit uint64
+		name string
+	}{{1e9, "G"}, {1e6, "M"}, {1e3, "k"}} {
+		if bps >= u.unit {
+			return strconv.FormatFloat(float64(bps)/float64(u.unit), 'g', 4, 64) + u.name
+		}
+	}
+	return strconv.FormatUint(bps, 10)
+}
+
+func count[T uint64 | int | uint32 | uint16](n T) string { return fmt.Sprint(n) }
+
+func yesNo(b bool) string {
+	if b {
+		return "yes"
+	}
+	return "no"
+}
+
+// orDash shows that there is nothing.
+func orDash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}

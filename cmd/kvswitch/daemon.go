@@ -1,0 +1,263 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+
+	vswitch "github.com/kvswitch/kvswitch/switch"
+	"github.com/kvswitch/kvswitch/switch/config"
+	"github.com/kvswitch/kvswitch/switch/ctl"
+	"github.com/kvswitch/kvswitch/switch/frame"
+)
+
+// daemon is a running switch and what surrounds it: the control socket, the
+// opener of ports, the configuration it was started from. It is ctl's Daemon.
+type daemon struct {
+	options  runOptions
+	log      *slog.Logger
+	listener *ctl.Listener
+	opener   *opener
+	sw       *vswitch.Switch
+	started  *config.Config // as the switch was started
+
+	mu   sync.Mutex     // held by changes that take more than one call
+	last *config.Config // what file and flags asked for when they were last read
+}
+
+var _ ctl.Daemon = (*daemon)(nil)
+
+// newDaemon claims the name and makes the switch with all its ports. On an
+// error nothing is left of it.
+func newDaemon(runDir string, o runOptions, log *slog.Logger) (_ *daemon, err error) {
+	opener, err := newOpener()
+	if err != nil {
+		return nil, err
+	}
+	d := &daemon{options: o, log: log, opener: opener}
+	defer func() {
+		if err != nil {
+			d.close()
+		}
+	}()
+	if d.started, err = o.load(opener.kinds()); err != nil {
+		return nil, err
+	}
+	opener.completeAll(d.started)
+	d.last = d.started
+	// The name first: a second daemon must not touch the first one's interfaces.
+	if d.listener, err = ctl.Listen(runDir, d.started.Switch.Name); err != nil {
+		return nil, err
+	}
+	return d, d.build(runDir)
+}
+
+// build opens the ports and makes the switch. The uplinks come first: the
+// switch's own address and the host interface's MTU are the first one's.
+func (d *daemon) build(runDir string) (err error) {
+	cfg := d.started
+	opened := make([]frame.Port, 0, len(cfg.Ports))
+	defer func() {
+		for _, dev := range opened { // those that the switch has not taken
+			dev.Close()
+		}
+	}()
+	var first *frame.State
+	for _, p := range cfg.Ports {
+		dev, err := d.opener.kinds().Open(p.Spec)
+		if err != nil {
+			return err
+		}
+		opened = append(opened, dev)
+		if st := dev.State(); p.Uplink && first == nil {
+			first = &st
+		}
+	}
+	sc := cfg.Switch
+	sc.Logger = d.log
+	if sc.MAC.IsZero() {
+		if first != nil && first.MAC.IsUnicast() {
+			sc.MAC = first.MAC
+		} else {
+			sc.MAC = ownMAC(sc.Name, runDir)
+		}
+	}
+	if d.sw, err = vswitch.New(sc); err != nil {
+		return err
+	}
+	if name := cfg.HostName(); name != "" {
+		mtu := cfg.MTU
+		if mtu == 0 && first != nil {
+			mtu = first.MTU
+		}
+		host, err := d.opener.openHost(name, sc.MAC, mtu)
+		if err != nil {
+			return err
+		}
+		if err := d.sw.SetHost(name, host); err != nil {
+			host.Close()
+			return err
+		}
+	}
+	for _, p := range cfg.Ports {
+		if err := d.addPort(p, opened[0]); err != nil {
+			return err
+		}
+		opened = opened[1:]
+	}
+	for _, e := range cfg.Static {
+		if err := d.sw.AddFDB(e.MAC, e.VLAN, e.Port, true); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// addPort attaches an open device; it stays the caller's on error.
+func (d *daemon) addPort(p config.Port, dev frame.Port) error {
+	cfg, err := p.Spec.PortConfig()
+	if err != nil {
+		return err
+	}
+	cfg.Uplink = p.Uplink
+	_, err = d.sw.AddPort(p.Name, dev, cfg)
+	return err
+}
+
+// close undoes newDaemon.
+func (d *daemon) close() {
+	if d.sw != nil {
+		// A switch whose time is over when it starts only closes its ports.
+		ctx, cancel := context.WithCancel(context.Background())
+		cancel()
+		if err := d.sw.Run(ctx); err != nil {
+			d.log.Warn("stop switch", "err", err)
+		}
+	}
+	if d.listener != nil {
+		d.listener.Close()
+	}
+	d.opener.close()
+}
+
+// run forwards and answers until ctx ends, and leaves nothing behind.
+func (d *daemon) run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	server := ctl.NewServer(d.sw, d, d.log)
+	var parts sync.WaitGroup
+	errs := make(chan error, 2)
+	part := func(f func() error) {
+		parts.Go(func() {
+			if err := f(); err != nil {
+				errs <- err
+				cancel()
+			}
+		})
+	}
+	stopMetrics := func() {}
+	if addr := d.started.Metrics; addr != "" {
+		m, err := listenMetrics(addr, d.sw)
+		if err != nil {
+			d.close()
+			return err
+		}
+		stopMetrics = func() { m.Close() }
+		part(m.serve)
+	}
+	part(func() error { return server.Serve(d.listener) })
+	d.log.Info("switch is running", "switch", d.sw.Config().Name, "mac", d.sw.Config().MAC.String(), "socket", d.listener.Addr().String())
+	stopWatchdog := notifyReady(d.sw)
+	err := d.sw.Run(ctx)
+	stopWatchdog()
+	server.Close()
+	stopMetrics()
+	parts.Wait()
+	d.listener.Close()
+	d.opener.close()
+	select {
+	case e := <-errs:
+		err = errors.Join(err, e)
+	default:
+	}
+	return err
+}
+
+// AddPort is ctl.Daemon's.
+func (d *daemon) AddPort(text string, uplink bool) (string, error) {
+	kinds := d.opener.kinds()
+	spec, err := kinds.ParseSpec(text)
+	if err != nil {
+		return "", err
+	}
+	p := config.Port{Spec: spec, Uplink: uplink}
+	d.opener.complete(&p, d.started.Switch.Workers)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	// Asked before the device is opened: to open one twice may disturb the first.
+	if _, err := d.sw.PortConfig(spec.Name); err == nil {
+		return "", fmt.Errorf("add port %s: %w", spec.Name, vswitch.ErrPortExists)
+	}
+	dev, err := kinds.Open(p.Spec)
+	if err != nil {
+		return "", err
+	}
+	if err := d.addPort(p, dev); err != nil {
+		dev.Close()
+		return "", err
+	}
+	return spec.Name, nil
+}
+
+// Config is ctl.Daemon's.
+func (d *daemon) Config() ([]byte, error) {
+	running, err := config.Running(d.sw, d.opener.kinds(), d.started)
+	if err != nil {
+		return nil, err
+	}
+	return running.Dump()
+}
+
+// Reload is ctl.Daemon's.
+func (d *daemon) Reload() ([]string, error) {
+	if d.options.file == "" {
+		return nil, errors.New("reload: the switch was started without --config: there is no file to read")
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	kinds := d.opener.kinds()
+	want, err := d.options.load(kinds)
+	if err != nil {
+		return nil, fmt.Errorf("reload: %w; nothing was changed", err)
+	}
+	d.opener.completeAll(want)
+	running, err := config.Running(d.sw, kinds, d.started)
+	if err != nil {
+		return nil, err
+	}
+	steps, err := config.Diff(d.last, running, want)
+	if err != nil {
+		return nil, fmt.Errorf("reload: %w; nothing was changed", err)
+	}
+	if err := config.Apply(d.sw, kinds, running, steps); err != nil {
+		return nil, fmt.Errorf("reload: %w", err)
+	}
+	d.last = want
+	changes := make([]string, 0, len(steps))
+	for _, s := range steps {
+		d.log.Info("reload", "step", s.String())
+		changes = append(changes, s.String())
+	}
+	return changes, nil
+}
+
+// reloadOnSignal is Reload for SIGHUP, whose sender hears of it in the log.
+func (d *daemon) reloadOnSignal() {
+	notifyReloading()
+	if _, err := d.Reload(); err != nil {
+		d.log.Error("reload", "err", err)
+	}
+	notifyReloaded()
+}

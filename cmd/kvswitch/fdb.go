@@ -1,0 +1,152 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/kvswitch/kvswitch/switch"
+	"github.com/kvswitch/kvswitch/switch/ctl"
+	"github.com/kvswitch/kvswitch/switch/frame"
+
+	"github.com/spf13/cobra"
+)
+
+func (a *app) fdbCommand() *cobra.Command {
+	return group("fdb", "Show and change the forwarding table",
+		a.fdbShowCommand(), a.fdbAddCommand(), a.fdbDelCommand(), a.fdbFlushCommand())
+}
+
+// portAndVLAN gives a verb the flags --port and --vlan.
+func (a *app) portAndVLAN(c *cobra.Command, port, vlan *string) *cobra.Command {
+	if port != nil {
+		c.Flags().StringVar(port, "port", "", "a port's name")
+		c.RegisterFlagCompletionFunc("port", a.completePorts(1))
+	}
+	c.Flags().StringVar(vlan, "vlan", "", "a VLAN's id, 1–4094")
+	return c
+}
+
+// vlanFlag reads --vlan; 0 if it was not given.
+func vlanFlag(text string) (uint16, error) {
+	if text == "" {
+		return 0, nil
+	}
+	v, err := vswitch.ParseVID(text)
+	if err != nil {
+		return 0, usageError{err}
+	}
+	return v, nil
+}
+
+func macArg(text string) (frame.MAC, error) {
+	m, err := frame.ParseMAC(text)
+	if err != nil {
+		return m, usageError{err}
+	}
+	return m, nil
+}
+
+func (a *app) fdbShowCommand() *cobra.Command {
+	var port, vlan string
+	return a.portAndVLAN(a.shows(&cobra.Command{
+		Use:   "show [--port P] [--vlan V]",
+		Short: "Show which station is on which port",
+		Args:  args(0, 0),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			vid, err := vlanFlag(vlan)
+			if err != nil {
+				return err
+			}
+			c, err := a.client()
+			if err != nil {
+				return err
+			}
+			entries, err := c.FDB(cmd.Context(), port, vid)
+			if err != nil {
+				return err
+			}
+			if a.json {
+				return a.printJSON(entries)
+			}
+			var rows [][]string
+			for _, e := range entries {
+				rows = append(rows, []string{e.MAC.String(), count(e.VLAN), e.Port, e.Type, fmt.Sprintf("%.1fs", e.AgeS)})
+			}
+			return a.table("MAC VLAN PORT TYPE AGE", rows)
+		},
+	}), &port, &vlan)
+}
+
+func (a *app) fdbAddCommand() *cobra.Command {
+	var port, vlan string
+	var static bool
+	c := a.portAndVLAN(a.talks(&cobra.Command{
+		Use:   "add MAC --port P [--vlan V] [--static]",
+		Short: "Put a station on a port",
+		Args:  args(1, 1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			mac, err := macArg(args[0])
+			if err != nil {
+				return err
+			}
+			vid, err := vlanFlag(vlan)
+			if err != nil {
+				return err
+			}
+			if port == "" {
+				return usagef("fdb add: which port? give --port")
+			}
+			c, err := a.client()
+			if err != nil {
+				return err
+			}
+			return c.AddFDB(cmd.Context(), ctl.NewEntry{MAC: mac, VLAN: vid, Port: port, Static: static})
+		},
+	}), &port, &vlan)
+	c.Flags().BoolVar(&static, "static", false, "the entry neither ages nor moves")
+	return c
+}
+
+func (a *app) fdbDelCommand() *cobra.Command {
+	var vlan string
+	return a.portAndVLAN(a.talks(&cobra.Command{
+		Use:   "del MAC [--vlan V]",
+		Short: "Forget a station",
+		Args:  args(1, 1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			mac, err := macArg(args[0])
+			if err != nil {
+				return err
+			}
+			vid, err := vlanFlag(vlan)
+			if err != nil {
+				return err
+			}
+			c, err := a.client()
+			if err != nil {
+				return err
+			}
+			return c.DelFDB(cmd.Context(), mac, vid)
+		},
+	}), nil, &vlan)
+}
+
+func (a *app) fdbFlushCommand() *cobra.Command {
+	var port, vlan string
+	return a.portAndVLAN(a.talks(&cobra.Command{
+		Use:   "flush [--port P] [--vlan V]",
+		Short: "Forget what was learned; static entries stay",
+		Args:  args(0, 0),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			vid, err := vlanFlag(vlan)
+			if err != nil {
+				return err
+			}
+			c, err := a.client()
+			if err != nil {
+				return err
+			}
+			_, err = c.FlushFDB(cmd.Context(), port, vid)
+			return err
+		},
+	}), &port, &vlan)
+}

@@ -1,0 +1,97 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+
+	vswitch "github.com/kvswitch/kvswitch/switch"
+	"github.com/kvswitch/kvswitch/switch/config"
+	"github.com/kvswitch/kvswitch/switch/ctl"
+
+	"github.com/spf13/cobra"
+	"github.com/vishvananda/netlink"
+)
+
+// ifup and ifdown are QEMU's script= and downscript= for a tap that QEMU made:
+// called with the tap's name, they attach it to the switch and detach it.
+
+func (a *app) ifupCommand() *cobra.Command {
+	return a.talks(&cobra.Command{
+		Use:   "ifup TAP",
+		Short: "Attach a tap that QEMU made and set it up: QEMU's script=",
+		Long: `Attach a tap that QEMU made and set it up. As QEMU's script= it is called with
+the tap's name; a link to this program named kvswitch-ifup does the same:
+
+  qemu-system-x86_64 -netdev tap,id=n0,script=/usr/bin/kvswitch-ifup,downscript=/usr/bin/kvswitch-ifdown …
+
+The switch is the one of -s, of KVSWITCH_SWITCH, or the only one that runs.`,
+		Args: args(1, 1),
+		RunE: func(cmd *cobra.Command, args []string) error { return a.ifup(cmd, args[0]) },
+	})
+}
+
+func (a *app) ifup(cmd *cobra.Command, tap string) error {
+	if err := config.CheckNetdevName(tap); err != nil {
+		return err
+	}
+	c, err := a.client()
+	if err != nil {
+		return err
+	}
+	link, err := netlink.LinkByName(tap)
+	if err != nil {
+		return fmt.Errorf("ifup %s: %w", tap, err)
+	}
+	st, err := c.Status(cmd.Context())
+	if err != nil {
+		return err
+	}
+	// A guest of a segment with large frames must be able to take them.
+	if host := st.HostPort; host != nil && host.MTU > link.Attrs().MTU {
+		if err := netlink.LinkSetMTU(link, host.MTU); err != nil {
+			return fmt.Errorf("ifup %s: set MTU %d: %w", tap, host.MTU, err)
+		}
+	}
+	// The port comes before the link: once up, the host's own stack would speak
+	// on the tap until the port shields it.
+	if err := attachOnce(cmd, c, tap); err != nil {
+		return err
+	}
+	if err := netlink.LinkSetUp(link); err != nil {
+		err = fmt.Errorf("ifup %s: set it up: %w", tap, err)
+		return errors.Join(err, c.DelPort(cmd.Context(), tap))
+	}
+	return nil
+}
+
+// attachOnce adds the tap's port unless it is there: a guest that ended without
+// its downscript leaves the port, which then meets the new tap of that name.
+func attachOnce(cmd *cobra.Command, c *ctl.Client, tap string) error {
+	if p, err := c.Port(cmd.Context(), tap); err == nil && p.Kind == "netdev" {
+		return nil
+	}
+	_, err := c.AddPort(cmd.Context(), ctl.NewPort{Spec: "netdev:" + tap})
+	return err
+}
+
+func (a *app) ifdownCommand() *cobra.Command {
+	return a.talks(&cobra.Command{
+		Use:   "ifdown TAP",
+		Short: "Detach a tap: QEMU's downscript=",
+		Args:  args(1, 1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := config.CheckNetdevName(args[0]); err != nil {
+				return err
+			}
+			c, err := a.client()
+			if err != nil {
+				return err
+			}
+			err = c.DelPort(cmd.Context(), args[0])
+			if errors.Is(err, vswitch.ErrNoPort) {
+				return nil // detached by hand before: what downscript wants is so
+			}
+			return err
+		},
+	})
+}

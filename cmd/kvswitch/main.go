@@ -1,0 +1,112 @@
+// Command kvswitch is a layer-2 switch for virtual machines in one process, and
+// the command line that controls it.
+//
+// This package only wires: it reads flags, opens ports, makes the switch of
+// package vswitch, and prints what package ctl's client brings. Every decision
+// about frames is made elsewhere.
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+)
+
+func main() { os.Exit(execute(os.Args, os.Stdout, os.Stderr)) }
+
+// Exit codes of every verb.
+const (
+	exitDone   = 0
+	exitFailed = 1 // the request failed
+	exitUsage  = 2 // it could not be understood
+)
+
+// execute runs the command line and returns the exit code. What a verb prints
+// is held back until it ends, so that a failure leaves no half of a document.
+func execute(argv []string, stdout, stderr io.Writer) int {
+	a := &app{out: bufio.NewWriter(stdout), stderr: stderr}
+	root := a.rootCommand()
+	root.SetArgs(arguments(argv))
+	root.SetOut(a.out)
+	root.SetErr(stderr)
+	err := root.ExecuteContext(context.Background())
+	if flush := a.out.Flush(); err == nil && flush != nil {
+		err = fmt.Errorf("write output: %w", flush)
+	}
+	if err == nil {
+		return exitDone
+	}
+	fmt.Fprintln(stderr, "kvswitch:", oneLine(err))
+	var usage usageError
+	if errors.As(err, &usage) {
+		return exitUsage
+	}
+	return exitFailed
+}
+
+// arguments makes the verb out of the name that the program was called by, so
+// that links to it serve as QEMU's scripts: kvswitch-ifup is kvswitch ifup.
+func arguments(argv []string) []string {
+	if len(argv) == 0 {
+		return nil
+	}
+	if verb, ok := strings.CutPrefix(filepath.Base(argv[0]), "kvswitch-"); ok {
+		for _, v := range calledAs {
+			if v == verb {
+				return append([]string{verb}, argv[1:]...)
+			}
+		}
+	}
+	return argv[1:]
+}
+
+// calledAs are the verbs that a link's name stands for.
+var calledAs = []string{"ifup", "ifdown"}
+
+// usageError is a command line that can't be understood.
+type usageError struct{ error }
+
+func usagef(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
+
+// oneLine is the error as the contract wants it: one line, with what to do when
+// the kernel only says that something is not permitted.
+func oneLine(err error) string {
+	text := strings.Join(strings.Fields(err.Error()), " ")
+	if errors.Is(err, fs.ErrPermission) && !strings.Contains(text, "CAP_") && os.Geteuid() != 0 {
+		text += ": run as root, or give the program its capabilities: setcap cap_net_admin,cap_net_raw,cap_bpf+ep " + self()
+	}
+	return text
+}
+
+func self() string {
+	path, err := os.Executable()
+	if err != nil {
+		return "kvswitch"
+	}
+	return path
+}
+
+// group is a command that only has verbs below it.
+func group(use, short string, verbs ...*cobra.Command) *cobra.Command {
+	c := &cobra.Command{Use: use, Short: short, Args: cobra.ArbitraryArgs}
+	c.AddCommand(verbs...)
+	c.RunE = func(cmd *cobra.Command, args []string) error {
+		var names []string
+		for _, v := range verbs {
+			names = append(names, v.Name())
+		}
+		if len(args) > 0 {
+			return usagef("%s: unknown verb %q: want one of %s", cmd.CommandPath(), args[0], strings.Join(names, ", "))
+		}
+		return usagef("%s: want one of %s", cmd.CommandPath(), strings.Join(names, ", "))
+	}
+	return c
+}

@@ -1,0 +1,134 @@
+package main
+
+import (
+	"fmt"
+	"net"
+	"net/http"
+	"time"
+
+	vswitch "github.com/kvswitch/kvswitch/switch"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+)
+
+// collector turns a switch's status into Prometheus metrics when it is asked:
+// nothing is counted twice, and nothing costs anything in between.
+type collector struct{ sw *vswitch.Switch }
+
+// Label sets of the metrics.
+var (
+	switchLabels = []string{"switch"}
+	portLabels   = []string{"switch", "port"}
+)
+
+func desc(name, help string, labels ...string) *prometheus.Desc {
+	return prometheus.NewDesc("kvswitch_"+name, help, labels, nil)
+}
+
+var (
+	descInfo     = desc("info", "The switch; always 1.", "switch", "version", "bridge_id", "stp_mode")
+	descUptime   = desc("uptime_seconds", "Time since the switch was made.", switchLabels...)
+	descWorkers  = desc("workers", "Forwarding threads.", switchLabels...)
+	descEntries  = desc("fdb_entries", "Stations in the forwarding table.", switchLabels...)
+	descMax      = desc("fdb_max_entries", "Most stations that the forwarding table learns.", switchLabels...)
+	descRoot     = desc("stp_is_root", "1 if the switch is the root of the spanning tree.", switchLabels...)
+	descRootCost = desc("stp_root_path_cost", "Cost of the path to the root.", switchLabels...)
+	descChanges  = desc("stp_topology_changes_total", "Topology changes.", switchLabels...)
+
+	descLink    = desc("port_up", "1 if the port's link is up.", portLabels...)
+	descState   = desc("port_stp_state", "1 for the state and role that the port has in the spanning tree.", "switch", "port", "state", "role")
+	descMTU     = desc("port_mtu_bytes", "Largest payload that the port can send.", portLabels...)
+	descSpeed   = desc("port_speed_bits_per_second", "Speed of the link; 0 = unknown.", portLabels...)
+	descLearned = desc("port_fdb_learned_entries", "Stations learned on the port.", portLabels...)
+	descFrames  = desc("port_frames_total", "Frames that came in (rx) and left (tx).", "switch", "port", "direction")
+	descBytes   = desc("port_bytes_total", "Bytes without frame check sequence that came in (rx) and left (tx).", "switch", "port", "direction")
+	descDrops   = desc("port_drops_total", "Frames dropped, by reason.", "switch", "port", "reason")
+)
+
+func (c *collector) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{descInfo, descUptime, descWorkers, descEntries, descMax, descRoot, descRootCost, descChanges,
+		descLink, descState, descMTU, descSpeed, descLearned, descFrames, descBytes, descDrops} {
+		ch <- d
+	}
+}
+
+func (c *collector) Collect(ch chan<- prometheus.Metric) {
+	st := c.sw.Status()
+	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, append([]string{st.Name}, labels...)...)
+	}
+	counter := func(d *prometheus.Desc, v uint64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v), append([]string{st.Name}, labels...)...)
+	}
+	gauge(descInfo, 1, buildVersion(), st.BridgeID, st.STP.Mode)
+	gauge(descUptime, st.UptimeS)
+	gauge(descWorkers, float64(st.Workers))
+	gauge(descEntries, float64(st.FDB.Entries))
+	gauge(descMax, float64(st.FDB.Max))
+	gauge(descRoot, oneIf(st.STP.RootID == st.BridgeID))
+	gauge(descRootCost, float64(st.STP.RootPathCost))
+	counter(descChanges, st.STP.TopologyChanges)
+	ports := st.Ports
+	if st.HostPort != nil {
+		ports = append(ports, *st.HostPort)
+	}
+	for _, p := range ports {
+		gauge(descLink, oneIf(p.Link == "up"), p.Name)
+		gauge(descState, 1, p.Name, p.STP.State, p.STP.Role)
+		gauge(descMTU, float64(p.MTU), p.Name)
+		gauge(descSpeed, float64(p.SpeedBps), p.Name)
+		gauge(descLearned, float64(p.Learned), p.Name)
+		for direction, t := range map[string]vswitch.Traffic{"rx": p.RX, "tx": p.TX} {
+			counter(descFrames, t.Frames, p.Name, direction)
+			counter(descBytes, t.Bytes, p.Name, direction)
+		}
+		for reason, n := range p.Drops {
+			counter(descDrops, n, p.Name, reason)
+		}
+	}
+}
+
+func oneIf(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// metricsServer serves GET /metrics.
+type metricsServer struct {
+	ln   net.Listener
+	http http.Server
+}
+
+// listenMetrics opens the address, so that one in use is an error at the start.
+func listenMetrics(addr string, sw *vswitch.Switch) (*metricsServer, error) {
+	ln, err := net.Listen("tcp", addr)
+	if err != nil {
+		return nil, fmt.Errorf("serve metrics: %w: choose another --metrics", err)
+	}
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(&collector{sw}, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{MaxRequestsInFlight: 4, Timeout: 10 * time.Second}))
+	return &metricsServer{ln: ln, http: http.Server{
+		Handler:           mux,
+		ReadHeaderTimeout: 5 * time.Second,
+		ReadTimeout:       10 * time.Second,
+		WriteTimeout:      30 * time.Second,
+		IdleTimeout:       2 * time.Minute, // longer than the usual scrape interval
+		MaxHeaderBytes:    16 << 10,
+	}}, nil
+}
+
+// serve answers until Close.
+func (m *metricsServer) serve() error {
+	if err := m.http.Serve(m.ln); err != http.ErrServerClosed {
+		return fmt.Errorf("serve metrics: %w", err)
+	}
+	return nil
+}
+
+func (m *metricsServer) Close() error { return m.http.Close() }

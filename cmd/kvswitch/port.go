@@ -1,0 +1,271 @@
+package main
+
+import (
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	vswitch "github.com/kvswitch/kvswitch/switch"
+	"github.com/kvswitch/kvswitch/switch/config"
+	"github.com/kvswitch/kvswitch/switch/ctl"
+
+	"github.com/spf13/cobra"
+)
+
+func (a *app) portCommand() *cobra.Command {
+	return group("port", "Attach, detach, change and show ports",
+		a.portAddCommand(), a.portDelCommand("del NAME", "Detach a port"), a.portSetCommand(), a.portShowCommand())
+}
+
+// specHelp is the help on SPECs.
+func specHelp() string {
+	var b strings.Builder
+	b.WriteString("A SPEC is KIND:NAME[,key=value]... Kinds and their own keys:\n")
+	for _, k := range kindsHelp() {
+		fmt.Fprintf(&b, "  %s\n", k)
+	}
+	b.WriteString("Keys of every port:\n")
+	for _, k := range vswitch.PortKeyNames() {
+		fmt.Fprintf(&b, "  %s\n", k)
+	}
+	return b.String()
+}
+
+func (a *app) portAddCommand() *cobra.Command {
+	var uplink bool
+	c := a.talks(&cobra.Command{
+		Use:   "add SPEC",
+		Short: "Attach a port: netdev:tap0, stream:vm3,path=/run/vm3.sock, …",
+		Long:  "Attach a port.\n\n" + specHelp(),
+		Args:  args(1, 1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.addPort(cmd, ctl.NewPort{Spec: args[0], Uplink: uplink})
+		},
+	})
+	c.Flags().BoolVar(&uplink, "uplink", false, "the port leads to other switches, not to a virtual machine")
+	return c
+}
+
+func (a *app) addPort(cmd *cobra.Command, p ctl.NewPort) error {
+	c, err := a.client()
+	if err != nil {
+		return err
+	}
+	_, err = c.AddPort(cmd.Context(), p)
+	return err
+}
+
+func (a *app) addifCommand() *cobra.Command {
+	return a.talks(&cobra.Command{
+		Use:   "addif IF",
+		Short: "Attach a network interface, as brctl addif does",
+		Args:  args(1, 1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := config.CheckNetdevName(args[0]); err != nil {
+				return err
+			}
+			return a.addPort(cmd, ctl.NewPort{Spec: "netdev:" + args[0]})
+		},
+	})
+}
+
+func (a *app) delifCommand() *cobra.Command {
+	return a.portDelCommand("delif IF", "Detach a network interface, as brctl delif does")
+}
+
+func (a *app) portDelCommand(use, short string) *cobra.Command {
+	return a.talks(&cobra.Command{
+		Use:               use,
+		Short:             short,
+		Args:              args(1, 1),
+		ValidArgsFunction: a.completePorts(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := a.client()
+			if err != nil {
+				return err
+			}
+			return c.DelPort(cmd.Context(), args[0])
+		},
+	})
+}
+
+func (a *app) portSetCommand() *cobra.Command {
+	return a.talks(&cobra.Command{
+		Use:               "set NAME key=value...",
+		Short:             "Change settings of a port, all of them or none",
+		Long:              "Change settings of a port, all of them or none. Keys:\n  " + strings.Join(vswitch.PortKeyNames(), "\n  "),
+		Args:              args(2, -1),
+		ValidArgsFunction: a.completePorts(1),
+		RunE:              func(cmd *cobra.Command, args []string) error { return a.setPort(cmd, args[0], args[1:]) },
+	})
+}
+
+func (a *app) setPort(cmd *cobra.Command, name string, words []string) error {
+	list, err := pairs(words)
+	if err != nil {
+		return err
+	}
+	c, err := a.client()
+	if err != nil {
+		return err
+	}
+	return c.SetPort(cmd.Context(), name, list)
+}
+
+func (a *app) portShowCommand() *cobra.Command {
+	return a.shows(&cobra.Command{
+		Use:               "show [NAME]",
+		Short:             "Show the ports, or all there is to know of one",
+		Args:              args(0, 1),
+		ValidArgsFunction: a.completePorts(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := a.client()
+			if err != nil {
+				return err
+			}
+			if len(args) == 1 {
+				p, err := c.Port(cmd.Context(), args[0])
+				if err != nil {
+					return err
+				}
+				if a.json {
+					return a.printJSON(p)
+				}
+				return a.printPort(&p)
+			}
+			ports, err := c.Ports(cmd.Context())
+			if err != nil {
+				return err
+			}
+			if a.json {
+				return a.printJSON(ports)
+			}
+			return a.printPorts(ports)
+		},
+	})
+}
+
+func (a *app) printPorts(ports []vswitch.PortStatus) error {
+	var rows [][]string
+	for _, p := range ports {
+		rows = append(rows, []string{p.Name, p.Kind, count(p.ID), p.Link, p.STP.State, p.STP.Role, yesNo(p.STP.Edge), yesNo(p.Uplink),
+			count(p.MTU), rate(p.SpeedBps), count(p.RX.Frames), count(p.TX.Frames), count(p.RX.Dropped + p.TX.Dropped)})
+	}
+	return a.table("NAME KIND ID LINK STATE ROLE EDGE UPLINK MTU SPEED RX TX DROPPED", rows)
+}
+
+func (a *app) printPort(p *vswitch.PortStatus) error {
+	link := p.Link
+	if p.LinkReason != "" {
+		link += ": " + p.LinkReason
+	}
+	guard := p.STP.Guard
+	rows := [][2]string{
+		{"name", p.Name}, {"kind", p.Kind}, {"id", count(p.ID)}, {"link", link},
+		{"mac", p.MAC.String()}, {"mtu", count(p.MTU)}, {"speed", rate(p.SpeedBps)}, {"uplink", yesNo(p.Uplink)},
+		{"stp", fmt.Sprintf("%s %s, cost %d, port id %s, edge %s", p.STP.State, p.STP.Role, p.STP.Cost, p.STP.PortID, yesNo(p.STP.Edge))},
+	}
+	if guard != "" {
+		rows = append(rows, [2]string{"guard", guard})
+	}
+	rows = append(rows,
+		[2]string{"vlan", vlanText(&p.VLAN)},
+		[2]string{"offloads", offloads(p)},
+		[2]string{"learned", count(p.Learned)},
+		[2]string{"rx", traffic(p.RX)},
+		[2]string{"tx", traffic(p.TX)})
+	for _, k := range slices.Sorted(maps.Keys(p.Settings)) {
+		rows = append(rows, [2]string{"setting " + k, p.Settings[k]})
+	}
+	for _, k := range slices.Sorted(maps.Keys(p.Drops)) {
+		if n := p.Drops[k]; n > 0 {
+			rows = append(rows, [2]string{"drop " + k, count(n)})
+		}
+	}
+	for _, w := range p.Warnings {
+		rows = append(rows, [2]string{"warning", w})
+	}
+	return a.facts(append(rows, detail("", p.Detail)...))
+}
+
+func traffic(t vswitch.Traffic) string {
+	return fmt.Sprintf("%d frames, %d bytes, %d dropped", t.Frames, t.Bytes, t.Dropped)
+}
+
+func vlanText(v *vswitch.PortVLANStatus) string {
+	pvid := "none"
+	if v.PVID != 0 {
+		pvid = count(v.PVID)
+	}
+	return fmt.Sprintf("%s, pvid %s, untagged %s, tagged %s", v.Mode, pvid, orDash(strings.Join(v.Untagged, "+")), orDash(strings.Join(v.Tagged, "+")))
+}
+
+func offloads(p *vswitch.PortStatus) string {
+	var on []string
+	for _, o := range []struct {
+		name string
+		has  bool
+	}{{"csum", p.Offloads.Csum}, {"tso4", p.Offloads.TSO4}, {"tso6", p.Offloads.TSO6}, {"uso", p.Offloads.USO}} {
+		if o.has {
+			on = append(on, o.name)
+		}
+	}
+	return orDash(strings.Join(on, " "))
+}
+
+// detail flattens what a kind of port adds, decoded from JSON, into rows with
+// dotted names.
+func detail(prefix string, v any) [][2]string {
+	join := func(k string) string {
+		if prefix == "" {
+			return k
+		}
+		return prefix + "." + k
+	}
+	var rows [][2]string
+	switch v := v.(type) {
+	case nil:
+	case map[string]any:
+		for _, k := range slices.SortedFunc(maps.Keys(v), cmp.Compare) {
+			rows = append(rows, detail(join(k), v[k])...)
+		}
+	case []any:
+		if text, ok := plainList(v); ok {
+			return [][2]string{{prefix, text}}
+		}
+		for i, e := range v {
+			rows = append(rows, detail(join(count(i)), e)...)
+		}
+	default:
+		rows = append(rows, [2]string{prefix, plain(v)})
+	}
+	return rows
+}
+
+// plainList is a list of plain values on one line.
+func plainList(list []any) (string, bool) {
+	var words []string
+	for _, e := range list {
+		switch e.(type) {
+		case map[string]any, []any:
+			return "", false
+		}
+		words = append(words, plain(e))
+	}
+	return orDash(strings.Join(words, " ")), true
+}
+
+// plain is a value as text; a number without an exponent.
+func plain(v any) string {
+	if s, ok := v.(string); ok {
+		return s
+	}
+	b, err := json.Marshal(v)
+	if err != nil {
+		return fmt.Sprint(v)
+	}
+	return string(b)
+}

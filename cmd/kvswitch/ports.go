@@ -1,0 +1,236 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os/user"
+	"strconv"
+	"strings"
+
+	vswitch "github.com/kvswitch/kvswitch/switch"
+	"github.com/kvswitch/kvswitch/switch/afpacket"
+	"github.com/kvswitch/kvswitch/switch/config"
+	"github.com/kvswitch/kvswitch/switch/frame"
+	"github.com/kvswitch/kvswitch/switch/netdev"
+	"github.com/kvswitch/kvswitch/switch/sockport"
+	"github.com/kvswitch/kvswitch/switch/tap"
+)
+
+// opener opens ports of every kind: the one place where kinds are known. Its
+// methods may be called from any goroutine.
+type opener struct {
+	watcher *netdev.Watcher // of the network namespace that the program started in
+}
+
+func newOpener() (*opener, error) {
+	w, err := netdev.NewWatcher()
+	if err != nil {
+		return nil, err
+	}
+	return &opener{watcher: w}, nil
+}
+
+func (o *opener) close() { o.watcher.Close() }
+
+// kinds are the kinds of ports, with o's functions to open them.
+func (o *opener) kinds() config.Kinds {
+	return config.Kinds{
+		{Name: "netdev", Netdev: true, Keys: []string{"queues"}, Open: o.openNetdev,
+			Usage: "a network interface: a NIC, a veth, the tap of a VM; queues=N receive queues"},
+		{Name: "tap", Netdev: true, Keys: []string{"queues", "owner"}, Open: o.openTap,
+			Usage: "a tap that the switch makes for a VM (-netdev tap,ifname=NAME,script=no); queues=N for a multi-queue guest, owner=USER[:GROUP] who may open it"},
+		{Name: "stream", Keys: sockport.StreamKeys(), Open: openStream,
+			Usage: "QEMU's -netdev stream: path=SOCKET or addr=HOST:PORT, mode=server|client"},
+		{Name: "dgram", Keys: sockport.DgramKeys(), Open: openDgram,
+			Usage: "QEMU's -netdev dgram: local= and remote=, socket paths or HOST:PORT"},
+	}
+}
+
+// queuesOf reads the key queues; 1 if it was not given.
+func queuesOf(s config.Spec, most int) (int, error) {
+	v := s.Value("queues")
+	if v == "" {
+		return 1, nil
+	}
+	n, err := strconv.Atoi(v)
+	if err != nil || n < 1 || n > most {
+		return 0, fmt.Errorf("open port %s: queues=%s: want a number from 1 to %d", s.Name, v, most)
+	}
+	return n, nil
+}
+
+func (o *opener) openNetdev(s config.Spec) (frame.Port, error) {
+	n, err := queuesOf(s, afpacket.MaxQueues)
+	if err != nil {
+		return nil, err
+	}
+	return afpacket.Open(s.Name, afpacket.Options{Watcher: o.watcher, Queues: n})
+}
+
+// openTap makes a tap for QEMU to open by name and attaches its netdev. A tap
+// of that name that is there, from a switch that crashed under a running VM, is
+// used as it is.
+func (o *opener) openTap(s config.Spec) (frame.Port, error) {
+	opts, err := tapOptions(s)
+	if err != nil {
+		return nil, err
+	}
+	link, err := o.link(s.Name)
+	switch {
+	case errors.Is(err, netdev.ErrNotFound):
+		if err := tap.Create(o.watcher, s.Name, opts); err != nil {
+			return nil, err
+		}
+	case err != nil:
+		return nil, fmt.Errorf("open tap %s: %w", s.Name, err)
+	case link.Kind != "tun" && link.Kind != "tuntap":
+		return nil, fmt.Errorf("open tap %s: a %s device has that name: attach it as netdev:%s, or choose another name", s.Name, link.Kind, s.Name)
+	}
+	p, err := afpacket.Open(s.Name, afpacket.Options{Watcher: o.watcher, Up: true})
+	if err != nil {
+		_ = o.dropTap(s.Name)
+		return nil, err
+	}
+	return &tapPort{p, s.Name, o}, nil
+}
+
+// tapOptions reads the keys of a tap; owner is USER, USER:GROUP or :GROUP, by
+// name or number.
+func tapOptions(s config.Spec) (opts tap.Options, err error) {
+	if opts.Queues, err = queuesOf(s, tap.MaxQueues); err != nil {
+		return opts, err
+	}
+	name, group, _ := strings.Cut(s.Value("owner"), ":")
+	if name != "" {
+		u, err := user.Lookup(name)
+		if err == nil {
+			name = u.Uid
+		}
+		if opts.Owner, err = id(name); err != nil {
+			return opts, fmt.Errorf("open port %s: owner=%s: no such user", s.Name, s.Value("owner"))
+		}
+	}
+	if group != "" {
+		g, err := user.LookupGroup(group)
+		if err == nil {
+			group = g.Gid
+		}
+		if opts.Group, err = id(group); err != nil {
+			return opts, fmt.Errorf("open port %s: owner=%s: no such group", s.Name, s.Value("owner"))
+		}
+	}
+	return opts, nil
+}
+
+func id(text string) (*uint32, error) {
+	n, err := strconv.ParseUint(text, 10, 32)
+	v := uint32(n)
+	return &v, err
+}
+
+// tapPort is the port of a tap that goes with it.
+type tapPort struct {
+	*afpacket.Port
+	name   string
+	opener *opener
+}
+
+// Close also deletes the tap, unless a VM still holds it: that one keeps its
+// network card, and is back on the segment when the switch is.
+func (t *tapPort) Close() error {
+	return errors.Join(t.Port.Close(), t.opener.dropTap(t.name))
+}
+
+// dropTap deletes a tap that nobody holds the other end of: such a tap has no
+// carrier.
+func (o *opener) dropTap(name string) error {
+	link, err := o.link(name)
+	if errors.Is(err, netdev.ErrNotFound) || err == nil && link.Running {
+		return nil
+	}
+	if err == nil {
+		err = tap.Delete(o.watcher, name)
+	}
+	return err
+}
+
+// link is what the kernel says of an interface now.
+func (o *opener) link(name string) (l netdev.Link, err error) {
+	if !o.watcher.Do(func() { l, err = o.watcher.ByName(name) }) {
+		return l, errors.New("the switch is stopping")
+	}
+	return l, err
+}
+
+// openHost makes the host interface.
+func (o *opener) openHost(name string, mac frame.MAC, mtu int) (frame.Port, error) {
+	return tap.Open(o.watcher, name, tap.Options{MAC: mac, MTU: mtu})
+}
+
+func openStream(s config.Spec) (frame.Port, error) {
+	var opts sockport.StreamOptions
+	for _, w := range s.Device {
+		if err := opts.Set(w.Key, w.Value); err != nil {
+			return nil, fmt.Errorf("open port %s: %w", s.Name, err)
+		}
+	}
+	p, err := sockport.OpenStream(opts)
+	if err != nil {
+		return nil, fmt.Errorf("open port %s: %w", s.Name, err)
+	}
+	return p, nil
+}
+
+func openDgram(s config.Spec) (frame.Port, error) {
+	var opts sockport.DgramOptions
+	for _, w := range s.Device {
+		if err := opts.Set(w.Key, w.Value); err != nil {
+			return nil, fmt.Errorf("open port %s: %w", s.Name, err)
+		}
+	}
+	p, err := sockport.OpenDgram(opts)
+	if err != nil {
+		return nil, fmt.Errorf("open port %s: %w", s.Name, err)
+	}
+	return p, nil
+}
+
+// stations are the kinds of interface with an end station behind them, not a
+// network: what VMs and containers hang on.
+var stations = map[string]bool{"tun": true, "tuntap": true, "veth": true, "netkit": true, "dummy": true, "macvtap": true, "ipvtap": true}
+
+// isUplink reports whether a port leads to other switches although nobody said
+// so: a NIC, a bond, a VLAN. Such a port must not be taken for a VM's, whose
+// first BPDU would cut it off.
+func (o *opener) isUplink(s config.Spec) bool {
+	if s.Kind != config.UplinkKind {
+		return false
+	}
+	link, err := o.link(s.Name)
+	return err == nil && !stations[link.Kind]
+}
+
+// complete fills in what a port is by nature and nobody said. An uplink carries
+// everybody's flows, so it has a receive queue for each worker.
+func (o *opener) complete(p *config.Port, workers int) {
+	p.Uplink = p.Uplink || o.isUplink(p.Spec)
+	if p.Uplink && workers > 1 && p.Kind == config.UplinkKind && p.Value("queues") == "" {
+		p.Device = append(p.Device, vswitch.KeyValue{Key: "queues", Value: strconv.Itoa(workers)})
+	}
+}
+
+// completeAll completes every port of a configuration.
+func (o *opener) completeAll(c *config.Config) {
+	for i := range c.Ports {
+		o.complete(&c.Ports[i], c.Switch.Workers)
+	}
+}
+
+// kindsHelp is a line for each kind.
+func kindsHelp() []string {
+	var lines []string
+	for _, k := range new(opener).kinds() {
+		lines = append(lines, fmt.Sprintf("%-8s %s", k.Name, k.Usage))
+	}
+	return lines
+}

@@ -1,0 +1,37 @@
+package main
+
+import (
+	"fmt"
+	"runtime"
+	"runtime/debug"
+
+	"github.com/spf13/cobra"
+)
+
+func versionCommand(a *app) *cobra.Command {
+	c := &cobra.Command{
+		Use:   "version",
+		Short: "Print the program's version",
+		Args:  args(0, 0),
+		RunE: func(*cobra.Command, []string) error {
+			version := buildVersion()
+			if a.json {
+				return a.printJSON(map[string]string{"version": version, "go": runtime.Version(), "platform": runtime.GOOS + "/" + runtime.GOARCH})
+			}
+			_, err := fmt.Fprintf(a.out, "kvswitch %s %s %s/%s\n", version, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+			return err
+		},
+	}
+	c.Flags().BoolVar(&a.json, "json", false, "print one JSON document")
+	return c
+}
+
+// buildVersion is the module's version as the go command recorded it: a tag, or
+// a pseudo-version made from the commit.
+func buildVersion() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok || info.Main.Version == "" {
+		return "(devel)"
+	}
+	return info.Main.Version
+}
