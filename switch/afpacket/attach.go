@@ -18,7 +18,8 @@ type attachment struct {
 	claim    int // descriptor; -1 when somebody without rights sits on the name
 	shield   shield
 	before   string  // IPv6 setting to put back
-	rings    []*ring // the newest; their queues own them
+	control  *control // the queues own the receivers
+	rings    []*ring  // the newest
 	warnings []string
 }
 
@@ -50,11 +51,32 @@ func (p *Port) follow(l netdev.Link, gone bool) {
 		}
 	default:
 		p.link = l
+		p.at.clearErrors()
 		if err := p.fitRings(); err != nil {
 			p.reason = err.Error()
 		}
 	}
 	p.publish()
+}
+
+// clearErrors takes from the sockets the error that a device leaves there when
+// it goes down. epoll would report it without end. It is done whenever there is
+// news of the device, for going down and coming up may be one piece of news.
+func (a *attachment) clearErrors() {
+	for _, fd := range a.sockets() {
+		_ = sysio.SocketError(fd)
+	}
+}
+
+// sockets are those that receive.
+func (a *attachment) sockets() (fds []int) {
+	for _, r := range a.rings {
+		fds = append(fds, r.fd)
+	}
+	if a.control != nil {
+		fds = append(fds, a.control.fd)
+	}
+	return fds
 }
 
 // retake attaches to the device that has the port's name now. If it can't be
@@ -151,6 +173,7 @@ func (p *Port) equip(a *attachment, l netdev.Link) (err error) {
 		}
 	}
 	p.queues[0].replace(control)
+	a.control = control
 	return nil
 }
 
@@ -300,8 +323,9 @@ func (p *Port) detach() {
 		}
 		l.mu.Unlock()
 	}
-	for _, r := range a.rings {
-		_ = setFilter(r.fd, nothingFilter())
+	for _, fd := range a.sockets() {
+		_ = setFilter(fd, nothingFilter())
+		_ = sysio.SocketError(fd)
 	}
 	if a.shield.remove != nil {
 		a.shield.remove()

@@ -88,15 +88,9 @@ func (q *queue) Arm() bool {
 	if !q.lent && q.next.Load() != nil && !q.cur.ready() {
 		q.change()
 	}
-	fd := q.cur.socket()
-	if fd >= 0 {
-		if q.watched != fd {
-			_ = q.set.Add(fd, 0) // or replace has done it
-			q.watched = fd
-		}
-		// A device that went down left an error on the socket, which epoll
-		// would report without end.
-		_ = sysio.SocketError(fd)
+	if fd := q.cur.socket(); fd != q.watched {
+		_ = q.set.Add(fd, 0) // or replace has done it
+		q.watched = fd
 	}
 	return q.cur.ready()
 }

@@ -30,7 +30,7 @@ type Watcher struct {
 	// Only the Watcher's goroutine uses these.
 	handle    *netlink.Handle
 	sock      *nl.NetlinkSocket
-	known     map[int]Link
+	known     map[int]Link // as last told
 	followers []*follower
 }
 
@@ -98,9 +98,11 @@ func (w *Watcher) Do(f func()) bool {
 	}
 }
 
-// Follow makes the Watcher call f after every change of a device, and with gone
-// set after a device has left the namespace, until stop is called. f must not
-// wait for anything that waits for the Watcher.
+// Follow makes the Watcher call f with what a device is like after the kernel has
+// said that something about it changed, and with gone set after it has left the
+// namespace, until stop is called. Several changes may come as one, and some
+// concern nothing in Link: the caller compares. f must not wait for anything that
+// waits for the Watcher.
 func (w *Watcher) Follow(f func(l Link, gone bool)) (stop func()) {
 	fl := &follower{f}
 	w.followers = append(w.followers, fl)
@@ -269,31 +271,26 @@ func readable(fd int) bool {
 	return n > 0 || err != nil
 }
 
-// look asks for the device of a hint and tells the followers what is new.
+// look asks for the device of a hint and tells the followers.
 func (w *Watcher) look(h hint) {
 	if l, had := w.known[h.index]; had && h.gone {
-		w.apply(l, true)
+		w.tell(l, true)
 	}
 	l, err := w.ByIndex(h.index)
 	switch {
 	case err == nil:
-		w.apply(l, false)
+		w.tell(l, false)
 	case errors.Is(err, ErrNotFound):
 		if l, had := w.known[h.index]; had {
-			w.apply(l, true)
+			w.tell(l, true)
 		}
 	}
 }
 
-// apply tells the followers of l if it is new, changed or gone.
-func (w *Watcher) apply(l Link, gone bool) {
-	old, had := w.known[l.Index]
-	switch {
-	case gone:
+func (w *Watcher) tell(l Link, gone bool) {
+	if gone {
 		delete(w.known, l.Index)
-	case had && old == l:
-		return
-	default:
+	} else {
 		w.known[l.Index] = l
 	}
 	for _, f := range w.followers {
@@ -301,7 +298,8 @@ func (w *Watcher) apply(l Link, gone bool) {
 	}
 }
 
-// resync asks for every device and applies the differences.
+// resync asks for every device and tells the followers of each, and of each that
+// is no more: any of them may be what the lost messages were about.
 func (w *Watcher) resync() {
 	var links []netlink.Link
 	var err error
@@ -319,10 +317,10 @@ func (w *Watcher) resync() {
 	}
 	for index, l := range w.known {
 		if !present[index] {
-			w.apply(l, true)
+			w.tell(l, true)
 		}
 	}
 	for _, l := range links {
-		w.apply(fromNetlink(l), false)
+		w.tell(fromNetlink(l), false)
 	}
 }
