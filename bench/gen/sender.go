@@ -11,6 +11,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"runtime"
 	"syscall"
 	"time"
@@ -26,6 +27,7 @@ import (
 type Load struct {
 	Rate   float64       // frames/s over all streams; 0 = as fast as the sender can
 	Length time.Duration // of the trial
+	Frames uint64        // if not 0, the trial ends after so many frames instead
 	// Warm is sent before, at the same rate, and doesn't count.
 	Warm time.Duration
 	// Stamp puts the time of sending into the frames. Frames of one batch have
@@ -118,7 +120,7 @@ func (s *Sender) Send(ctx context.Context, l Load) (Sent, error) {
 func (s *Sender) run(ctx context.Context, l Load) (Sent, error) {
 	if l.Warm > 0 {
 		warm := l
-		warm.Length = l.Warm
+		warm.Length, warm.Frames = l.Warm, 0
 		if _, err := s.phase(ctx, warm); err != nil {
 			return Sent{}, err
 		}
@@ -134,9 +136,12 @@ func (s *Sender) run(ctx context.Context, l Load) (Sent, error) {
 }
 
 func (s *Sender) phase(ctx context.Context, l Load) (Sent, error) {
-	p := newPace(l.Rate, l.Length)
+	p := newPace(l.Rate, l.Length, l.Frames)
 	end := l.Length
-	if l.Rate > 0 {
+	switch {
+	case l.Frames > 0:
+		end = math.MaxInt64
+	case l.Rate > 0:
 		end += time.Duration(float64(end) * slack)
 	}
 	limit := batch
@@ -146,6 +151,11 @@ func (s *Sender) phase(ctx context.Context, l Load) (Sent, error) {
 	var sent Sent
 	begin := s.clock.now()
 	for {
+		if sent.Held%1024 == 1023 { // nothing else would end a trial that waits for frames to go
+			if err := ctx.Err(); err != nil {
+				return sent, err
+			}
+		}
 		now := s.clock.now()
 		sent.Elapsed = time.Duration(now - begin)
 		if sent.Frames >= p.total || sent.Elapsed >= end {

@@ -10,6 +10,9 @@ type Flows struct {
 	To    []int // port numbers, at least one unless Broadcast
 	Count int   // stations in each pair of ports, at least 1
 	Base  int   // the first station's number
+	// OneSource has the station Base send all frames, OneTarget has it receive
+	// all, so that only the other end has Count addresses.
+	OneSource, OneTarget bool
 	// Broadcast sends every frame to ff:ff:ff:ff:ff:ff instead.
 	Broadcast bool
 }
@@ -23,8 +26,14 @@ func (f Flows) Address(n uint32) (dst, src frame.MAC) {
 	if k := uint32(len(f.To)); k > 1 {
 		to, n = f.To[n%k], n/k
 	}
-	s := f.station(n)
-	return Station(to, s), Station(f.From, s)
+	here, there := f.station(n), f.station(n)
+	if f.OneSource {
+		here = f.Base
+	}
+	if f.OneTarget {
+		there = f.Base
+	}
+	return Station(to, there), Station(f.From, here)
 }
 
 func (f Flows) station(n uint32) int {
@@ -40,5 +49,8 @@ func (f Flows) Frames() int { return max(1, f.Count) * max(1, len(f.To)) }
 // Lesson is what the given port sends once so that a switch learns the
 // destinations there: each of its stations to the first of port From.
 func (f Flows) Lesson(to int) Flows {
-	return Flows{From: to, To: []int{f.From}, Count: f.Count, Base: f.Base}
+	return Flows{
+		From: to, To: []int{f.From}, Count: f.Count, Base: f.Base,
+		OneSource: f.OneTarget, OneTarget: f.OneSource,
+	}
 }

@@ -137,8 +137,38 @@ func TestFlowsReachEveryStationOfEveryPortOnce(t *testing.T) {
 	}
 }
 
+func TestOneEndMayHaveASingleStation(t *testing.T) {
+	for _, f := range []Flows{
+		{From: 0, To: []int{1}, Count: 5, Base: 3, OneSource: true},
+		{From: 0, To: []int{1}, Count: 5, Base: 3, OneTarget: true},
+	} {
+		dsts, srcs := map[frame.MAC]bool{}, map[frame.MAC]bool{}
+		for n := range uint32(10) {
+			dst, src := f.Address(n)
+			dsts[dst], srcs[src] = true, true
+		}
+		one, many := srcs, dsts
+		if f.OneTarget {
+			one, many = dsts, srcs
+		}
+		if len(one) != 1 || len(many) != 5 {
+			t.Errorf("%+v: %d and %d stations, want 1 and 5", f, len(one), len(many))
+		}
+	}
+}
+
 func TestLessonTeachesEveryDestination(t *testing.T) {
-	f := Flows{From: 0, To: []int{1, 2}, Count: 5, Base: 7}
+	for _, f := range []Flows{
+		{From: 0, To: []int{1, 2}, Count: 5, Base: 7},
+		{From: 0, To: []int{1}, Count: 5, OneSource: true},
+		{From: 0, To: []int{1}, Count: 5, OneTarget: true},
+	} {
+		checkLesson(t, f)
+	}
+}
+
+func checkLesson(t *testing.T, f Flows) {
+	t.Helper()
 	taught := map[frame.MAC]bool{}
 	for _, to := range f.To {
 		l := f.Lesson(to)

@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 
 	"github.com/kvswitch/kvswitch/bench/topo"
 )
@@ -13,24 +14,30 @@ import (
 // everything on that it has on by default, spanning tree included; ports are
 // edge ports so that they forward at once.
 func kvswitchKinds() []Kind {
-	kind := func(name, about string, args ...string) Kind {
-		return Kind{
-			Name: name, Family: "kvswitch", About: about,
-			Absent: kvswitchAbsent,
-			Version: func() string {
-				bin, err := kvswitchBinary()
-				if err != nil {
-					return ""
-				}
-				return firstLine(bin, "version")
-			},
-			New: func() Subject { return &kvswitch{name: name, args: args} },
-		}
-	}
 	return []Kind{
-		kind("kvswitch", "kvswitch run, AF_PACKET ports, RSTP on, default busy-poll budget"),
-		kind("kvswitch-spin", "the same with --busy-poll always", "--busy-poll", "always"),
-		kind("kvswitch-sleep", "the same with --busy-poll 0", "--busy-poll", "0"),
+		kvswitchKind("kvswitch", "kvswitch run, AF_PACKET ports, RSTP on, default busy-poll budget"),
+		kvswitchKind("kvswitch-spin", "the same with --busy-poll always", "--busy-poll", "always"),
+		kvswitchKind("kvswitch-sleep", "the same with --busy-poll 0", "--busy-poll", "0"),
+	}
+}
+
+// WithWorkers is kvswitch with a number of workers.
+func WithWorkers(n int) Kind {
+	return kvswitchKind("kvswitch", "kvswitch run", "--workers", strconv.Itoa(n))
+}
+
+func kvswitchKind(name, about string, args ...string) Kind {
+	return Kind{
+		Name: name, Family: "kvswitch", About: about,
+		Absent: kvswitchAbsent,
+		Version: func() string {
+			bin, err := kvswitchBinary()
+			if err != nil {
+				return ""
+			}
+			return firstLine(bin, "version")
+		},
+		New: func() Subject { return &kvswitch{name: name, args: args} },
 	}
 }
 

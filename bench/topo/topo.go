@@ -16,7 +16,10 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"os"
+	"time"
 
+	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
 
 	"github.com/kvswitch/kvswitch/bench/probe"
@@ -33,6 +36,9 @@ type Spec struct {
 	// Bare lays no cables: the contender makes the far ends itself, as a switch
 	// that holds taps does, and hands them over with Adopt.
 	Bare bool
+	// Hung adds one more port, the last: a tap whose owner never reads, as that of
+	// a virtual machine that hangs. It has no far end.
+	Hung bool
 	// Stacks gives every far end a namespace of its own and an IPv4 address, for
 	// tests that talk TCP. Otherwise all ends share one and have none.
 	Stacks bool
@@ -41,7 +47,7 @@ type Spec struct {
 // Port is one cable.
 type Port struct {
 	Name  string       // device on the switch's side; empty with Spec.Direct and Spec.Bare
-	End   string       // device at the far end
+	End   string       // device at the far end; empty for Spec.Hung's port
 	Host  *netlab.Host // namespace of End
 	Index int          // interface index of End
 	Addr  netip.Addr   // of End, with Spec.Stacks
@@ -55,11 +61,15 @@ type Topology struct {
 
 	lab   *netlab.Lab
 	scope *scope
+	hung  *os.File
 }
 
 // Build makes the topology: every device is up and none attached to a switch.
 // ctx ends everything that is started in it later.
 func Build(ctx context.Context, spec Spec) (*Topology, error) {
+	if spec.Hung && (spec.Direct || spec.Bare) {
+		return nil, fmt.Errorf("build topology: no place for a hung port")
+	}
 	if spec.Ports < 2 || spec.Ports > probe.MaxPorts || spec.Direct && (spec.Ports != 2 || spec.Bare) {
 		return nil, fmt.Errorf("build topology: %d ports, want 2–%d", spec.Ports, probe.MaxPorts)
 	}
@@ -106,6 +116,35 @@ func (t *Topology) lay() {
 		}
 		t.finish(i)
 	}
+	if t.Spec.Hung {
+		t.hang()
+	}
+}
+
+// hang makes the port that is never read.
+func (t *Topology) hang() {
+	const name = "hung"
+	tap := &netlink.Tuntap{
+		LinkAttrs: netlink.NewLinkAttrs(), Mode: netlink.TUNTAP_MODE_TAP,
+		Flags: netlink.TUNTAP_DEFAULTS | netlink.TUNTAP_NO_PI, Queues: 1, NonPersist: true,
+	}
+	tap.Name = name
+	// A tap belongs to the namespace of the thread that makes it.
+	if err := t.Switch.Do(func() error { return t.Switch.Netlink().LinkAdd(tap) }); err != nil {
+		t.scope.Fatalf("make tap: %v", err)
+	}
+	t.hung = tap.Fds[0]
+	t.scope.Cleanup(func() { t.hung.Close() })
+	t.Switch.Up(name)
+	t.Ports = append(t.Ports, Port{Name: name})
+}
+
+// Inject has the owner of the hung port send a frame.
+func (t *Topology) Inject(b []byte) error {
+	if _, err := t.hung.Write(b); err != nil {
+		return fmt.Errorf("inject frame: %w", err)
+	}
+	return nil
 }
 
 // finish makes a far end usable.
@@ -119,8 +158,12 @@ func (t *Topology) finish(i int) {
 	}
 }
 
+// adoptLimit is how long a contender that has been started may take to make its
+// devices.
+const adoptLimit = 10 * time.Second
+
 // Adopt takes the devices named like the far ends from the switch's namespace to
-// where they belong. With Spec.Bare it is called once, by the contender.
+// where they belong, as soon as they are there. With Spec.Bare it is called once, by the contender.
 func (t *Topology) Adopt() error {
 	for i, p := range t.Ports {
 		if err := t.move(p); err != nil {
@@ -141,6 +184,10 @@ func (t *Topology) move(p Port) error {
 	defer ns.Close()
 	nl := t.Switch.Netlink()
 	l, err := nl.LinkByName(p.End)
+	for deadline := time.Now().Add(adoptLimit); err != nil && time.Now().Before(deadline); {
+		time.Sleep(time.Millisecond)
+		l, err = nl.LinkByName(p.End)
+	}
 	if err != nil {
 		return fmt.Errorf("find device: %w", err)
 	}

@@ -11,7 +11,7 @@ import (
 
 func TestTopologyIsBuiltAndRemoved(t *testing.T) {
 	netlab.RequirePrivilege(t)
-	for _, spec := range []Spec{{Ports: 2, Direct: true}, {Ports: 3}, {Ports: 2, Stacks: true}} {
+	for _, spec := range []Spec{{Ports: 2, Direct: true}, {Ports: 3}, {Ports: 2, Stacks: true}, {Ports: 2, Hung: true}} {
 		top, err := Build(t.Context(), spec)
 		if err != nil {
 			t.Fatal(err)
@@ -22,6 +22,15 @@ func TestTopologyIsBuiltAndRemoved(t *testing.T) {
 		}
 		dir := top.Dir()
 		for i, p := range top.Ports {
+			if p.End == "" {
+				if !spec.Hung || i != 2 {
+					t.Errorf("%+v: port %d has no far end", spec, i)
+				}
+				if err := top.Inject(make([]byte, 60)); err != nil {
+					t.Error(err)
+				}
+				continue
+			}
 			var ifi *net.Interface
 			if err := p.Host.Do(func() (err error) { ifi, err = net.InterfaceByName(p.End); return err }); err != nil {
 				t.Fatal(err)
@@ -72,5 +81,32 @@ func TestImpossibleTopologiesAreRefused(t *testing.T) {
 		if _, err := Build(t.Context(), spec); err == nil {
 			t.Errorf("%+v was built", spec)
 		}
+	}
+}
+
+func TestOffloadsAreSetAndRead(t *testing.T) {
+	netlab.RequirePrivilege(t)
+	top, err := Build(t.Context(), Spec{Ports: 2})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer top.Close()
+	for _, on := range []bool{true, false, true} {
+		if err := SetOffload(top.Switch, "p0", "rx-gro", on); err != nil {
+			t.Fatal(err)
+		}
+		got, err := Offloads(top.Switch, "p0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got["rx-gro"] != on || !got["tx-tcp-segmentation"] {
+			t.Errorf("after setting rx-gro to %v: %v", on, got)
+		}
+	}
+	if err := SetOffload(top.Switch, "p0", "no-such-feature", true); err == nil {
+		t.Error("a feature that does not exist was set")
+	}
+	if _, err := Offloads(top.Switch, "nodev"); err == nil {
+		t.Error("a device that does not exist has offloads")
 	}
 }

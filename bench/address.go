@@ -1,0 +1,233 @@
+package bench
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/kvswitch/kvswitch/bench/gen"
+	"github.com/kvswitch/kvswitch/bench/probe"
+	"github.com/kvswitch/kvswitch/bench/report"
+	"github.com/kvswitch/kvswitch/bench/sink"
+	"github.com/kvswitch/kvswitch/bench/subject"
+	"github.com/kvswitch/kvswitch/bench/topo"
+)
+
+var (
+	metricCapacity = report.Metric{Test: "address", Name: "capacity", Title: "address caching capacity (RFC 2889, 5.7)", Unit: "addresses"}
+	metricLearning = report.Metric{Test: "address", Name: "learning_rate", Title: "address learning rate (RFC 2889, 5.8)", Unit: "frame/s"}
+)
+
+// Ports of RFC 2889's address tests.
+const (
+	learningPort = iota
+	testPort
+	monitorPort
+	addressPorts
+)
+
+const (
+	maxAddresses      = 1 << 20
+	maxAddressesQuick = 1 << 14
+	// learningBlock is how many new addresses one attempt at a rate teaches.
+	learningBlock = 4096
+)
+
+// address runs the address tests of RFC 2889: stations appear on the learning
+// port; frames sent to each of them from the test port must reach that port
+// alone. What the monitor port sees was flooded, so not learned.
+func (b *run) address(ctx context.Context) error {
+	for _, k := range b.entrants {
+		if k.Direct {
+			continue
+		}
+		if err := b.addresses(ctx, k); err != nil {
+			return fmt.Errorf("%s: %w", k.Name, err)
+		}
+	}
+	return nil
+}
+
+func (b *run) addresses(ctx context.Context, k subject.Kind) error {
+	capacity, err := b.capacity(ctx, k)
+	if err != nil || capacity == 0 {
+		return err
+	}
+	b.rep.Add(metricCapacity, report.Case{Ports: addressPorts}, k.Name, 0, float64(capacity))
+	for round := range min(b.Runs, 3) {
+		rate, err := b.learningRate(ctx, k, min(learningBlock, capacity/2))
+		if err != nil {
+			return err
+		}
+		b.rep.Add(metricLearning, report.Case{Ports: addressPorts}, k.Name, round, rate)
+	}
+	return nil
+}
+
+// classroom is a rig for address tests.
+type classroom struct {
+	*rig
+	counter *sink.Counter
+	size    probe.Size
+}
+
+// classroom attaches a contender that knows no addresses; nil without error
+// means that it can't be attached.
+func (b *run) classroom(ctx context.Context, k subject.Kind) (*classroom, error) {
+	g, err := b.assemble(ctx, []subject.Kind{k}, topo.Spec{Ports: addressPorts})
+	if err != nil || len(g) == 0 {
+		return nil, err
+	}
+	c := &classroom{rig: g[0]}
+	if c.size, err = probe.ParseSize("64"); err == nil {
+		c.counter, err = sink.NewCounter(c.top, []int{learningPort, monitorPort}, false)
+	}
+	if err == nil {
+		err = c.resume()
+	}
+	if err != nil {
+		return nil, errors.Join(err, c.close())
+	}
+	return c, nil
+}
+
+func (c *classroom) close() error {
+	var err error
+	if c.counter != nil {
+		err = c.counter.Close()
+	}
+	return errors.Join(err, c.rig.close())
+}
+
+// teach has stations base to base+n speak once, at a rate in frames/s (0: as
+// fast as can be). It returns the rate achieved.
+func (c *classroom) teach(ctx context.Context, base, n int, rate float64) (float64, error) {
+	// The tester's own address comes first, so that lessons are not flooded.
+	if _, err := c.send(ctx, probe.Flows{From: testPort, To: []int{learningPort}, OneSource: true, Base: base}, 1, 0); err != nil {
+		return 0, err
+	}
+	return c.send(ctx, probe.Flows{From: learningPort, To: []int{testPort}, Count: n, Base: base, OneTarget: true}, n, rate)
+}
+
+// flooded sends one frame to each of the stations and says how many were not
+// delivered to their port alone.
+func (c *classroom) flooded(ctx context.Context, base, n int) (int, error) {
+	if err := c.counter.Reset(); err != nil {
+		return 0, err
+	}
+	if _, err := c.send(ctx, probe.Flows{From: testPort, To: []int{learningPort}, Count: n, Base: base, OneSource: true}, n, testingRate); err != nil {
+		return 0, err
+	}
+	l := lane{rig: c.rig, counter: c.counter}
+	if _, err := l.drain(ctx); err != nil {
+		return 0, err
+	}
+	monitor, err := c.counter.ReadPort(monitorPort)
+	return int(monitor.Astray), err
+}
+
+// testingRate is well below what any contender forwards, frames/s; the learning
+// rate is not what the capacity test asks for.
+const testingRate = 50_000
+
+// send sends exactly n frames.
+func (c *classroom) send(ctx context.Context, f probe.Flows, n int, rate float64) (float64, error) {
+	s, err := gen.NewSender(c.top, c.size, f)
+	if err != nil {
+		return 0, err
+	}
+	defer s.Close()
+	sent, err := s.Send(ctx, gen.Load{Rate: rate, Frames: uint64(n)})
+	return float64(sent.Frames) / sent.Elapsed.Seconds(), err
+}
+
+// capacity finds how many addresses the contender holds: doubling up to the
+// limit on one table, then halving the gap with a fresh table each time.
+func (b *run) capacity(ctx context.Context, k subject.Kind) (int, error) {
+	limit := maxAddresses
+	if b.Quick {
+		limit = maxAddressesQuick
+	}
+	c, err := b.classroom(ctx, k)
+	if err != nil || c == nil {
+		return 0, err
+	}
+	good, bad := 0, 0
+	for n := 1 << 10; n <= limit && bad == 0; n *= 4 {
+		b.line.step("address capacity: %s, %d addresses", k.Name, n)
+		if _, err := c.teach(ctx, good, n-good, testingRate); err != nil {
+			return 0, errors.Join(err, c.close())
+		}
+		f, err := c.flooded(ctx, 0, n)
+		switch {
+		case err != nil:
+			return 0, errors.Join(err, c.close())
+		case f == 0:
+			good = n
+		default:
+			bad = n
+		}
+	}
+	if err := c.close(); err != nil {
+		return 0, err
+	}
+	for bad > 0 && bad-good > max(64, bad/16) {
+		n := (good + bad) / 2
+		ok, err := b.holds(ctx, k, n)
+		switch {
+		case err != nil:
+			return 0, err
+		case ok:
+			good = n
+		default:
+			bad = n
+		}
+	}
+	return good, nil
+}
+
+// holds reports whether a fresh table takes n addresses.
+func (b *run) holds(ctx context.Context, k subject.Kind, n int) (ok bool, err error) {
+	c, err := b.classroom(ctx, k)
+	if err != nil || c == nil {
+		return false, err
+	}
+	defer func() { err = errors.Join(err, c.close()) }()
+	b.line.step("address capacity: %s, %d addresses", k.Name, n)
+	if _, err := c.teach(ctx, 0, n, testingRate); err != nil {
+		return false, err
+	}
+	f, err := c.flooded(ctx, 0, n)
+	return f == 0, err
+}
+
+// learningRate finds the highest rate at which new addresses are learned without
+// one missing: full speed first, then down by a third at a time. Every attempt
+// teaches addresses that were never seen; the table is a fresh one for each
+// search.
+func (b *run) learningRate(ctx context.Context, k subject.Kind, block int) (rate float64, err error) {
+	c, err := b.classroom(ctx, k)
+	if err != nil || c == nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, c.close()) }()
+	base := 0
+	for ask := 0.0; ; {
+		b.line.step("address learning rate: %s at %s", k.Name, report.Format(ask, "frame/s"))
+		got, err := c.teach(ctx, base, block, ask)
+		if err != nil {
+			return 0, err
+		}
+		f, err := c.flooded(ctx, base, block)
+		if err != nil {
+			return 0, err
+		}
+		if f == 0 {
+			return got, nil
+		}
+		base += block
+		if ask = got * 2 / 3; ask < 1000 {
+			return 0, nil
+		}
+	}
+}

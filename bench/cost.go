@@ -1,0 +1,81 @@
+package bench
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/kvswitch/kvswitch/bench/gen"
+	"github.com/kvswitch/kvswitch/bench/probe"
+	"github.com/kvswitch/kvswitch/bench/report"
+	"github.com/kvswitch/kvswitch/bench/subject"
+)
+
+const (
+	// costShare of the reference's receive rate is the load at which costs are
+	// compared: every contender worth comparing carries it, and it is high
+	// enough for batches to form.
+	costShare = 0.4
+	// costCap is the share of its own rate that a slow contender is loaded to
+	// instead.
+	costCap = 0.7
+)
+
+// cost measures what forwarding a frame costs in processor time, wherever it is
+// spent: in the contender's processes, in softirq, in kernel threads, or in the
+// sender's own context, where the kernel bridge does its work. What is counted
+// is all time of all processors that was neither idle nor stolen. The sender
+// sleeps between bursts, so that its waiting does not count; what it and the
+// sink do is the same for everybody and is measured on the plain cable at the
+// same rate in the same round, and subtracted.
+func (b *run) cost(ctx context.Context, g grid) (err error) {
+	if len(b.ends()) == 0 {
+		return nil
+	}
+	name := b.ends()[0]
+	ref, ok := b.rates[rateKey{subject.Reference, name}]
+	if !ok {
+		return nil
+	}
+	size, err := probe.ParseSize(name)
+	if err != nil {
+		return err
+	}
+	lanes, done, err := g.lanes(size, oneWay(1))
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, done()) }()
+	c := report.Case{Size: name, Flows: 1, Source: "af_packet", Load: "40 % of the reference's"}
+	type key struct {
+		contender string
+		round     int
+	}
+	perFrame := map[key]float64{}
+	// /proc/stat counts in hundredths of a second on each processor.
+	length := max(4*b.trialLength, 100*time.Millisecond)
+	err = b.rounds(ctx, g, b.Runs, "processor time", func(round int, r *rig) error {
+		load := min(costShare*ref.received, costCap*b.rates[rateKey{r.kind.Name, name}].received)
+		var o *outcome
+		u, counts, err := b.trial(r, func() (err error) {
+			o, err = lanes[r].offer(ctx, gen.Load{Rate: load, Length: length, Sleep: true})
+			return err
+		})
+		if err == nil && counts && o.received.Frames > 0 {
+			perFrame[key{r.kind.Name, round}] = float64(u.Busy) / float64(o.received.Frames)
+		}
+		return err
+	})
+	for round := range b.Runs {
+		base, ok := perFrame[key{"cable", round}]
+		if !ok {
+			continue
+		}
+		for _, r := range g {
+			if v, ok := perFrame[key{r.kind.Name, round}]; ok && r.kind.Name != "cable" {
+				b.rep.Add(metricCost, c, r.kind.Name, round, max(0, v-base))
+			}
+		}
+	}
+	return err
+}

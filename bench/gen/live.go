@@ -1,0 +1,216 @@
+package gen
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/rlimit"
+
+	"github.com/kvswitch/kvswitch/bench/probe"
+	"github.com/kvswitch/kvswitch/bench/topo"
+	"github.com/kvswitch/kvswitch/switch/porttest/netlab"
+	"github.com/kvswitch/kvswitch/switch/sysio"
+)
+
+const (
+	// liveRun is the number of frames that the kernel sends in one call: some
+	// milliseconds' worth, since a call can't be stopped.
+	liveRun = 8192
+	// liveFlag is BPF_F_TEST_XDP_LIVE_FRAMES, linux/bpf.h.
+	liveFlag = 1 << 1
+	xdpTX    = 3
+	// rxGRO is the feature that makes a veth device poll (NAPI), without which
+	// it takes no XDP frames from its peer.
+	rxGRO = "rx-gro"
+)
+
+// LiveSender has the kernel make frames out of nothing and send them as XDP
+// does (BPF_PROG_RUN in live frame mode, Linux 5.18). That costs the sender much
+// less than a socket, so more frames/s can be offered, and the receiving side
+// gets frames that are no sk_buffs yet, as from a NIC driver.
+//
+// It knows one flow, one frame size and full speed, and carries neither time
+// stamps nor a valid check: its frames are for counting.
+type LiveSender struct {
+	port    topo.Port
+	frame   []byte
+	program *ebpf.Program
+	count   *ebpf.Map
+	restore func() error
+}
+
+// NewLiveSender makes a sender from the flow's port. Until Close the device on
+// the other side of that port's cable polls, as NICs do.
+func NewLiveSender(t *topo.Topology, size probe.Size, f probe.Flows) (*LiveSender, error) {
+	if size.GSO || len(size.Lengths) > 1 || f.Count > 1 {
+		return nil, fmt.Errorf("make XDP sender: want one flow of frames of one plain size")
+	}
+	s := &LiveSender{port: t.Ports[f.From], frame: make([]byte, size.Lengths[0])}
+	tmpl := probe.Build(s.frame, false, 0)
+	dst, src := f.Address(0)
+	tmpl.Stamp(dst, src, 0, 0)
+	if err := s.load(); err != nil {
+		return nil, errors.Join(fmt.Errorf("make XDP sender: %w", err), s.Close())
+	}
+	if err := s.prepare(t, f.From); err != nil {
+		return nil, errors.Join(fmt.Errorf("make XDP sender: %w", err), s.Close())
+	}
+	return s, nil
+}
+
+// prepare makes the far end of the cable poll.
+func (s *LiveSender) prepare(t *topo.Topology, from int) error {
+	var h *netlab.Host
+	device := ""
+	switch {
+	case t.Spec.Bare:
+		return nil // a tap takes XDP frames as it is
+	case t.Spec.Direct:
+		h, device = t.Ports[1-from].Host, t.Ports[1-from].End
+	default:
+		h, device = t.Switch, t.Ports[from].Name
+	}
+	before, err := topo.Offloads(h, device)
+	if err != nil || before[rxGRO] {
+		return err
+	}
+	s.restore = func() error { return topo.SetOffload(h, device, rxGRO, false) }
+	return topo.SetOffload(h, device, rxGRO, true)
+}
+
+// load makes the program: number the frame and transmit it. The kernel reuses
+// its frames with what was written to them.
+func (s *LiveSender) load() (err error) {
+	if err := rlimit.RemoveMemlock(); err != nil {
+		return fmt.Errorf("raise locked memory limit: %w", err)
+	}
+	s.count, err = ebpf.NewMap(&ebpf.MapSpec{Name: "kvs_sent", Type: ebpf.Array, KeySize: 4, ValueSize: 8, MaxEntries: 1})
+	if err != nil {
+		return fmt.Errorf("make map: %w", err)
+	}
+	at := probe.StampOffset(false)
+	s.program, err = ebpf.NewProgram(&ebpf.ProgramSpec{
+		Name: "kvs_live", Type: ebpf.XDP, License: "MIT",
+		Instructions: asm.Instructions{
+			asm.LoadMem(asm.R6, asm.R1, 0, asm.Word), // xdp_md.data
+			asm.LoadMem(asm.R7, asm.R1, 4, asm.Word), // xdp_md.data_end
+			asm.StoreImm(asm.RFP, -4, 0, asm.Word),
+			asm.LoadMapPtr(asm.R1, s.count.FD()),
+			asm.Mov.Reg(asm.R2, asm.RFP),
+			asm.Add.Imm(asm.R2, -4),
+			asm.FnMapLookupElem.Call(),
+			asm.JEq.Imm(asm.R0, 0, "drop"),
+			asm.LoadMem(asm.R1, asm.R0, 0, asm.DWord),
+			asm.Mov.Reg(asm.R2, asm.R1),
+			asm.Add.Imm(asm.R2, 1),
+			asm.StoreMem(asm.R0, 0, asm.R2, asm.DWord),
+			asm.Mov.Reg(asm.R3, asm.R6),
+			asm.Add.Imm(asm.R3, int32(at+6)),
+			asm.JGT.Reg(asm.R3, asm.R7, "drop"),
+			asm.HostTo(asm.BE, asm.R1, asm.Word),
+			asm.StoreMem(asm.R6, int16(at+2), asm.R1, asm.Word),
+			asm.Mov.Imm(asm.R0, xdpTX),
+			asm.Return(),
+			asm.Mov.Imm(asm.R0, 1).WithSymbol("drop"), // XDP_DROP
+			asm.Return(),
+		},
+	})
+	if err != nil {
+		return fmt.Errorf("load program: %w", err)
+	}
+	return nil
+}
+
+// xdpContext is struct xdp_md, linux/bpf.h.
+type xdpContext struct {
+	Data, DataEnd, DataMeta, IngressIfindex, RxQueueIndex, EgressIfindex uint32
+}
+
+// Send sends for the load's time, at full speed whatever its rate says.
+func (s *LiveSender) Send(ctx context.Context, l Load) (Sent, error) {
+	var sent Sent
+	var err error
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		runtime.LockOSThread()
+		if err = sysio.SetAffinity(CPU); err == nil {
+			// The program finds the device by its index in the thread's namespace.
+			err = s.port.Host.Do(func() (err error) {
+				sent, err = s.run(ctx, l)
+				return err
+			})
+		}
+	}()
+	<-done
+	return sent, err
+}
+
+func (s *LiveSender) run(ctx context.Context, l Load) (Sent, error) {
+	if l.Warm > 0 {
+		if _, err := s.phase(ctx, l.Warm); err != nil {
+			return Sent{}, err
+		}
+	}
+	if l.Mark != nil {
+		l.Mark()
+	}
+	sent, err := s.phase(ctx, l.Length)
+	if l.Mark != nil {
+		l.Mark()
+	}
+	return sent, err
+}
+
+func (s *LiveSender) phase(ctx context.Context, length time.Duration) (sent Sent, err error) {
+	before, err := s.sent()
+	if err != nil {
+		return sent, err
+	}
+	begin := time.Now()
+	for time.Since(begin) < length {
+		if err := ctx.Err(); err != nil {
+			return sent, err
+		}
+		_, err := s.program.Run(&ebpf.RunOptions{
+			Data:    s.frame,
+			Context: xdpContext{DataEnd: uint32(len(s.frame)), IngressIfindex: uint32(s.port.Index)},
+			Repeat:  liveRun,
+			Flags:   liveFlag,
+		})
+		if err != nil {
+			return sent, fmt.Errorf("send XDP frames: %w", err)
+		}
+	}
+	sent.Elapsed = time.Since(begin)
+	after, err := s.sent()
+	sent.Frames = after - before
+	return sent, err
+}
+
+func (s *LiveSender) sent() (n uint64, err error) {
+	if err = s.count.Lookup(uint32(0), &n); err != nil {
+		err = fmt.Errorf("read number of frames sent: %w", err)
+	}
+	return n, err
+}
+
+// Close frees the program and puts the far end of the cable back.
+func (s *LiveSender) Close() error {
+	var errs []error
+	if s.program != nil {
+		errs = append(errs, s.program.Close())
+	}
+	if s.count != nil {
+		errs = append(errs, s.count.Close())
+	}
+	if s.restore != nil {
+		errs = append(errs, s.restore())
+	}
+	return errors.Join(errs...)
+}

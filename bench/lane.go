@@ -1,0 +1,189 @@
+package bench
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/HdrHistogram/hdrhistogram-go"
+
+	"github.com/kvswitch/kvswitch/bench/gen"
+	"github.com/kvswitch/kvswitch/bench/probe"
+	"github.com/kvswitch/kvswitch/bench/sink"
+)
+
+// source is a generator: gen.Sender or gen.LiveSender.
+type source interface {
+	Send(context.Context, gen.Load) (gen.Sent, error)
+	Close() error
+}
+
+// lane is a generator and a counter on a rig: what one case needs.
+type lane struct {
+	*rig
+	size    probe.Size
+	flows   []probe.Flows
+	source  source
+	counter *sink.Counter
+	taught  time.Time
+}
+
+// relearn is how old a lesson may be: much less than any contender's ageing
+// time.
+const relearn = 60 * time.Second
+
+// lessonRate is how fast addresses are taught, in frames/s: slow enough for
+// those contenders that learn in another process.
+const lessonRate = 100_000
+
+// newLane sends the flows with AF_PACKET and counts at their destinations.
+func newLane(r *rig, size probe.Size, flows ...probe.Flows) (*lane, error) {
+	s, err := gen.NewSender(r.top, size, flows...)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", r.kind.Name, err)
+	}
+	return laneWith(r, s, size, flows...)
+}
+
+// laneWith is newLane with another generator, which is closed with the lane.
+func laneWith(r *rig, s source, size probe.Size, flows ...probe.Flows) (*lane, error) {
+	var ports []int
+	seen := map[int]bool{}
+	for _, f := range flows {
+		for _, p := range f.To {
+			if !seen[p] {
+				seen[p] = true
+				ports = append(ports, p)
+			}
+		}
+	}
+	c, err := sink.NewCounter(r.top, ports, size.GSO)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("%s: %w", r.kind.Name, err), s.Close())
+	}
+	return &lane{rig: r, size: size, flows: flows, source: s, counter: c}, nil
+}
+
+func (l *lane) close() error { return errors.Join(l.source.Close(), l.counter.Close()) }
+
+// teach has every destination send once, so that the contender knows where it
+// is. The contender must be awake.
+func (l *lane) teach(ctx context.Context) error {
+	if time.Since(l.taught) < relearn {
+		return nil
+	}
+	small, err := probe.ParseSize("64")
+	if err != nil {
+		return err
+	}
+	for _, f := range l.flows {
+		for _, to := range f.To {
+			lesson := f.Lesson(to)
+			s, err := gen.NewSender(l.top, small, lesson)
+			if err != nil {
+				return err
+			}
+			_, err = s.Send(ctx, gen.Load{Rate: lessonRate, Frames: uint64(lesson.Frames())})
+			if err := errors.Join(err, s.Close()); err != nil {
+				return fmt.Errorf("teach addresses: %w", err)
+			}
+		}
+	}
+	l.taught = time.Now()
+	return nil
+}
+
+// outcome is what one load did.
+type outcome struct {
+	sent     gen.Sent
+	received sink.Counts // until nothing came any more, warm-up included
+	// Within the trial's time only:
+	frames   float64 // received frames/s; of super-frames, their segments
+	bits     float64 // received bit/s
+	marks    int
+	at       [2]time.Time
+	counts   [2]sink.Counts
+	firstErr error
+}
+
+// mark is called at the beginning and the end of the trial's time.
+func (o *outcome) mark(c *sink.Counter) {
+	if o.marks == len(o.at) {
+		return
+	}
+	n, err := c.Read()
+	o.firstErr = errors.Join(o.firstErr, err)
+	o.at[o.marks], o.counts[o.marks] = time.Now(), n
+	o.marks++
+}
+
+// offer sends a load and counts what arrives. The contender must be awake.
+func (l *lane) offer(ctx context.Context, load gen.Load) (*outcome, error) {
+	if err := l.teach(ctx); err != nil {
+		return nil, err
+	}
+	if err := l.counter.Reset(); err != nil {
+		return nil, err
+	}
+	o := &outcome{}
+	load.Mark = func() { o.mark(l.counter) }
+	var err error
+	if o.sent, err = l.source.Send(ctx, load); err != nil {
+		return nil, err
+	}
+	if o.received, err = l.drain(ctx); err != nil {
+		return nil, err
+	}
+	if o.firstErr != nil {
+		return nil, o.firstErr
+	}
+	seconds := o.at[1].Sub(o.at[0]).Seconds()
+	o.frames = float64(o.counts[1].Segments-o.counts[0].Segments) / seconds
+	o.bits = 8 * float64(o.counts[1].Bytes-o.counts[0].Bytes) / seconds
+	return o, nil
+}
+
+const (
+	// still is how long a counter must stand still for the queues to be empty.
+	still = 5 * time.Millisecond
+	// drainLimit is how long a contender may take to empty them.
+	drainLimit = time.Second
+)
+
+// drain waits until no more frames arrive.
+func (l *lane) drain(ctx context.Context) (sink.Counts, error) {
+	before, err := l.counter.Read()
+	for end := time.Now().Add(drainLimit); err == nil && ctx.Err() == nil; {
+		time.Sleep(still)
+		var now sink.Counts
+		if now, err = l.counter.Read(); now == before || time.Now().After(end) {
+			return now, err
+		}
+		before = now
+	}
+	return before, errors.Join(err, ctx.Err())
+}
+
+// latencies are those of the last offer.
+func (l *lane) latencies() (*hdrhistogram.Histogram, error) { return l.counter.Latencies() }
+
+// lanes makes a lane on each rig; they are closed by the function returned.
+func (g grid) lanes(size probe.Size, flows ...probe.Flows) (map[*rig]*lane, func() error, error) {
+	m := make(map[*rig]*lane, len(g))
+	closeAll := func() error {
+		var errs []error
+		for _, l := range m {
+			errs = append(errs, l.close())
+		}
+		return errors.Join(errs...)
+	}
+	for _, r := range g {
+		l, err := newLane(r, size, flows...)
+		if err != nil {
+			return nil, nil, errors.Join(err, closeAll())
+		}
+		m[r] = l
+	}
+	return m, closeAll, nil
+}

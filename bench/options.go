@@ -1,0 +1,131 @@
+package bench
+
+import (
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/kvswitch/kvswitch/bench/probe"
+	"github.com/kvswitch/kvswitch/bench/subject"
+)
+
+// Tests in the order in which they run.
+var Tests = []string{"throughput", "latency", "bulk", "address", "broadcast", "scale"}
+
+// Paths between the contenders and the far ends.
+var Paths = []string{"veth", "tap"}
+
+// Options say what to run. The zero value of each field means its default.
+type Options struct {
+	// Against are the families of contenders: "kernel", "ovs", "vde". kvswitch
+	// and the plain cable are always there, and so is the kernel's bridge as
+	// the reference.
+	Against []string
+	// Path is one of Paths.
+	Path string
+	// Sizes are frame sizes as probe.ParseSize takes them.
+	Sizes []string
+	// Flows are numbers of address pairs.
+	Flows []int
+	// Runs is the number of rounds, in each of which every contender has a turn.
+	Runs int
+	// Tests are some of Tests.
+	Tests []string
+	// ReportDir gets report.json, report.html and results.md; empty writes none.
+	ReportDir string
+	// Quick shortens everything to a smoke run that shows that the bench works.
+	// Its figures are no basis for conclusions.
+	Quick bool
+	// Out gets progress and the tables. nil discards them.
+	Out io.Writer
+	// Program is the version that the report names.
+	Program string
+
+	// trialLength is that of one trial; tests shorten it.
+	trialLength time.Duration
+	// tolerant counts disturbed trials, too: tests of the bench itself run on
+	// machines that do something else beside.
+	tolerant bool
+	// kinds are the contenders; tests put their own there.
+	kinds []subject.Kind
+}
+
+// complete fills in defaults and refuses what makes no sense.
+func (o *Options) complete() error {
+	def := func(list *[]string, all []string, what string) error {
+		if len(*list) == 0 {
+			*list = all
+		}
+		for _, s := range *list {
+			if !slices.Contains(all, s) {
+				return fmt.Errorf("unknown %s %q: want some of %s", what, s, strings.Join(all, ","))
+			}
+		}
+		return nil
+	}
+	if err := def(&o.Against, []string{"kernel", "ovs", "vde"}, "contender"); err != nil {
+		return err
+	}
+	if err := def(&o.Tests, Tests, "test"); err != nil {
+		return err
+	}
+	if o.Path == "" {
+		o.Path = Paths[0]
+	}
+	if !slices.Contains(Paths, o.Path) {
+		return fmt.Errorf("unknown path %q: want one of %s", o.Path, strings.Join(Paths, ","))
+	}
+	if o.Out == nil {
+		o.Out = io.Discard
+	}
+	o.defaults()
+	for _, s := range o.Sizes {
+		if _, err := probe.ParseSize(s); err != nil {
+			return err
+		}
+	}
+	for _, f := range o.Flows {
+		if f < 1 || f > probe.MaxStations {
+			return fmt.Errorf("%d flows: want 1–%d", f, probe.MaxStations)
+		}
+	}
+	if o.Runs < 1 {
+		return fmt.Errorf("%d runs: want at least 1, and %d for a ratio", o.Runs, 3)
+	}
+	return nil
+}
+
+func (o *Options) defaults() {
+	type defaults struct {
+		sizes []string
+		flows []int
+		runs  int
+		trial time.Duration
+	}
+	d := defaults{probe.StandardSizes, []int{1, 1000, 100_000}, 10, 400 * time.Millisecond}
+	if o.Quick {
+		d = defaults{[]string{"64", "1518"}, []int{1, 1000}, 3, 100 * time.Millisecond}
+	}
+	if len(o.Sizes) == 0 {
+		o.Sizes = d.sizes
+	}
+	if len(o.Flows) == 0 {
+		o.Flows = d.flows
+	}
+	if o.Runs == 0 {
+		o.Runs = d.runs
+	}
+	if o.trialLength == 0 {
+		o.trialLength = d.trial
+	}
+	if o.kinds == nil {
+		o.kinds = subject.Kinds()
+	}
+}
+
+// enters reports whether a family takes part.
+func (o *Options) enters(family string) bool {
+	return !slices.Contains([]string{"ovs", "vde"}, family) || slices.Contains(o.Against, family)
+}

@@ -1,0 +1,114 @@
+package report
+
+import (
+	"fmt"
+	"math"
+	"strconv"
+	"strings"
+)
+
+// String names the case in a few words.
+func (c Case) String() string {
+	var parts []string
+	add := func(format string, args ...any) { parts = append(parts, fmt.Sprintf(format, args...)) }
+	if c.Size != "" {
+		if _, err := strconv.Atoi(c.Size); err == nil {
+			add("%s bytes", c.Size)
+		} else {
+			add("%s", c.Size)
+		}
+	}
+	if c.Flows > 1 {
+		add("%s flows", count(c.Flows))
+	}
+	if c.Ports > 2 {
+		add("%d ports", c.Ports)
+	}
+	if c.Addresses > 0 {
+		add("%s addresses", count(c.Addresses))
+	}
+	if c.Workers > 0 {
+		add("%s", plural(c.Workers, "worker"))
+	}
+	switch c.Source {
+	case "", "af_packet":
+	case "xdp":
+		add("XDP live frames")
+	default:
+		add("%s", strings.ToUpper(c.Source))
+	}
+	if c.Load != "" && c.Load != "full" {
+		add("%s", c.Load)
+	}
+	if c.Rate > 0 {
+		add("%s offered", Format(c.Rate, "frame/s"))
+	}
+	if len(parts) == 0 {
+		return "all"
+	}
+	return strings.Join(parts, ", ")
+}
+
+func plural(n int, what string) string {
+	if n == 1 {
+		return fmt.Sprintf("%d %s", n, what)
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}
+
+// count is a number in groups of three: 100 000.
+func count(n int) string {
+	s := strconv.Itoa(n)
+	for i := len(s) - 3; i > 0; i -= 3 {
+		s = s[:i] + "\u202f" + s[i:] // narrow no-break space
+	}
+	return s
+}
+
+// Format writes a value of a unit with three significant digits: "643 k",
+// "10.4 µs", "23.1 Gbit/s".
+func Format(v float64, unit string) string {
+	switch unit {
+	case "ns":
+		return scaled(v, []string{"ns", "µs", "ms", "s"})
+	case "ns/frame":
+		return digits(v) + " ns"
+	case "bit/s":
+		return scaled(v, []string{"bit/s", "kbit/s", "Mbit/s", "Gbit/s", "Tbit/s"})
+	case "frame/s":
+		return strings.TrimSpace(scaled(v, []string{"", "k", "M", "G"}))
+	case "1":
+		return digits(100*v) + " %"
+	}
+	return strings.TrimSpace(scaled(v, []string{"", "k", "M", "G"}))
+}
+
+func scaled(v float64, prefixes []string) string {
+	i := 0
+	for math.Abs(v) >= 999.5 && i < len(prefixes)-1 {
+		v /= 1000
+		i++
+	}
+	return digits(v) + " " + prefixes[i]
+}
+
+func digits(v float64) string {
+	switch a := math.Abs(v); {
+	case a >= 99.95 || a == 0:
+		return strconv.FormatFloat(v, 'f', 0, 64)
+	case a >= 9.995:
+		return strconv.FormatFloat(v, 'f', 1, 64)
+	}
+	return strconv.FormatFloat(v, 'f', 2, 64)
+}
+
+// String is the ratio with its interval, or the reason why not.
+func (r *Ratio) String() string {
+	switch {
+	case r == nil:
+		return ""
+	case r.Withheld != "":
+		return r.Withheld
+	}
+	return fmt.Sprintf("×%.2f [%.2f–%.2f]", r.Median, r.Low, r.High)
+}

@@ -1,0 +1,57 @@
+package bench
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/kvswitch/kvswitch/bench/topo"
+)
+
+// offloads are the features whose state decides what the kernel does in
+// software on a veth.
+var offloads = []string{"rx-gro", "tx-checksum-ip-generic", "tx-tcp-segmentation", "tx-udp-segmentation", "tx-scatter-gather"}
+
+// record notes, once for each contender, the settings of its namespace and ports
+// that the figures depend on.
+func (b *run) record(r *rig) {
+	c := b.rep.Contender(r.kind.Name)
+	if c == nil || c.Settings != nil || r.top.Switch == nil {
+		return
+	}
+	c.Settings = map[string]string{}
+	// netlab sets the hooks of br_netfilter to 0 in every namespace, for all
+	// contenders alike; this is what the kernel says about it.
+	err := r.top.Switch.Do(func() error {
+		paths, err := filepath.Glob("/proc/sys/net/bridge/bridge-nf-call-*")
+		for _, p := range paths {
+			v, err := os.ReadFile(p)
+			if err != nil {
+				return err
+			}
+			c.Settings[filepath.Base(p)] = strings.TrimSpace(string(v))
+		}
+		return err
+	})
+	if err != nil {
+		b.note("%s: settings not read: %v", r.kind.Name, err)
+	}
+	p := r.top.Ports[0]
+	if p.Name == "" {
+		return
+	}
+	active, err := topo.Offloads(r.top.Switch, p.Name)
+	if err != nil {
+		b.note("%s: %v", r.kind.Name, err)
+		return
+	}
+	var on []string
+	for _, f := range offloads {
+		if active[f] {
+			on = append(on, f)
+		}
+	}
+	slices.Sort(on)
+	c.Settings["port offloads on"] = strings.Join(on, " ")
+}

@@ -1,0 +1,187 @@
+package bench
+
+import (
+	"errors"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/kvswitch/kvswitch/bench/report"
+	"github.com/kvswitch/kvswitch/bench/subject"
+	"github.com/kvswitch/kvswitch/bench/topo"
+	"github.com/kvswitch/kvswitch/switch/porttest/netlab"
+)
+
+// forwarder is a contender of two ports that hands every frame from one to the
+// other, the way its tamper function sees fit.
+type forwarder struct {
+	// tamper gets the n-th frame and returns what is to be sent in its place.
+	tamper func(n int, frame []byte) [][]byte
+	fds    [2]int
+	stop   atomic.Bool
+	done   sync.WaitGroup
+}
+
+func (f *forwarder) Name() string     { return "forwarder" }
+func (f *forwarder) Processes() []int { return nil }
+
+func (f *forwarder) Attach(t *topo.Topology) error {
+	for i := range f.fds {
+		err := t.Switch.Do(func() (err error) {
+			f.fds[i], err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+			if err != nil {
+				return err
+			}
+			index := 0
+			if err := t.Do(func() { index = t.Switch.Index(t.Ports[i].Name) }); err != nil {
+				return err
+			}
+			const all = unix.ETH_P_ALL << 8 // in network byte order
+			return errors.Join(
+				unix.SetsockoptInt(f.fds[i], unix.SOL_PACKET, unix.PACKET_IGNORE_OUTGOING, 1),
+				unix.SetsockoptInt(f.fds[i], unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 64<<20),
+				unix.SetsockoptInt(f.fds[i], unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, 64<<20),
+				unix.Bind(f.fds[i], &unix.SockaddrLinklayer{Ifindex: index, Protocol: all}),
+			)
+		})
+		if err != nil {
+			return err
+		}
+	}
+	for i := range f.fds {
+		f.done.Go(func() { f.forward(f.fds[i], f.fds[1-i]) })
+	}
+	return nil
+}
+
+func (f *forwarder) forward(in, out int) {
+	b := make([]byte, 2048)
+	for n := 0; !f.stop.Load(); {
+		k, err := unix.Read(in, b)
+		if err != nil {
+			if _, err := unix.Poll([]unix.PollFd{{Fd: int32(in), Events: unix.POLLIN}}, 20); err != nil && err != unix.EINTR {
+				return
+			}
+			continue
+		}
+		for _, frame := range f.tamper(n, b[:k]) {
+			for {
+				if _, err := unix.Write(out, frame); err != unix.EAGAIN && err != unix.ENOBUFS {
+					break
+				}
+			}
+		}
+		n++
+	}
+}
+
+func (f *forwarder) Detach() error {
+	f.stop.Store(true)
+	f.done.Wait()
+	return errors.Join(unix.Close(f.fds[0]), unix.Close(f.fds[1]))
+}
+
+// faultsOf runs the checks of the throughput test on a forwarder and returns its
+// faults.
+func faultsOf(t *testing.T, tamper func(n int, frame []byte) [][]byte) []string {
+	t.Helper()
+	netlab.RequirePrivilege(t)
+	kind := subject.Kind{
+		Name: "forwarder", Family: "test", About: "made for this test",
+		Absent: func() error { return nil }, Version: func() string { return "1" },
+		New: func() subject.Subject { return &forwarder{tamper: tamper} },
+	}
+	o := Options{Quick: true, tolerant: true, trialLength: 50 * time.Millisecond, kinds: []subject.Kind{kind}}
+	if err := o.complete(); err != nil {
+		t.Fatal(err)
+	}
+	b := newRun(o)
+	b.start()
+	g, err := b.assemble(t.Context(), b.entrants, topo.Spec{Ports: 2})
+	if err != nil || len(g) != 1 {
+		t.Fatalf("%d rigs, error %v, notes %v", len(g), err, b.rep.Notes)
+	}
+	defer func() {
+		if err := g.close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	if err := b.audit(t.Context(), g); err != nil {
+		t.Fatal(err)
+	}
+	return b.rep.Contender("forwarder").Faults
+}
+
+func once(frame []byte) [][]byte { return [][]byte{frame} }
+
+func TestHonestForwarderHasNoFault(t *testing.T) {
+	if f := faultsOf(t, func(_ int, frame []byte) [][]byte { return once(frame) }); len(f) != 0 {
+		t.Errorf("faults %q of a forwarder that has none", f)
+	}
+}
+
+func TestTamperingIsCaughtAndNamed(t *testing.T) {
+	for what, tamper := range map[string]func(n int, frame []byte) [][]byte{
+		"dropped": func(n int, frame []byte) [][]byte {
+			if n%100 == 99 {
+				return nil
+			}
+			return once(frame)
+		},
+		"duplicated": func(n int, frame []byte) [][]byte {
+			if n%100 == 99 {
+				return [][]byte{frame, frame}
+			}
+			return once(frame)
+		},
+		"corrupted": func(n int, frame []byte) [][]byte {
+			if n%100 == 99 {
+				frame[len(frame)-1] ^= 0x80
+			}
+			return once(frame)
+		},
+		"reordered": func() func(int, []byte) [][]byte {
+			var held []byte
+			return func(n int, frame []byte) [][]byte { // ten stations take turns
+				switch n % 100 {
+				case 50:
+					held = append([]byte(nil), frame...)
+					return nil
+				case 60:
+					return [][]byte{frame, held}
+				}
+				return once(frame)
+			}
+		}(),
+	} {
+		t.Run(what, func(t *testing.T) {
+			faults := faultsOf(t, tamper)
+			if len(faults) == 0 || !strings.Contains(faults[0], what) {
+				t.Errorf("faults %q, want one that says %q", faults, what)
+			}
+			for _, f := range faults {
+				if !strings.Contains(f, "(1 %)") && !strings.Contains(f, "(0.9") && !strings.Contains(f, "(1.") {
+					t.Errorf("fault %q, want about 1 %%", f)
+				}
+			}
+		})
+	}
+}
+
+func TestFaultyContenderGetsNoRatio(t *testing.T) {
+	r := &Report{Refer: "a", Contenders: []report.Contender{{Name: "a"}, {Name: "b", Faults: []string{"dropped"}}}}
+	for round := range 5 {
+		r.Add(metricReceived, report.Case{}, "a", round, 100)
+		r.Add(metricReceived, report.Case{}, "b", round, 140)
+	}
+	r.Summarise()
+	for _, s := range r.Series {
+		if got := s.Ratio.String(); s.Contender == "b" && got != "faulty" {
+			t.Errorf("ratio of a faulty contender is given as %q", got)
+		}
+	}
+}

@@ -1,0 +1,240 @@
+package bench
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/kvswitch/kvswitch/bench/gen"
+	"github.com/kvswitch/kvswitch/bench/mlr"
+	"github.com/kvswitch/kvswitch/bench/probe"
+	"github.com/kvswitch/kvswitch/bench/report"
+	"github.com/kvswitch/kvswitch/bench/topo"
+)
+
+var (
+	metricReceived = report.Metric{Test: "throughput", Name: "received", Title: "receive rate at full load", Unit: "frame/s"}
+	metricMachine  = report.Metric{
+		Test: "throughput", Name: "machine_ns", Unit: "ns/frame", Lower: true,
+		Title: "processor time of the whole machine for each frame received at full load, generator and sink included",
+	}
+	metricCost = report.Metric{
+		Test: "throughput", Name: "cpu_ns", Unit: "ns/frame", Lower: true,
+		Title: "processor time for each frame forwarded at equal load: the machine's, less that of the plain cable",
+	}
+)
+
+// oneWay are the flows from port 0 to port 1.
+func oneWay(count int) probe.Flows { return probe.Flows{From: 0, To: []int{1}, Count: count} }
+
+// throughput measures how much gets through: at full load by size and by number
+// of flows, from two kinds of generator; without loss and with little; and what
+// it costs.
+func (b *run) throughput(ctx context.Context) (err error) {
+	g, err := b.assemble(ctx, b.entrants, topo.Spec{Ports: 2})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, g.close()) }()
+	if err := b.audit(ctx, g); err != nil {
+		return fmt.Errorf("check frames: %w", err)
+	}
+	for i, flows := range b.Flows {
+		sizes := b.Sizes
+		if i > 0 {
+			sizes = b.Sizes[:1] // how flows count shows best with the smallest frames
+		}
+		for _, s := range sizes {
+			if err := b.fullLoad(ctx, g, report.Case{Size: s, Flows: flows, Source: "af_packet", Load: "full"}); err != nil {
+				return err
+			}
+		}
+	}
+	for _, s := range b.ends() {
+		if err := b.fullLoad(ctx, g, report.Case{Size: s, Flows: 1, Source: "xdp", Load: "full"}); err != nil {
+			return err
+		}
+	}
+	if err := b.cost(ctx, g); err != nil {
+		return err
+	}
+	for _, s := range b.ends() {
+		for _, r := range g {
+			if err := b.search(ctx, r, s); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// ends are the smallest and the largest plain size asked for: what is measured
+// at more expense.
+func (b *run) ends() []string {
+	var plain []string
+	for _, s := range b.Sizes {
+		if s != "imix" && s != "gso" {
+			plain = append(plain, s)
+		}
+	}
+	if len(plain) == 0 {
+		return nil
+	}
+	return slices.Compact([]string{plain[0], plain[len(plain)-1]})
+}
+
+// fullLoad offers all that the generator has.
+func (b *run) fullLoad(ctx context.Context, g grid, c report.Case) (err error) {
+	size, err := probe.ParseSize(c.Size)
+	if err != nil {
+		return err
+	}
+	lanes, done, err := b.lanes(g, size, c)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, done()) }()
+	return b.rounds(ctx, g, b.Runs, "full load, "+c.String(), func(round int, r *rig) error {
+		l, ok := lanes[r]
+		if !ok {
+			return nil
+		}
+		var o *outcome
+		u, counts, err := b.trial(r, func() (err error) {
+			o, err = l.offer(ctx, gen.Load{Length: b.trialLength, Warm: b.trialLength / 4})
+			return err
+		})
+		if err != nil || !counts {
+			return err
+		}
+		b.rep.Add(metricReceived, c, r.kind.Name, round, o.frames)
+		if o.received.Segments > 0 {
+			b.rep.Add(metricMachine, c, r.kind.Name, round, float64(u.Busy)/float64(o.received.Segments))
+		}
+		if c.Source == "af_packet" {
+			b.sawRate(r, c.Size, float64(o.sent.Frames)/o.sent.Elapsed.Seconds(), o.frames)
+		}
+		return nil
+	})
+}
+
+// lanes makes the lanes of a case. With the XDP generator, contenders that it
+// can't reach are left out.
+func (b *run) lanes(g grid, size probe.Size, c report.Case) (map[*rig]*lane, func() error, error) {
+	if c.Source != "xdp" {
+		return g.lanes(size, oneWay(c.Flows))
+	}
+	m := map[*rig]*lane{}
+	done := func() error {
+		var errs []error
+		for _, l := range m {
+			errs = append(errs, l.close())
+		}
+		return errors.Join(errs...)
+	}
+	for _, r := range g {
+		s, err := gen.NewLiveSender(r.top, size, oneWay(1))
+		if err != nil {
+			b.note("%s without XDP live frames: %v", r.kind.Name, err)
+			continue
+		}
+		l, err := laneWith(r, s, size, oneWay(1))
+		if err != nil {
+			return nil, nil, errors.Join(err, done())
+		}
+		m[r] = l
+	}
+	return m, done, nil
+}
+
+// sawRate remembers the highest rates that a contender was offered and passed
+// on.
+func (b *run) sawRate(r *rig, size string, offered, received float64) {
+	k := rateKey{r.kind.Name, size}
+	best := b.rates[k]
+	b.rates[k] = rates{max(best.offered, offered), max(best.received, received)}
+}
+
+// goals of the search. RFC 2544's throughput is the first; telecom practice
+// quotes the second.
+func (b *run) goals() []mlr.Goal {
+	sum := 5 * b.trialLength
+	width := 0.02
+	if b.Quick {
+		sum, width = 3*b.trialLength, 0.05
+	}
+	return []mlr.Goal{
+		{Name: "NDR", LossRatio: 0, Sum: sum, Exceed: 0.5, Width: width},
+		{Name: "PDR", LossRatio: 0.005, Sum: sum, Exceed: 0.5, Width: width},
+	}
+}
+
+// search finds the highest loads without loss and with 0.5 %.
+func (b *run) search(ctx context.Context, r *rig, sizeName string) (err error) {
+	c := report.Case{Size: sizeName, Flows: 1, Source: "af_packet"}
+	size, err := probe.ParseSize(sizeName)
+	if err != nil {
+		return err
+	}
+	l, err := newLane(r, size, oneWay(1))
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, l.close()) }()
+	top, err := b.topLoad(ctx, l, sizeName)
+	if err != nil {
+		return err
+	}
+	trials := 0
+	measure := func(ctx context.Context, load float64, _ time.Duration) (mlr.Trial, error) {
+		trials++
+		b.line.step("loss search, %s: %s, trial %d at %s", c, r.kind.Name, trials, report.Format(load, "frame/s"))
+		var o *outcome
+		_, counts, err := b.trial(r, func() (err error) {
+			o, err = l.offer(ctx, gen.Load{Rate: load, Length: b.trialLength})
+			return err
+		})
+		if err != nil {
+			return mlr.Trial{}, err
+		}
+		if !counts {
+			return mlr.Trial{}, mlr.ErrRepeat
+		}
+		return mlr.Trial{Load: load, Sent: o.sent.Frames, Received: o.received.Frames}, nil
+	}
+	limits := mlr.Limits{Min: 1000, Max: max(2000, top), Trial: b.trialLength, Trials: 120}
+	results, err := mlr.Search(ctx, limits, b.goals(), measure)
+	if err != nil {
+		return fmt.Errorf("%s: %w", r.kind.Name, err)
+	}
+	for _, res := range results {
+		b.rep.Searches = append(b.rep.Searches, report.Search{
+			Goal: res.Goal, Case: c, Contender: r.kind.Name,
+			Lower: res.Lower, Upper: res.Upper, Rate: res.Rate,
+			Complete: res.Complete, Irregular: res.Irregular, Trials: trials,
+		})
+	}
+	if sizeName == b.ends()[0] {
+		b.pdr[r.kind.Name] = results[len(results)-1].Lower
+	}
+	return nil
+}
+
+// topLoad is the highest load worth trying: what the generator managed to offer
+// the contender at full speed.
+func (b *run) topLoad(ctx context.Context, l *lane, size string) (float64, error) {
+	k := rateKey{l.kind.Name, size}
+	if seen, ok := b.rates[k]; ok {
+		return seen.offered, nil
+	}
+	_, _, err := b.trial(l.rig, func() error {
+		o, err := l.offer(ctx, gen.Load{Length: b.trialLength})
+		if err == nil {
+			b.sawRate(l.rig, size, float64(o.sent.Frames)/o.sent.Elapsed.Seconds(), o.frames)
+		}
+		return err
+	})
+	return b.rates[k].offered, err
+}
