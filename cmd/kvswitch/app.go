@@ -64,7 +64,7 @@ segment, as the kernel's bridge does, in one process.
 		a.fdbCommand(), a.vlanCommand(), a.stpCommand(),
 		a.monitorCommand(), a.statsCommand(),
 		a.ifupCommand(), a.ifdownCommand(),
-		a.configCommand(), a.reloadCommand(),
+		a.configCommand(), a.reloadCommand(), a.doctorCommand(),
 		versionCommand(a),
 	)
 	root.AddCommand(a.brctlCommands()...)

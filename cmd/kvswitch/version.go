@@ -14,11 +14,11 @@ func versionCommand(a *app) *cobra.Command {
 		Short: "Print the program's version",
 		Args:  args(0, 0),
 		RunE: func(*cobra.Command, []string) error {
-			version := buildVersion()
+			v := buildVersion()
 			if a.json {
-				return a.printJSON(map[string]string{"version": version, "go": runtime.Version(), "platform": runtime.GOOS + "/" + runtime.GOARCH})
+				return a.printJSON(map[string]string{"version": v, "go": runtime.Version(), "platform": runtime.GOOS + "/" + runtime.GOARCH})
 			}
-			_, err := fmt.Fprintf(a.out, "kvswitch %s %s %s/%s\n", version, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+			_, err := fmt.Fprintf(a.out, "kvswitch %s %s %s/%s\n", v, runtime.Version(), runtime.GOOS, runtime.GOARCH)
 			return err
 		},
 	}
@@ -26,9 +26,15 @@ func versionCommand(a *app) *cobra.Command {
 	return c
 }
 
-// buildVersion is the module's version as the go command recorded it: a tag, or
-// a pseudo-version made from the commit.
+// version is set by the linker when the Makefile builds.
+var version string
+
+// buildVersion is what the Makefile said, else the module's version as the go
+// command recorded it: a tag, or a pseudo-version made from the commit.
 func buildVersion() string {
+	if version != "" {
+		return version
+	}
 	info, ok := debug.ReadBuildInfo()
 	if !ok || info.Main.Version == "" {
 		return "(devel)"
