@@ -98,6 +98,7 @@ type Counters struct {
 	RxTooShort   uint64 `json:"rx_too_short"`   // ErrTooShort
 	RxProtocol   uint64 `json:"rx_protocol"`    // ErrProtocol
 	RxType       uint64 `json:"rx_type"`        // ErrType
+	RxVersion    uint64 `json:"rx_version"`     // ErrVersion
 	RxMessageAge uint64 `json:"rx_message_age"` // ErrMessageAge
 	RxOwn        uint64 `json:"rx_own"`         // ErrOwn: the port heard itself
 
@@ -113,3 +114,75 @@ type Counters struct {
 	Expired         uint64 `json:"expired"`          // times received information aged out
 	GuardTrips      uint64 `json:"guard_trips"`
 }
+
+// Status copies out everything there is to show.
+func (b *Bridge) Status() Status {
+	s := Status{
+		Mode: b.cfg.Mode, BridgeID: b.cfg.ID,
+		RootID: b.rootPriority.root, RootPathCost: b.rootPriority.cost,
+		MaxAge:       wholeSeconds(b.rootTimes.maxAge),
+		Hello:        wholeSeconds(b.rootTimes.helloTime),
+		ForwardDelay: wholeSeconds(b.rootTimes.forwardDelay),
+		MessageAge:   wholeSeconds(b.rootTimes.messageAge),
+		BridgeMaxAge: uint32(b.cfg.MaxAge), BridgeHello: uint32(b.cfg.Hello),
+		BridgeForwardDelay: uint32(b.cfg.ForwardDelay), TxHold: uint32(b.cfg.TxHold),
+		TopologyChanges:        b.topologyChanges,
+		SinceTopologyChange:    b.clock - b.lastChange,
+		LastTopologyChangePort: b.lastChangePort,
+		LastTopologyChangeBy:   b.lastChangeBy,
+		ShortAgeing:            b.ageing != 0,
+		ShortAgeingTimer:       b.ageing,
+		Ports:                  make([]PortStatus, 0, len(b.ports)),
+	}
+	if b.rootPort != nil {
+		s.RootPort = b.rootPort.num
+		s.TopologyChangeDetected = !b.rootPort.sendRSTP && b.rootPort.tcWhile != 0
+	}
+	for _, p := range b.ports {
+		s.TopologyChangeTimer = max(s.TopologyChangeTimer, p.tcWhile)
+		s.Ports = append(s.Ports, p.status())
+	}
+	s.TopologyChange = s.TopologyChangeTimer != 0
+	return s
+}
+
+func (p *port) status() PortStatus {
+	s := PortStatus{
+		Port: p.num, ID: p.portID(), Enabled: p.portEnabled,
+		Role: p.role, State: p.state(), Cost: p.portPathCost,
+		DesignatedRoot: p.portPriority.root, DesignatedCost: p.portPriority.cost,
+		DesignatedBridge: p.portPriority.bridge, DesignatedPort: p.portPriority.port,
+		Edge: p.operEdge, PointToPoint: p.operPointToPoint(),
+		Neighbour: p.neighbour, Sends: STP.String(),
+		TopologyChangeAck: p.tcAck, ConfigPending: p.newInfo && p.held, Disputed: p.disputed,
+		Timers: Timers{p.edgeDelayWhile, p.fdWhile, p.helloWhen, p.mdelayWhile, p.rbWhile,
+			p.rcvdInfoWhile, p.rrWhile, p.tcWhile, p.txCount},
+		Counters: p.counters,
+		Guard:    p.guard.kind, GuardReason: p.guard.reason, GuardBridge: p.guard.bridge,
+		RecoverIn: p.guard.while,
+	}
+	if p.sendRSTP {
+		s.Sends = RSTP.String()
+	}
+	return s
+}
+
+// state is the port's state as it is shown.
+func (p *port) state() State {
+	switch {
+	case p.role == RoleDisabled:
+		return StateDisabled
+	case p.forwarding:
+		return StateForwarding
+	case p.learning:
+		return StateLearning
+	case p.b.rstpVersion():
+		return StateDiscarding
+	case p.role == RoleRoot || p.role == RoleDesignated:
+		return StateListening
+	}
+	return StateBlocking
+}
+
+// wholeSeconds rounds a time of a BPDU to what people read.
+func wholeSeconds(t uint16) uint32 { return (uint32(t) + second/2) / second }
