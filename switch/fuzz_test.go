@@ -34,7 +34,7 @@ func FuzzForward(f *testing.F) {
 			in.Hdr = frame.ReadVnetHdr(hdr)
 		}
 		for _, filtering := range []bool{false, true} {
-			s, err := New(Config{VLANFiltering: filtering, Logger: quiet})
+			s, err := New(Config{VLANFiltering: filtering, STP: STPConfig{Mode: "off"}, Logger: quiet})
 			if err != nil {
 				t.Fatal(err)
 			}
