@@ -75,7 +75,7 @@ func (t *Table) SetMax(n int) error {
 	if n <= 0 {
 		n = DefaultMax
 	}
-	if made := 2 * len(t.buckets); n > made {
+	if made := len(t.buckets)*4*9/16 - reserve; n > made {
 		return fmt.Errorf("set limit of %d entries: the table was made for %d; restart the switch with the larger limit", n, made)
 	}
 	t.max.Store(int64(n))

@@ -24,9 +24,9 @@ func (s *slot) read(k Key) (word, bool) {
 	return v, v.kind() != free
 }
 
-// minBuckets makes room, in the smallest table, for an entry of the switch's own
-// address in each of 4094 VLANs.
-const minBuckets = 2048
+// reserve is the number of entries beside the learned ones that a table is made
+// for: the switch's own address in each of 4094 VLANs, and no fewer static ones.
+const reserve = 4096
 
 // Table is a filtering database. See the package comment for who may call what.
 type Table struct {
@@ -55,8 +55,8 @@ type Table struct {
 // New makes a table for max learned entries, 0 for DefaultMax, at most
 // MaxEntries; ageing is in seconds as for SetAgeing.
 //
-// Memory is 32 to 64 bytes per entry of max, 128 KiB at the least, touched only
-// where it is used.
+// Memory is 32 to 64 bytes per entry of max and 200 to 400 KiB beside it,
+// touched only where it is used.
 func New(max int, ageing uint32) *Table {
 	if max <= 0 {
 		max = DefaultMax
@@ -64,13 +64,15 @@ func New(max int, ageing uint32) *Table {
 	if max > MaxEntries {
 		max = MaxEntries
 	}
-	// A station has two buckets of four slots. With half of all slots in use,
-	// some 20 in 65536 stations find both full and go to the overflow.
-	n := minBuckets
-	for 2*n < max {
+	// A station has two buckets of four slots, and stations that find both full
+	// share an eighth as many overflow buckets. With 9 of 16 slots in use, the
+	// most there will be, that is one in a thousand; the first that doesn't fit
+	// comes with some 13 of 16.
+	n := 1
+	for n*4*9/16 < max+reserve {
 		n *= 2
 	}
-	return newTable(max, ageing, n, n/64)
+	return newTable(max, ageing, n, n/8)
 }
 
 // newTable makes a table with numbers of buckets and overflow buckets that are
@@ -216,8 +218,6 @@ func (t *Table) Learn(k Key, d Dest) (r Result, prev uint16) {
 			t.drop(w)
 		case v.kind() != Dynamic || v.sec() == c.now():
 			return Known, 0
-		case v.gen() != d.Gen:
-			return Stale, 0 // flushed since the check above
 		case s.val.CompareAndSwap(uint64(v), uint64(v&^secMask|word(c.now()))):
 			return Known, 0
 		}
