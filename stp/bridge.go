@@ -34,7 +34,8 @@ type Bridge struct {
 	rootTimes    times  // 17.18.7
 	rootPort     *port  // its identifier is rootPortId, 17.18.5; nil if this bridge is the root
 
-	designated vector
+	announced   vector // what designated ports announce, but for the port; strict.go
+	toTheLetter bool   // tests only: the rules of the standard as they are written; strict.go
 
 	clock  uint64 // Ticks so far
 	ageing uint32 // seconds that short ageing stays in force, mode STP (17.19.1)

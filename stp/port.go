@@ -116,24 +116,9 @@ func (p *port) operPointToPoint() bool {
 // root's, so a remote bridge sets them: each is held to table 17-1's range, but
 // for a forward delay of 2 or 3, which bridges of 802.1D-1998 are seen to use.
 
-// migrateTime is MigrateTime (17.13.9).
+// migrateTime is MigrateTime (17.13.9). EdgeDelay and forwardDelay are in
+// strict.go.
 const migrateTime = 3
-
-// edgeDelay is EdgeDelay (17.20.4).
-func (p *port) edgeDelay() uint32 {
-	if p.operPointToPoint() {
-		return 3*p.helloTime()
-	}
-	return p.maxAge()
-}
-
-// forwardDelay is forwardDelay (17.20.5).
-func (p *port) forwardDelay() uint32 {
-	if p.sendRSTP {
-		return 2*p.helloTime()
-	}
-	return p.fwdDelay()
-}
 
 // fwdDelay is FwdDelay (17.20.6).
 func (p *port) fwdDelay() uint32 {

@@ -100,7 +100,7 @@ func (p *port) pimToAged() {
 func (p *port) pimToUpdate() {
 	p.pim = pimUpdate
 	p.proposing, p.proposed = false, false
-	p.agreed = p.agreed && p.infoIs == infoMine && p.designatedPriority == p.portPriority
+	p.agreed = p.stillAgreed()
 	p.synced = p.synced && p.agreed
 	p.portPriority = p.designatedPriority
 	p.portTimes = p.designatedTimes
@@ -119,7 +119,7 @@ func (p *port) pimToSuperiorDesignated() {
 	p.agreed, p.proposing = false, false
 	p.recordProposal()
 	p.setTcFlags()
-	p.agree = p.agree && p.infoIs == infoReceived && p.msgPriority == p.portPriority
+	p.agree = p.stillAgrees()
 	p.recordPriority()
 	p.recordTimes()
 	p.updtRcvdInfoWhile()
@@ -199,7 +199,7 @@ func (p *port) rcvInfo() rcvdInfo {
 
 // recordAgreement is 17.21.9.
 func (p *port) recordAgreement() {
-	if p.b.rstpVersion() && p.operPointToPoint() && p.bpdu.Flags&FlagAgreement != 0 && p.msgPriority == p.portPriority {
+	if p.b.rstpVersion() && p.operPointToPoint() && p.bpdu.Flags&FlagAgreement != 0 && p.agreementCounts() {
 		p.agreed = true
 		p.proposing = false
 	} else {
@@ -242,9 +242,9 @@ func (p *port) setTcFlags() {
 
 // updtRcvdInfoWhile is 17.21.23.
 func (p *port) updtRcvdInfoWhile() {
-	if p.portTimes.aged() <= uint32(p.portTimes.maxAge) && (p.portPriority.root.Addr != p.b.cfg.ID.Addr || p.portPriority.root == p.b.cfg.ID) {
-		p.rcvdInfoWhile = 3 * seconds(p.portTimes.helloTime, MinHello, MaxHello)
-	} else {
+	if p.worthless() {
 		p.rcvdInfoWhile = 0
+	} else {
+		p.rcvdInfoWhile = 3 * seconds(p.portTimes.helloTime, MinHello, MaxHello)
 	}
 }

@@ -37,7 +37,7 @@ func (p *port) prxToReceive() {
 	p.updtBPDUVersion()
 	p.operEdge, p.rcvdBPDU = false, false
 	p.rcvdMsg = true
-	p.edgeDelayWhile = p.edgeDelay() + 1
+	p.edgeDelayWhile = p.edgeDelayHeard()
 }
 
 // updtBPDUVersion is 17.21.22.

@@ -84,13 +84,7 @@ func (b *Bridge) updtRolesTree() {
 			b.rootTimes.messageAge = uint16(p.portTimes.aged()) // at most max age: pim ages out the rest
 		}
 	}
-	if d := (vector{b.rootPriority.root, b.rootPriority.cost, b.cfg.ID, 0}); d != b.designated {
-		b.designated = d
-		if b.rootPort != nil && b.rootPort.agree {
-			b.rootPort.agree = false
-			b.rootPort.recordProposal()
-		}
-	}
+	b.voidAgreement()
 	for _, p := range b.ports {
 		// d), e): what the port would announce if it were designated.
 		p.designatedPriority = vector{b.rootPriority.root, b.rootPriority.cost, b.cfg.ID, p.portID()}

@@ -20,6 +20,8 @@ type sim struct {
 	bridges []*simBridge
 	lans    []*simLAN
 
+	toTheLetter bool // of the standard, strict.go
+
 	jitter time.Duration // added to a LAN's delay at random, order kept
 	lossy  bool          // drop BPDUs, never more than maxLost in a row
 	union  []int         // scratch of loop
@@ -28,8 +30,7 @@ type sim struct {
 	loopSince time.Duration
 	loops     []simLoop // completed ones
 
-	sent    int
-	trace   func(f string, a ...any) // every output, nil for none
+	trace   func(f string, a ...any) // what is done to the network, nil for none
 	onEvent func(*simBridge, Output)
 	watch   func() // after every step of any bridge, nil for none
 }
@@ -130,6 +131,7 @@ func (br *simBridge) start() {
 	if err != nil {
 		panic(err)
 	}
+	b.toTheLetter = br.sim.toTheLetter
 	br.b, br.dead = b, false
 	br.epoch++
 	epoch := br.epoch
@@ -148,6 +150,18 @@ func (br *simBridge) start() {
 		p.learning, p.forwarding = false, false
 		p.apply()
 	}
+}
+
+// configure changes the bridge's parameters, now or for its next start.
+func (br *simBridge) configure(cfg Config) {
+	br.cfg = cfg
+	if br.dead {
+		return
+	}
+	if err := br.b.SetConfig(cfg); err != nil {
+		panic(err)
+	}
+	br.drain()
 }
 
 // kill makes the bridge fall silent; its neighbours' links stay up.
@@ -251,7 +265,6 @@ func (s *sim) send(from *simPort, pdu []byte) {
 	if l == nil || !l.up || l.muted {
 		return
 	}
-	s.sent++
 	pdu = slices.Clone(pdu)
 	for _, to := range l.ports {
 		if to == from {
@@ -260,7 +273,6 @@ func (s *sim) send(from *simPort, pdu []byte) {
 		way := [2]*simPort{from, to}
 		if s.lossy && l.lost[way] < maxLost && s.rng.IntN(4) == 0 {
 			l.lost[way]++
-			s.logf("LOST to %v", to)
 			continue
 		}
 		l.lost[way] = 0
@@ -275,7 +287,6 @@ func (s *sim) send(from *simPort, pdu []byte) {
 			if l.epoch != epoch || l.muted || to.lan != l || to.br.dead {
 				return
 			}
-			s.logf("%v receives", to)
 			_ = to.br.b.Receive(to.num, pdu)
 			to.br.drain()
 		})
@@ -296,34 +307,37 @@ func (s *sim) checkLoop() {
 // loop reports whether a frame could go round now: bridges and LANs as
 // vertices, forwarding ports as edges, and an edge within one component.
 func (s *sim) loop() bool {
-	n := len(s.bridges) + len(s.lans)
-	s.union = s.union[:0]
-	for i := range n {
-		s.union = append(s.union, i)
-	}
-	root := func(i int) int {
-		for s.union[i] != i {
-			s.union[i] = s.union[s.union[i]]
-			i = s.union[i]
-		}
-		return i
-	}
+	s.forest()
 	for _, br := range s.bridges {
-		if br.dead {
-			continue
-		}
 		for _, p := range br.ports {
-			if p.lan == nil || !p.forwarding || !p.lan.up || p.lan.muted {
-				continue
-			}
-			x, y := root(br.index), root(len(s.bridges)+p.lan.index)
-			if x == y {
+			if p.forwarding && p.attached() && !s.join(br.index, len(s.bridges)+p.lan.index) {
 				return true
 			}
-			s.union[x] = y
 		}
 	}
 	return false
+}
+
+// forest and join are union-find over bridges and LANs.
+func (s *sim) forest() {
+	s.union = s.union[:0]
+	for i := range len(s.bridges) + len(s.lans) {
+		s.union = append(s.union, i)
+	}
+}
+
+// join reports that x and y were apart until now.
+func (s *sim) join(x, y int) bool {
+	for s.union[x] != x {
+		s.union[x] = s.union[s.union[x]]
+		x = s.union[x]
+	}
+	for s.union[y] != y {
+		s.union[y] = s.union[s.union[y]]
+		y = s.union[y]
+	}
+	s.union[x] = y
+	return x != y
 }
 
 func (s *sim) logf(format string, a ...any) {

@@ -159,5 +159,45 @@ func (s *sim) verify() error {
 	if s.loop() {
 		return fmt.Errorf("the active topology has a loop")
 	}
+	return s.spans()
+}
+
+// spans checks that the active topology connects all that is connected, and
+// that frames get onto each LAN through one designated port.
+func (s *sim) spans() error {
+	for _, l := range s.lans {
+		ports, designated := 0, 0
+		for _, p := range l.ports {
+			if p.attached() {
+				ports++
+				if p.br.b.find(p.num).role == RoleDesignated && p.forwarding {
+					designated++
+				}
+			}
+		}
+		if ports > 0 && designated != 1 {
+			return fmt.Errorf("LAN %s: %d designated ports", l.name, designated)
+		}
+	}
+	wires := s.parts((*simPort).attached)
+	tree := s.parts(func(p *simPort) bool { return p.attached() && p.forwarding })
+	if wires != tree {
+		return fmt.Errorf("the active topology is in %d parts, the network in %d", tree, wires)
+	}
 	return nil
+}
+
+// parts counts the parts of the network that are connected by the ports that
+// count.
+func (s *sim) parts(counts func(*simPort) bool) int {
+	n := len(s.bridges) + len(s.lans)
+	s.forest()
+	for _, br := range s.bridges {
+		for _, p := range br.ports {
+			if p.lan != nil && counts(p) && s.join(br.index, len(s.bridges)+p.lan.index) {
+				n--
+			}
+		}
+	}
+	return n
 }

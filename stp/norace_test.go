@@ -1,0 +1,5 @@
+//go:build !race
+
+package stp
+
+const raceEnabled = false
