@@ -6,49 +6,45 @@ import (
 	"testing"
 )
 
-// Sizes at which the table is measured: one that fits the first-level caches,
+// Sizes at which the table is measured: one that fits the first-level cache,
 // the default limit, and one that fits no cache.
 var benchSizes = []int{1 << 10, 1 << 16, 1 << 20}
 
-// benchTable is a table made for n stations and full, with the keys of stations
-// that are in it and of as many that are not, in random order.
-func benchTable(b *testing.B, n int) (t *Table, in, out []Key) {
-	b.Helper()
-	t = New(n, DefaultAgeing)
+// benchKeys are n stations that are in the table, in random order, and n that
+// are not.
+func benchKeys(n int) (in, out []Key) {
+	for i := range n {
+		in = append(in, MakeKey(macOf(0x5254<<32|uint64(2*i)), 1))
+		out = append(out, MakeKey(macOf(0x5254<<32|uint64(2*i+1)), 1))
+	}
 	r := rand.New(rand.NewPCG(1, uint64(n)))
-	for i := range 2 * n {
-		// The low bits make every address another one.
-		mac := [6]byte{0x52, 0x54, byte(r.Uint32()), byte(i >> 16), byte(i >> 8), byte(i)}
-		if k := MakeKey(mac, uint16(i>>24)); i%2 == 0 {
-			in = append(in, k)
-		} else {
-			out = append(out, k)
-		}
-	}
-	for i, k := range in {
-		if r, _ := t.Learn(k, Dest{Port: uint16(i % 64)}); r != Added {
-			b.Fatalf("learn %d of %d: %v", i, n, r)
-		}
-	}
 	r.Shuffle(n, func(i, j int) { in[i], in[j] = in[j], in[i] })
-	return t, in, out
+	return in, out
 }
 
-func bySize(b *testing.B, f func(b *testing.B, t *Table, in, out []Key)) {
+// bySize runs f with a table that is full to its limit. Station in[i] is on
+// port i%64.
+func bySize(b *testing.B, f func(b *testing.B, tb *Table, in, out []Key)) {
 	for _, n := range benchSizes {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
-			t, in, out := benchTable(b, n)
+			in, out := benchKeys(n)
+			tb := New(n, DefaultAgeing)
+			for i, k := range in {
+				if r, _ := tb.Learn(k, Dest{Port: uint16(i % 64)}); r != Added {
+					b.Fatalf("learn %d of %d: %v", i, n, r)
+				}
+			}
 			b.ReportAllocs()
 			b.ResetTimer()
-			f(b, t, in, out)
+			f(b, tb, in, out)
 		})
 	}
 }
 
 func BenchmarkLookupHit(b *testing.B) {
-	bySize(b, func(b *testing.B, t *Table, in, _ []Key) {
+	bySize(b, func(b *testing.B, tb *Table, in, _ []Key) {
 		for i := range b.N {
-			if _, ok := t.Lookup(in[i&(len(in)-1)]); !ok {
+			if _, ok := tb.Lookup(in[i&(len(in)-1)]); !ok {
 				b.Fatal("miss")
 			}
 		}
@@ -56,76 +52,110 @@ func BenchmarkLookupHit(b *testing.B) {
 }
 
 func BenchmarkLookupMiss(b *testing.B) {
-	bySize(b, func(b *testing.B, t *Table, _, out []Key) {
+	bySize(b, func(b *testing.B, tb *Table, _, out []Key) {
 		for i := range b.N {
-			if _, ok := t.Lookup(out[i&(len(out)-1)]); ok {
+			if _, ok := tb.Lookup(out[i&(len(out)-1)]); ok {
 				b.Fatal("hit")
 			}
 		}
 	})
 }
 
-// A station that is where it was, within the second it was last heard.
+// The same by the map under a mutex.
+func BenchmarkLookupHitOracle(b *testing.B) {
+	for _, n := range benchSizes {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			in, _ := benchKeys(n)
+			o := newOracle(n, DefaultAgeing)
+			for _, k := range in {
+				o.set(k, 1, Dynamic)
+			}
+			b.ResetTimer()
+			for i := range b.N {
+				if _, ok := o.lookup(in[i&(len(in)-1)]); !ok {
+					b.Fatal("miss")
+				}
+			}
+		})
+	}
+}
+
+// A station that is where it was, within the second in which it was heard.
 func BenchmarkLearnKnown(b *testing.B) {
-	bySize(b, func(b *testing.B, t *Table, in, _ []Key) {
-		ports := make(map[Key]Dest)
-		dest := make([]Dest, len(in))
-		for i, k := range in {
-			dest[i], _ = t.Lookup(k)
-			ports[k] = dest[i]
-		}
-		b.ResetTimer()
+	bySize(b, func(b *testing.B, tb *Table, in, _ []Key) {
 		for i := range b.N {
 			j := i & (len(in) - 1)
-			if r, _ := t.Learn(in[j], dest[j]); r != Known {
+			if r, _ := tb.Learn(in[j], Dest{Port: uint16(j % 64)}); r != Known {
 				b.Fatal(r)
 			}
 		}
 	})
 }
 
-// One flow: the same station again and again, as in bulk traffic.
-func BenchmarkLearnKnownOneStation(b *testing.B) {
-	t, in, _ := benchTable(b, 1<<10)
-	d, _ := t.Lookup(in[0])
-	b.ResetTimer()
-	for range b.N {
-		if r, _ := t.Learn(in[0], d); r != Known {
-			b.Fatal(r)
-		}
-	}
+// The same by all cores at once: nothing that is shared is written.
+func BenchmarkLearnKnownParallel(b *testing.B) {
+	bySize(b, func(b *testing.B, tb *Table, in, _ []Key) {
+		b.RunParallel(func(pb *testing.PB) {
+			for j := rand.IntN(len(in)); pb.Next(); j = (j + 1) & (len(in) - 1) {
+				if r, _ := tb.Learn(in[j], Dest{Port: uint16(j % 64)}); r != Known {
+					b.Error(r)
+				}
+			}
+		})
+	})
 }
 
-// A station that moves with every frame.
-func BenchmarkLearnMoved(b *testing.B) {
-	t, in, _ := benchTable(b, 1<<10)
-	for i := range b.N {
-		t.Learn(in[0], Dest{Port: uint16(i & 1)})
-	}
-}
-
-// A station that was not in the table, and the sweep that takes it out again.
-func BenchmarkLearnAdded(b *testing.B) {
-	t, in, _ := benchTable(b, 1<<16)
-	b.ResetTimer()
-	for i := range b.N {
-		k := in[i&(len(in)-1)]
-		b.StopTimer()
-		t.Delete(k)
-		b.StartTimer()
-		if r, _ := t.Learn(k, Dest{Port: 1}); r != Added {
-			b.Fatal(r)
-		}
-	}
-}
-
-// An address flood against a full table: no lock, no store.
-func BenchmarkLearnFull(b *testing.B) {
-	bySize(b, func(b *testing.B, t *Table, _, out []Key) {
+// The first frame of a station in a second, and of one that moved.
+func BenchmarkLearnRefreshed(b *testing.B) {
+	bySize(b, func(b *testing.B, tb *Table, in, _ []Key) {
 		for i := range b.N {
-			if r, _ := t.Learn(out[i&(len(out)-1)], Dest{Port: 1}); r != Full {
+			j := i & (len(in) - 1)
+			if j == 0 {
+				c := clock(tb.clock.Load()) // Advance without the sweep
+				tb.clock.Store(uint64(makeClock(c.now()+1, c.limit())))
+			}
+			tb.Learn(in[j], Dest{Port: uint16(j % 64)})
+		}
+	})
+}
+
+func BenchmarkLearnMoved(b *testing.B) {
+	bySize(b, func(b *testing.B, tb *Table, in, _ []Key) {
+		for i := range b.N {
+			tb.Learn(in[i&(len(in)-1)], Dest{Port: 64 + uint16(i/len(in)%2)})
+		}
+	})
+}
+
+// A station that goes and comes again.
+func BenchmarkDeleteAndLearn(b *testing.B) {
+	bySize(b, func(b *testing.B, tb *Table, in, _ []Key) {
+		for i := range b.N {
+			k := in[i&(len(in)-1)]
+			tb.Delete(k)
+			if r, _ := tb.Learn(k, Dest{Port: 1}); r != Added {
 				b.Fatal(r)
 			}
+		}
+	})
+}
+
+// An address flood against a table at its limit: no lock, no store.
+func BenchmarkLearnFull(b *testing.B) {
+	bySize(b, func(b *testing.B, tb *Table, _, out []Key) {
+		for i := range b.N {
+			if r, _ := tb.Learn(out[i&(len(out)-1)], Dest{Port: 1}); r != Full {
+				b.Fatal(r)
+			}
+		}
+	})
+}
+
+// What the owner pays once a second for a table at its limit.
+func BenchmarkAdvance(b *testing.B) {
+	bySize(b, func(b *testing.B, tb *Table, _, _ []Key) {
+		for range b.N {
+			tb.Advance(0, nil)
 		}
 	})
 }

@@ -11,9 +11,8 @@
 // frame belongs to, whether a port may learn, or what to do with a frame whose
 // station is unknown. Callers learn unicast sources only.
 //
-// Lookup, Learn, Gen, Len, PortLen, Ageing and Entries may be called by any
-// number of goroutines. Everything else belongs to one goroutine, the switch's
-// control goroutine, and may run while the others do.
+// Every method may be called by any number of goroutines at once, but for
+// Advance, which belongs to one: the switch's control goroutine.
 package fdb
 
 import (
