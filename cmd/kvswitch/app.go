@@ -49,6 +49,7 @@ segment, as the kernel's bridge does, in one process.
 			return usagef("unknown verb %q%s: see `kvswitch help`", args[0], hint)
 		},
 	}
+	root.SuggestionsMinimumDistance = 2
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usagef("%w: see `%s --help`", err, cmd.CommandPath())
 	})

@@ -68,17 +68,19 @@ SIGHUP makes it read its --config file anew.
 		values[r.flag] = f.String(r.flag, "", r.usage)
 	}
 	f.StringVar(&o.file, "config", "", "YAML file with the same words")
-	f.StringArrayVar(&o.uplinks, "uplink", nil, "attach a network card IF[,key=value]... (may be repeated)")
+	f.StringArrayVar(&o.uplinks, "uplink", nil, "attach a network card, IF[,key=value]..., or another way to other switches, SPEC (may be repeated)")
 	f.StringArrayVar(&o.ports, "port", nil, "attach a port by its SPEC (may be repeated)")
 	f.BoolVar(&noHost, "no-host", false, "no host interface")
 	f.BoolVar(&filtering, "vlan-filtering", false, "keep VLANs apart (802.1Q)")
 	f.StringVar(&o.logFormat, "log-format", "", "text or json (default text on a terminal, else json)")
-	c.MarkFlagsMutuallyExclusive("host", "no-host")
 	c.RunE = func(cmd *cobra.Command, _ []string) error {
 		for _, r := range runFlags {
 			if f.Changed(r.flag) {
 				o.words = append(o.words, vswitch.KeyValue{Key: r.word, Value: *values[r.flag]})
 			}
+		}
+		if noHost && f.Changed("host") {
+			return usagef("--host and --no-host: give one of them")
 		}
 		if noHost {
 			o.words = append(o.words, vswitch.KeyValue{Key: "host", Value: config.HostOff})
@@ -113,11 +115,11 @@ func (o *runOptions) load(kinds config.Kinds) (*config.Config, error) {
 		}
 	}
 	for i, text := range slices.Concat(o.uplinks, o.ports) {
-		uplink := i < len(o.uplinks)
+		uplink, parse := i < len(o.uplinks), kinds.ParseSpec
 		if uplink {
-			text = config.UplinkKind + ":" + text
+			parse = kinds.ParseUplink
 		}
-		spec, err := kinds.ParseSpec(text)
+		spec, err := parse(text)
 		if err == nil {
 			err = cfg.AddPort(config.Port{Spec: spec, Uplink: uplink})
 		}
@@ -125,7 +127,12 @@ func (o *runOptions) load(kinds config.Kinds) (*config.Config, error) {
 			return nil, usageError{err}
 		}
 	}
-	return cfg, cfg.Check()
+	if err := cfg.Check(); err != nil && o.file == "" {
+		return nil, usageError{err}
+	} else if err != nil {
+		return nil, fmt.Errorf("%s: %w", o.file, err)
+	}
+	return cfg, nil
 }
 
 // stopLimit is how long stopping may take. What has not let go by then does not

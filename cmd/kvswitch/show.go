@@ -7,6 +7,7 @@ import (
 	"io"
 	"slices"
 
+	"github.com/kvswitch/kvswitch/stp"
 	vswitch "github.com/kvswitch/kvswitch/switch"
 
 	"github.com/spf13/cobra"
@@ -173,11 +174,15 @@ func helloTimer(t *vswitch.STPStatus) uint32 {
 }
 
 func printSTPPort(w io.Writer, t *vswitch.STPStatus, p *vswitch.STPPortStatus) {
+	delay := p.Timers.FdWhile
+	if p.State == stp.StateDisabled {
+		delay = 0 // a disabled port's timer is held, not running (17.29)
+	}
 	fmt.Fprintf(w, "%s (%d)\n", p.Name, p.Port)
 	fmt.Fprintf(w, " port id\t\t%v\t\t\tstate\t\t%15v\n", p.ID, p.State)
 	fmt.Fprintf(w, " designated root\t%v\tpath cost\t\t%4d\n", p.DesignatedRoot, p.Cost)
 	fmt.Fprintf(w, " designated bridge\t%v\tmessage age timer\t%s\n", p.DesignatedBridge, timer(p.Timers.RcvdInfoWhile))
-	fmt.Fprintf(w, " designated port\t%v\t\t\tforward delay timer\t%s\n", p.DesignatedPort, timer(p.Timers.FdWhile))
+	fmt.Fprintf(w, " designated port\t%v\t\t\tforward delay timer\t%s\n", p.DesignatedPort, timer(delay))
 	fmt.Fprintf(w, " designated cost\t%4d\t\t\thold timer\t\t%s\n", p.DesignatedCost, timer(0.0))
 	flags := ""
 	if p.ConfigPending {

@@ -269,9 +269,6 @@ func checkAddr(v string) error {
 	return nil
 }
 
-// UplinkKind is the kind of port that an uplink is.
-const UplinkKind = "netdev"
-
 // AddPort adds a port; its name must be new.
 func (c *Config) AddPort(p Port) error {
 	for _, q := range c.Ports {

@@ -130,6 +130,8 @@ uplinks:
   - eth0
   - eth1,cost=10
   - {name: eth2, trunk: 10-20+30, native: 1}
+  - stream:far,path=/run/far.sock
+  - {kind: stream, name: farther, path: /run/farther.sock}
 ports:
   - netdev:tap0,vlan=10,isolated=on
   - kind: stream
@@ -158,6 +160,7 @@ func TestFileSaysWhatItSays(t *testing.T) {
 	}
 	want := []string{
 		"netdev:eth0 true", "netdev:eth1,cost=10 true", "netdev:eth2,trunk=10-20+30,native=1 true",
+		"stream:far,path=/run/far.sock true", "stream:farther,path=/run/farther.sock true",
 		"netdev:tap0,vlan=10,isolated=on false", "stream:vm3,path=/run/vm3.sock,edge=off,recover=5m false",
 	}
 	if !slices.Equal(ports, want) {

@@ -3,6 +3,7 @@ package config
 import (
 	"slices"
 	"strconv"
+	"strings"
 
 	vswitch "github.com/kvswitch/kvswitch/switch"
 	"github.com/kvswitch/kvswitch/switch/frame"
@@ -81,7 +82,7 @@ func (c *Config) Dump() ([]byte, error) {
 	var uplinks, ports []string
 	for _, p := range c.Ports {
 		if text := p.Spec.String(); p.Uplink {
-			uplinks = append(uplinks, text[len(UplinkKind+":"):])
+			uplinks = append(uplinks, strings.TrimPrefix(text, UplinkKind+":"))
 		} else {
 			ports = append(ports, text)
 		}

@@ -83,6 +83,18 @@ func (ks Kinds) ParseSpec(text string) (Spec, error) {
 	return s, nil
 }
 
+// UplinkKind is the kind of port that an uplink is when nothing else is said.
+const UplinkKind = "netdev"
+
+// ParseUplink reads a port that leads to other switches: IF[,key=value]..., or a
+// whole SPEC.
+func (ks Kinds) ParseUplink(text string) (Spec, error) {
+	if name, _, _ := strings.Cut(text, ","); !strings.Contains(name, ":") {
+		text = UplinkKind + ":" + text
+	}
+	return ks.ParseSpec(text)
+}
+
 // spec builds a Spec from its parts and checks them.
 func (ks Kinds) spec(kind, name string, pairs []vswitch.KeyValue) (Spec, error) {
 	k, err := ks.Find(kind)

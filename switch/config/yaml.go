@@ -224,7 +224,7 @@ func (f *file) word(p pair) error {
 	return err
 }
 
-// ports reads a list of ports. Uplinks are named without their kind.
+// ports reads a list of ports. Uplinks need not say their kind.
 func (f *file) ports(n ast.Node, uplink bool) error {
 	nodes, err := f.list(n)
 	if err != nil {
@@ -252,10 +252,11 @@ func (f *file) port(n ast.Node, uplink bool) (Spec, error) {
 		if err != nil {
 			return Spec{}, err
 		}
+		parse := f.kinds.ParseSpec
 		if uplink {
-			text = UplinkKind + ":" + text
+			parse = f.kinds.ParseUplink
 		}
-		spec, err := f.kinds.ParseSpec(text)
+		spec, err := parse(text)
 		if err != nil {
 			return Spec{}, f.atToken(n.GetToken(), err)
 		}
@@ -279,7 +280,7 @@ func (f *file) port(n ast.Node, uplink bool) (Spec, error) {
 		switch {
 		case p.key == "name":
 			name = value
-		case p.key == "kind" && !uplink:
+		case p.key == "kind":
 			kind = value
 		default:
 			settings = append(settings, p)

@@ -1,0 +1,274 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// The test binary is the program, too: with asProgram in the environment it
+// does what kvswitch does.
+const asProgram = "KVSWITCH_TEST_AS_PROGRAM"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(asProgram) != "" {
+		main()
+	}
+	os.Unsetenv("KVSWITCH_SWITCH")
+	os.Exit(m.Run())
+}
+
+// program is a kvswitch process with its own run directory.
+func program(t *testing.T, dir string, args ...string) *exec.Cmd {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(self, args...)
+	cmd.Env = append(os.Environ(), asProgram+"=1", "KVSWITCH_RUN_DIR="+dir, "KVSWITCH_SWITCH=")
+	return cmd
+}
+
+// result is how a process ended.
+type result struct {
+	code        int
+	out, errors string
+}
+
+func run(t *testing.T, cmd *exec.Cmd) result {
+	t.Helper()
+	var out, errs bytes.Buffer
+	if cmd.Stdout == nil {
+		cmd.Stdout = &out
+	}
+	cmd.Stderr = &errs
+	err := cmd.Run()
+	if cmd.ProcessState == nil {
+		t.Fatalf("start %v: %v", cmd.Args, err)
+	}
+	return result{cmd.ProcessState.ExitCode(), out.String(), errs.String()}
+}
+
+// host is a running switch that needs no privilege: no host interface, ports
+// that are sockets.
+type host struct {
+	t   *testing.T
+	dir string
+	cmd *exec.Cmd
+	log *bytes.Buffer
+}
+
+func start(t *testing.T, args ...string) *host {
+	t.Helper()
+	h := &host{t: t, dir: t.TempDir(), log: new(bytes.Buffer)}
+	h.start(args...)
+	return h
+}
+
+func (h *host) start(args ...string) {
+	h.t.Helper()
+	h.cmd = program(h.t, h.dir, append([]string{"run", "--no-host"}, args...)...)
+	h.cmd.Stderr = h.log
+	if err := h.cmd.Start(); err != nil {
+		h.t.Fatal(err)
+	}
+	cmd := h.cmd
+	ended := make(chan struct{})
+	go func() { cmd.Wait(); close(ended) }()
+	h.t.Cleanup(func() {
+		cmd.Process.Kill()
+		<-ended
+		if h.t.Failed() {
+			h.t.Logf("log of the switch:\n%s", h.log)
+		}
+	})
+	eventually(h.t, "the control socket answers", func() bool {
+		select {
+		case <-ended:
+			h.t.Fatalf("the switch ended:\n%s", h.log)
+		default:
+		}
+		return h.kvswitch("show").code == 0
+	})
+}
+
+// stop ends the switch by a signal and waits for it.
+func (h *host) stop() {
+	h.t.Helper()
+	if err := h.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		h.t.Fatal(err)
+	}
+	eventually(h.t, "the switch ends", func() bool { return syscall.Kill(h.cmd.Process.Pid, 0) != nil })
+}
+
+func eventually(t *testing.T, what string, cond func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(30 * time.Second); !cond(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("not within 30 s: %s", what)
+		}
+	}
+}
+
+// kvswitch runs a verb in this process, which is much quicker than in one of
+// its own.
+func (h *host) kvswitch(args ...string) result {
+	var out, errs bytes.Buffer
+	code := execute(append([]string{"kvswitch", "--run-dir", h.dir}, args...), &out, &errs)
+	return result{code, out.String(), errs.String()}
+}
+
+// must runs a verb that has to succeed and returns what it prints.
+func (h *host) must(args ...string) string {
+	h.t.Helper()
+	r := h.kvswitch(args...)
+	if r.code != 0 || r.errors != "" {
+		h.t.Fatalf("kvswitch %s: exit %d\n%s%s", strings.Join(args, " "), r.code, r.out, r.errors)
+	}
+	return r.out
+}
+
+// refused runs a verb that has to fail with that exit code and one line that
+// holds text.
+func (h *host) refused(code int, text string, args ...string) {
+	h.t.Helper()
+	r := h.kvswitch(args...)
+	if r.code != code || !strings.HasPrefix(r.errors, "kvswitch: ") || !strings.Contains(r.errors, text) {
+		h.t.Errorf("kvswitch %s: exit %d: %q, want exit %d and %q", strings.Join(args, " "), r.code, r.errors, code, text)
+	}
+	if strings.Count(r.errors, "\n") != 1 || r.out != "" {
+		h.t.Errorf("kvswitch %s: not one line on stderr alone: %q %q", strings.Join(args, " "), r.errors, r.out)
+	}
+}
+
+// decode reads a document that a verb prints with --json.
+func decode[T any](h *host, args ...string) T {
+	h.t.Helper()
+	var v T
+	text := h.must(append(args, "--json")...)
+	d := json.NewDecoder(strings.NewReader(text))
+	if err := d.Decode(&v); err != nil {
+		h.t.Fatalf("kvswitch %s --json: %v\n%s", strings.Join(args, " "), err, text)
+	}
+	if d.More() {
+		h.t.Errorf("kvswitch %s --json: more than one document", strings.Join(args, " "))
+	}
+	if strings.Contains(text, "null") {
+		h.t.Errorf("kvswitch %s --json: a null:\n%s", strings.Join(args, " "), text)
+	}
+	return v
+}
+
+// socket is a path for a socket port, short enough for sockaddr_un.
+func (h *host) socket(name string) string { return filepath.Join(h.dir, name) }
+
+func TestCalledByALinksName(t *testing.T) {
+	for _, tc := range []struct{ argv, want []string }{
+		{[]string{"/usr/bin/kvswitch", "show"}, []string{"show"}},
+		{[]string{"/etc/kvswitch-ifup", "tap0"}, []string{"ifup", "tap0"}},
+		{[]string{"kvswitch-ifdown", "tap0"}, []string{"ifdown", "tap0"}},
+		{[]string{"kvswitch-static", "show"}, []string{"show"}},
+		{[]string{"kvswitch"}, []string{}},
+		{nil, nil},
+	} {
+		if got := arguments(tc.argv); !slices.Equal(got, tc.want) {
+			t.Errorf("%q: %q, want %q", tc.argv, got, tc.want)
+		}
+	}
+}
+
+func TestUsageErrorsExitWith2(t *testing.T) {
+	h := &host{t: t, dir: t.TempDir()}
+	for _, tc := range []struct {
+		text string
+		args []string
+	}{
+		{`unknown verb "shwo" (did you mean show`, []string{"shwo"}},
+		{"unknown flag: --colour", []string{"show", "--colour"}},
+		{`want "kvswitch show [flags]"`, []string{"show", "kvs0"}},
+		{"want one of add, del, set, show", []string{"port"}},
+		{`unknown verb "ad"`, []string{"port", "ad"}},
+		{"want", []string{"port", "add"}},
+		{`"vlan" is not key=value`, []string{"port", "set", "vm1", "vlan"}},
+		{"parse MAC", []string{"fdb", "add", "52:54", "--port", "a"}},
+		{"give --port", []string{"fdb", "add", "52:54:00:00:00:01"}},
+		{"parse VLAN id", []string{"fdb", "show", "--vlan", "4095"}},
+		{"parse VLAN", []string{"vlan", "add", "a", "9-5"}},
+		{`unknown key "vlan"`, []string{"stp", "port", "a", "vlan=5", "-s", "kvs0"}},
+		{"multiple of 4", []string{"setportprio", "a", "33"}},
+		{"not a time", []string{"setageing", "soon"}},
+		{"unknown kind of event", []string{"monitor", "weather"}},
+		{`--workers "0": want a number from 1 to 64`, []string{"run", "--workers", "0"}},
+		{`--stp "on": want rstp, stp or off`, []string{"run", "--stp", "on"}},
+		{`--mac "ff:ff:ff:ff:ff:ff"`, []string{"run", "--mac", "ff:ff:ff:ff:ff:ff"}},
+		{`--name "a/b"`, []string{"run", "--name", "a/b"}},
+		{`parse port "tap0": want KIND:NAME`, []string{"run", "--port", "tap0"}},
+		{"too long", []string{"run", "--uplink", "sixteen-bytes-xx"}},
+		{"port eth0 is given twice", []string{"run", "--uplink", "eth0", "--port", "netdev:eth0"}},
+		{"has the name of the host interface", []string{"run", "--port", "netdev:kvs0"}},
+		{`--log-format "xml"`, []string{"run", "--log-format", "xml"}},
+		{"give one of them", []string{"run", "--host", "br0", "--no-host"}},
+	} {
+		h.refused(2, tc.text, tc.args...)
+	}
+}
+
+func TestNoSwitchIsAClearLine(t *testing.T) {
+	h := &host{t: t, dir: t.TempDir()}
+	for _, args := range [][]string{{"show"}, {"port", "add", "netdev:tap0"}, {"monitor"}, {"ifdown", "tap0"}, {"config", "dump"}} {
+		h.refused(1, "no switch is running in "+h.dir+": start one with `kvswitch run`", args...)
+		h.refused(1, "switch kvs9 is not running", append(args, "-s", "kvs9")...)
+	}
+}
+
+func TestHelpAndVersionNeedNoSwitch(t *testing.T) {
+	h := &host{t: t, dir: t.TempDir()}
+	for _, args := range [][]string{{}, {"help"}, {"--help"}, {"run", "--help"}, {"port", "add", "--help"}, {"completion", "bash"}, {"version"}, {"doctor"}} {
+		if out := h.must(args...); out == "" {
+			t.Errorf("kvswitch %s prints nothing", strings.Join(args, " "))
+		}
+	}
+	if v := decode[map[string]string](h, "version"); v["go"] == "" || v["version"] == "" {
+		t.Errorf("version: %v", v)
+	}
+	if len(decode[[]map[string]string](h, "doctor")) < 10 {
+		t.Error("doctor --json has few findings")
+	}
+	if r := h.kvswitch("__complete", "port", ""); !strings.Contains(r.out, "add") {
+		t.Errorf("completion of port: %+v", r)
+	}
+}
+
+func TestOutputThatCannotBeWrittenIsAFailure(t *testing.T) {
+	h := start(t)
+	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+	if err != nil {
+		t.Skip(err)
+	}
+	defer full.Close()
+	cmd := program(t, h.dir, "show")
+	cmd.Stdout = full
+	if r := run(t, cmd); r.code != 1 || !strings.Contains(r.errors, "no space left") {
+		t.Errorf("exit %d: %q", r.code, r.errors)
+	}
+	// A reader that has gone ends the program as it ends any other.
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Close()
+	cmd = program(t, h.dir, "show")
+	cmd.Stdout = w
+	if r := run(t, cmd); r.code == 0 || r.errors != "" {
+		t.Errorf("a closed pipe: exit %d: %q", r.code, r.errors)
+	}
+	w.Close()
+}
