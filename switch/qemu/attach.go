@@ -126,7 +126,7 @@ func plug(ctx context.Context, m *Monitor, ports Ports, o AttachOptions, mtu int
 	// Ours are closed in any case: from netdev_add on QEMU's copies keep it.
 	defer tap.close()
 	n.Port = tap.name
-	if err := tap.bringUp(mtu); err != nil {
+	if err := tap.configure(mtu); err != nil {
 		return nil, err
 	}
 
@@ -164,7 +164,9 @@ func plug(ctx context.Context, m *Monitor, ports Ports, o AttachOptions, mtu int
 	}
 	back.add(func() { m.Do("netdev_del", map[string]string{"id": n.netdev()}, nil) })
 
-	// The port comes first, so that the guest's very first frame passes.
+	// The port comes before the link: once that is up, the host's own stack
+	// would speak on the tap until the port shields it. And both come before the
+	// device, so that the guest's very first frame passes.
 	spec := "netdev:" + n.Port
 	if o.Settings != "" {
 		spec += "," + o.Settings
@@ -173,6 +175,9 @@ func plug(ctx context.Context, m *Monitor, ports Ports, o AttachOptions, mtu int
 		return nil, err
 	}
 	back.add(func() { ports.DelPort(n.Port) })
+	if err := setLink(n.Port, true); err != nil {
+		return nil, err
+	}
 
 	if err := ctx.Err(); err != nil {
 		return nil, err

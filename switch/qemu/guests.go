@@ -11,7 +11,6 @@ import (
 	"sync"
 
 	"github.com/digitalocean/go-qemu/qmp/raw"
-	"github.com/vishvananda/netlink"
 
 	"github.com/kvswitch/kvswitch/switch/frame"
 	vhostnet "github.com/kvswitch/kvswitch/vhost/net"
@@ -356,19 +355,4 @@ func (g *Guests) Close() {
 		vm.mon.Disconnect()
 		<-vm.ended
 	}
-}
-
-// setLink sets a tap's netdev up or down.
-func setLink(tap string, up bool) error {
-	link, err := netlink.LinkByName(tap)
-	if err != nil {
-		return fmt.Errorf("find tap %s: %w", tap, err)
-	}
-	if up {
-		return setUp(link)
-	}
-	if err := netlink.LinkSetDown(link); err != nil {
-		return fmt.Errorf("set %s down: %w", tap, err)
-	}
-	return nil
 }

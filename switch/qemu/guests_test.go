@@ -201,9 +201,7 @@ func TestAttachUndoesEverythingWhenAStepFails(t *testing.T) {
 			if err == nil || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "\n") {
 				t.Fatalf("error %v, want one line with %q", err, c.want)
 			}
-			if n := netdevs(t); n != links {
-				t.Errorf("%d netdevs, %d before", n, links)
-			}
+			await(t, "the tap to go", func() bool { return netdevs(t) == links })
 			if len(ports.names()) != 0 {
 				t.Errorf("ports left: %v", ports.names())
 			}

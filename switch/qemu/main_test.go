@@ -1,6 +1,7 @@
 package qemu
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"os/exec"
@@ -19,7 +20,22 @@ import (
 // the taps it makes are gone when it ends, however it ends.
 const inNamespace = "KVSWITCH_TEST_IN_NAMESPACE"
 
+// asHelper makes the program a bridge helper with this run directory, as
+// `kvswitch bridge-helper` is.
+const asHelper = "KVSWITCH_TEST_AS_HELPER"
+
 func TestMain(m *testing.M) {
+	if dir := os.Getenv(asHelper); dir != "" {
+		a, err := ParseHelperArgs(os.Args[1:])
+		if err == nil {
+			err = RunHelper(context.Background(), dir, a)
+		}
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
 	if os.Getenv(inNamespace) != "" || os.Geteuid() != 0 {
 		os.Exit(m.Run())
 	}

@@ -78,10 +78,10 @@ func (t *tapDevice) addQueue(flags uint16) error {
 	return nil
 }
 
-// bringUp gives the netdev its MTU (0 leaves it) and sets it up. Its address gets
-// 0xfe as first octet, as libvirt's and qemu-bridge-helper's taps have it: above
-// any address that a bridge may take for its own.
-func (t *tapDevice) bringUp(mtu int) error {
+// configure gives the netdev its MTU (0 leaves it) and its address: 0xfe as
+// first octet, as libvirt's and qemu-bridge-helper's taps have it, is above any
+// address that a bridge may take for its own.
+func (t *tapDevice) configure(mtu int) error {
 	link, err := netlink.LinkByIndex(t.index)
 	if err != nil {
 		return fmt.Errorf("find tap %s: %w", t.name, err)
@@ -96,12 +96,21 @@ func (t *tapDevice) bringUp(mtu int) error {
 	if err := netlink.LinkSetHardwareAddr(link, mac); err != nil {
 		return fmt.Errorf("set address of tap %s: %w", t.name, err)
 	}
-	return setUp(link)
+	return nil
 }
 
-func setUp(link netlink.Link) error {
-	if err := netlink.LinkSetUp(link); err != nil {
-		return fmt.Errorf("set %s up: %w", link.Attrs().Name, err)
+// setLink sets a tap's netdev up or down.
+func setLink(tap string, up bool) error {
+	link, err := netlink.LinkByName(tap)
+	if err != nil {
+		return fmt.Errorf("find tap %s: %w", tap, err)
+	}
+	set, word := netlink.LinkSetDown, "down"
+	if up {
+		set, word = netlink.LinkSetUp, "up"
+	}
+	if err := set(link); err != nil {
+		return fmt.Errorf("set %s %s: %w", tap, word, err)
 	}
 	return nil
 }
