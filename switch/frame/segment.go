@@ -3,9 +3,9 @@ package frame
 import "encoding/binary"
 
 const (
-	// maxHeaders is the most bytes of headers that every segment is given: any
-	// number of tags, IPv4 with options or IPv6 with some 400 bytes of
-	// extension headers, and TCP with options.
+	// maxHeaders is the most bytes of headers that a segment is given: a few
+	// tags, IPv4 with options or IPv6 with some 380 bytes of extension headers,
+	// and TCP with options.
 	maxHeaders = 512
 	// maxSegments is what 64 KiB make when each segment fits the smallest MTU
 	// of IPv4, 68 bytes (RFC 791), with TCP's 40 bytes of headers. It bounds
@@ -67,8 +67,8 @@ func (x *Finisher) segment(o Out, dst []Out) ([]Out, error) {
 	}
 }
 
-// parse copies and checks the headers of f. Nothing in f.Hdr but the type and
-// the checksum's place is used.
+// parse copies and checks the headers of f. Of f.Hdr it uses the type, and
+// compares the checksum's place with the one it finds.
 func (h *headers) parse(f *Frame) error {
 	want := byte(protoTCP)
 	gso := f.Hdr.GSOType &^ GSOECN
