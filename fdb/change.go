@@ -141,7 +141,7 @@ func (t *Table) set(k Key, port uint16, kind Kind) error {
 }
 
 // Delete removes an entry of any kind and returns what it was; false when there
-// was none that Lookup finds.
+// is none that Lookup finds.
 func (t *Table) Delete(k Key) (Entry, bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -152,9 +152,9 @@ func (t *Table) Delete(k Key) (Entry, bool) {
 			if _, ok := s.read(k); !ok {
 				continue
 			}
+			// An expired entry is left for the sweep to report.
 			var was word
-			t.vacate(b, s, func(v word) bool { was = v; return false })
-			if !t.live(was) || c.expired(was) {
+			if !t.vacate(b, s, func(v word) bool { was = v; return c.expired(v) }) || !t.live(was) {
 				return Entry{}, false
 			}
 			return makeEntry(k, was, c), true

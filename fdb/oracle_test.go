@@ -101,10 +101,10 @@ func (o *oracle) delete(k Key) (Entry, bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	e := o.entries[k]
-	delete(o.entries, k)
 	if e == nil || o.expired(e) {
 		return Entry{}, false
 	}
+	delete(o.entries, k)
 	return o.entry(k, e), true
 }
 
