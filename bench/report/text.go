@@ -10,7 +10,10 @@ import (
 
 // Percents are the points of the distributions in the JSON document: dense
 // towards the end, which is where latencies hurt.
-var Percents = []float64{0, 10, 25, 50, 75, 90, 95, 99, 99.5, 99.9, 99.95, 99.99, 99.999, 100}
+var Percents = []float64{
+	0, 5, 10, 20, 30, 40, 50, 60, 70, 75, 80, 85, 90, 92.5, 95, 96, 97, 98, 99,
+	99.2, 99.5, 99.7, 99.8, 99.9, 99.95, 99.98, 99.99, 99.999, 100,
+}
 
 // table is one metric: what all forms but JSON show.
 type table struct {
@@ -150,4 +153,19 @@ func (r *Report) Conditions() string {
 		b.WriteString("; INCOMPLETE")
 	}
 	return b.String()
+}
+
+// searchLine is a search as tables show it.
+type searchLine struct{ Contender, Case, Goal, Found, Forwarded, Remark string }
+
+// searchLines are the searches for the page and for Markdown.
+func (r *Report) searchLines() []searchLine {
+	var out []searchLine
+	for i := range r.Searches {
+		s := &r.Searches[i]
+		out = append(out, searchLine{
+			s.Contender, s.Case.String(), s.Goal, s.found(), Format(s.Rate, "frame/s"), s.remark(),
+		})
+	}
+	return out
 }

@@ -22,6 +22,8 @@ var forms = []struct {
 	write func(io.Writer, *Report) error
 }{
 	{"report.json", JSON},
+	{"report.html", HTML},
+	{"results.md", Markdown},
 }
 
 // Write writes all forms of the report into a directory, which must exist.
