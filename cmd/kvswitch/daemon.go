@@ -11,6 +11,7 @@ import (
 	"github.com/kvswitch/kvswitch/switch/config"
 	"github.com/kvswitch/kvswitch/switch/ctl"
 	"github.com/kvswitch/kvswitch/switch/frame"
+	"github.com/kvswitch/kvswitch/switch/qemu"
 )
 
 // daemon is a running switch and what surrounds it: the control socket, the
@@ -21,6 +22,8 @@ type daemon struct {
 	listener *ctl.Listener
 	opener   *opener
 	sw       *vswitch.Switch
+	guests   *qemu.Guests
+	helper   *qemu.Helper   // nil without the right to make taps
 	started  *config.Config // as the switch was started
 
 	mu   sync.Mutex     // held by changes that take more than one call
@@ -51,7 +54,19 @@ func newDaemon(runDir string, o runOptions, log *slog.Logger) (_ *daemon, err er
 	if d.listener, err = ctl.Listen(runDir, d.started.Switch.Name); err != nil {
 		return nil, err
 	}
-	return d, d.build(runDir)
+	if err = d.build(runDir); err != nil {
+		return nil, err
+	}
+	d.guests = qemu.NewGuests(qemuPorts{d}, qemu.GuestsConfig{MTU: d.hostMTU, Learn: d.learn, Log: log})
+	if canMakeTaps() {
+		name := d.started.Switch.Name
+		d.helper, err = qemu.ListenHelper(qemu.HelperConfig{Path: qemu.HelperPath(runDir, name), Switch: name,
+			MTU: d.hostMTU, Ports: qemuPorts{d}, Links: opener.watcher, Log: log})
+		if err != nil {
+			return nil, err
+		}
+	}
+	return d, nil
 }
 
 // build opens the ports and makes the switch. The uplinks come first: the
@@ -126,8 +141,34 @@ func (d *daemon) addPort(p config.Port, dev frame.Port) error {
 	return err
 }
 
+// qemuPorts lets package qemu attach and detach ports.
+type qemuPorts struct{ *daemon }
+
+func (p qemuPorts) AddPort(spec string) error {
+	_, err := p.daemon.AddPort(spec, false)
+	return err
+}
+
+func (p qemuPorts) DelPort(name string) error { return p.sw.RemovePort(name) }
+
+// hostMTU is the MTU that taps of guests get; 0 leaves it to the kernel.
+func (d *daemon) hostMTU() int {
+	if host := d.sw.Status().HostPort; host != nil {
+		return host.MTU
+	}
+	return 0
+}
+
+// learn makes an address known that a guest's driver has set.
+func (d *daemon) learn(port string, mac frame.MAC) {
+	if err := d.sw.AddFDB(mac, 0, port, false); err != nil {
+		d.log.Debug("learn a guest's address", "port", port, "mac", mac.String(), "err", err)
+	}
+}
+
 // close undoes newDaemon.
 func (d *daemon) close() {
+	d.closeGuests()
 	if d.sw != nil {
 		// A switch whose time is over when it starts only closes its ports.
 		ctx, cancel := context.WithCancel(context.Background())
@@ -142,11 +183,21 @@ func (d *daemon) close() {
 	d.opener.close()
 }
 
+// closeGuests lets go of virtual machines; they keep their taps.
+func (d *daemon) closeGuests() {
+	if d.helper != nil {
+		d.helper.Close()
+	}
+	if d.guests != nil {
+		d.guests.Close()
+	}
+}
+
 // run forwards and answers until ctx ends, and leaves nothing behind.
 func (d *daemon) run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	server := ctl.NewServer(d.sw, d, d.log)
+	server := ctl.NewServer(d.sw, d, d.guests, d.log)
 	var parts sync.WaitGroup
 	errs := make(chan error, 2)
 	part := func(f func() error) {
@@ -174,6 +225,7 @@ func (d *daemon) run(ctx context.Context) error {
 	stopWatchdog()
 	server.Close()
 	stopMetrics()
+	d.closeGuests()
 	parts.Wait()
 	d.listener.Close()
 	d.opener.close()

@@ -69,7 +69,7 @@ func arguments(argv []string) []string {
 }
 
 // calledAs are the verbs that a link's name stands for.
-var calledAs = []string{"ifup", "ifdown"}
+var calledAs = []string{"ifup", "ifdown", "bridge-helper"}
 
 // usageError is a command line that can't be understood.
 type usageError struct{ error }

@@ -14,6 +14,8 @@ import (
 	"github.com/kvswitch/kvswitch/switch/netdev"
 	"github.com/kvswitch/kvswitch/switch/sockport"
 	"github.com/kvswitch/kvswitch/switch/tap"
+
+	"golang.org/x/sys/unix"
 )
 
 // opener opens ports of every kind: the one place where kinds are known. Its
@@ -160,6 +162,13 @@ func (o *opener) link(name string) (l netdev.Link, err error) {
 		return l, errors.New("the switch is stopping")
 	}
 	return l, err
+}
+
+// canMakeTaps reports CAP_NET_ADMIN.
+func canMakeTaps() bool {
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var set [2]unix.CapUserData
+	return unix.Capget(&header, &set[0]) == nil && set[0].Effective&(1<<unix.CAP_NET_ADMIN) != 0
 }
 
 // openHost makes the host interface.

@@ -29,6 +29,19 @@ type NewVLANs struct {
 	Untagged bool   `json:"untagged,omitempty"`
 }
 
+// NewNIC is the body of POST /v1/vms: a network card for the machine whose QMP
+// socket is at QMP. What is empty is chosen by the switch.
+type NewNIC struct {
+	QMP      string    `json:"qmp"`
+	ID       string    `json:"id,omitempty"`
+	MAC      frame.MAC `json:"mac,omitzero"`
+	Model    string    `json:"model,omitempty"`
+	Bus      string    `json:"bus,omitempty"`
+	Queues   int       `json:"queues,omitempty"`
+	VHost    string    `json:"vhost,omitempty"`    // auto, on, off
+	Settings string    `json:"settings,omitempty"` // words of a SPEC for its port: "vlan=10,isolated=on"
+}
+
 // PortVLANs is an element of GET /v1/vlans.
 type PortVLANs struct {
 	Port string `json:"port"`

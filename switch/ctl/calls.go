@@ -10,6 +10,7 @@ import (
 	vswitch "github.com/kvswitch/kvswitch/switch"
 	"github.com/kvswitch/kvswitch/switch/config"
 	"github.com/kvswitch/kvswitch/switch/frame"
+	"github.com/kvswitch/kvswitch/switch/qemu"
 )
 
 // One function per route; the paths are in the package comment.
@@ -260,4 +261,32 @@ func (s *Server) reload(*http.Request) (any, error) {
 		return nil, err
 	}
 	return reloaded{append([]string{}, changes...)}, nil
+}
+
+func (s *Server) getVMs(*http.Request) (any, error) {
+	return append([]qemu.GuestNIC{}, s.guests.List()...), nil
+}
+
+func (s *Server) attachVM(r *http.Request) (any, error) {
+	var n NewNIC
+	if err := read(r, &n); err != nil {
+		return nil, err
+	}
+	nic, err := s.guests.Attach(r.Context(), qemu.AttachOptions{QMP: n.QMP, ID: n.ID, MAC: n.MAC, Model: n.Model, Bus: n.Bus,
+		Queues: n.Queues, VHost: qemu.VHost(n.VHost), Settings: n.Settings})
+	if err != nil {
+		return nil, err
+	}
+	mac := nic.MAC
+	s.sw.Note(vswitch.Event{Event: vswitch.EventVMAttach, Port: nic.Port, MAC: &mac})
+	return nic, nil
+}
+
+func (s *Server) detachVM(r *http.Request) (any, error) {
+	q := r.URL.Query()
+	if err := s.guests.Detach(r.Context(), q.Get("qmp"), q.Get("id")); err != nil {
+		return nil, err
+	}
+	s.sw.Note(vswitch.Event{Event: vswitch.EventVMDetach, Reason: q.Get("id") + " of " + q.Get("qmp")})
+	return nil, nil
 }

@@ -17,6 +17,7 @@ import (
 
 	vswitch "github.com/kvswitch/kvswitch/switch"
 	"github.com/kvswitch/kvswitch/switch/frame"
+	"github.com/kvswitch/kvswitch/switch/qemu"
 
 	"golang.org/x/sys/unix"
 )
@@ -295,6 +296,23 @@ func (c *Client) Reload(ctx context.Context) ([]string, error) {
 	var r reloaded
 	err := c.do(ctx, "POST", "/v1/reload", nil, &r)
 	return r.Changes, err
+}
+
+// VMs lists the network cards that the switch plugged into running machines.
+func (c *Client) VMs(ctx context.Context) (list []qemu.GuestNIC, err error) {
+	err = c.do(ctx, "GET", "/v1/vms", nil, &list)
+	return list, err
+}
+
+// AttachVM plugs a network card into a running machine.
+func (c *Client) AttachVM(ctx context.Context, n NewNIC) (nic qemu.NIC, err error) {
+	err = c.do(ctx, "POST", "/v1/vms", n, &nic)
+	return nic, err
+}
+
+// DetachVM unplugs one and returns when the guest has let go of it.
+func (c *Client) DetachVM(ctx context.Context, qmp, id string) error {
+	return c.do(ctx, "DELETE", "/v1/vms?"+url.Values{"qmp": {qmp}, "id": {id}}.Encode(), nil, nil)
 }
 
 // Events calls each with every event until ctx ends, each fails, or the switch

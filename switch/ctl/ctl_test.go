@@ -19,6 +19,7 @@ import (
 	"github.com/kvswitch/kvswitch/switch/ctl"
 	"github.com/kvswitch/kvswitch/switch/frame"
 	"github.com/kvswitch/kvswitch/switch/porttest"
+	"github.com/kvswitch/kvswitch/switch/qemu"
 )
 
 // host is a running switch with a control socket, whose ports are in memory.
@@ -27,6 +28,7 @@ type host struct {
 	dir    string
 	sw     *vswitch.Switch
 	ports  map[string]*porttest.Port
+	nics   []qemu.NIC
 	reload func() ([]string, error)
 	stop   func() // ends all of it; only the first call does anything
 }
@@ -63,6 +65,30 @@ func (h *host) Config() ([]byte, error) {
 	return c.Dump()
 }
 
+// Attach, Detach and List stand for a machine whose QMP socket is /vm.
+func (h *host) Attach(_ context.Context, o qemu.AttachOptions) (*qemu.NIC, error) {
+	if o.QMP != "/vm" {
+		return nil, errors.New("no machine there")
+	}
+	h.nics = append(h.nics, qemu.NIC{ID: o.ID, Port: "tap-" + o.ID, MAC: o.MAC, Queues: o.Queues, Model: o.Settings, VHostReason: string(o.VHost)})
+	return &h.nics[len(h.nics)-1], nil
+}
+
+func (h *host) Detach(_ context.Context, qmp, id string) error {
+	if qmp != "/vm" || len(h.nics) == 0 || h.nics[0].ID != id {
+		return qemu.ErrNotAttached
+	}
+	h.nics = nil
+	return nil
+}
+
+func (h *host) List() (list []qemu.GuestNIC) {
+	for _, n := range h.nics {
+		list = append(list, qemu.GuestNIC{QMP: "/vm", NIC: n, GuestMACs: []string{}})
+	}
+	return list
+}
+
 func (h *host) Reload() ([]string, error) { return h.reload() }
 
 func newHost(t testing.TB, cfg vswitch.Config, ports ...string) *host {
@@ -83,7 +109,7 @@ func newHost(t testing.TB, cfg vswitch.Config, ports ...string) *host {
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := ctl.NewServer(sw, h, quiet)
+	server := ctl.NewServer(sw, h, h, quiet)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 2)
 	go func() { done <- sw.Run(ctx) }()
@@ -187,6 +213,13 @@ func TestEveryRouteByPlainHTTP(t *testing.T) {
 	h.want("GET", "/v1/stats", "", 200, `{"name":"a","rx":{"frames":`)
 	h.want("GET", "/v1/config", "", 200, "ports:\n")
 	h.want("POST", "/v1/reload", "", 200, `{"changes":["add port c"]}`)
+	h.want("GET", "/v1/vms", "", 200, "[]")
+	h.want("POST", "/v1/vms", `{"qmp":"/vm","id":"n1","mac":"52:54:00:00:00:05","queues":2,"vhost":"on","settings":"vlan=7"}`, 200,
+		`{"id":"n1","port":"tap-n1","model":"vlan=7","mac":"52:54:00:00:00:05","queues":2,"vhost":false,"vhost_reason":"on"}`)
+	h.want("GET", "/v1/vms", "", 200, `"qmp":"/vm"`)
+	h.want("DELETE", "/v1/vms?qmp=/vm&id=n1", "", 200, "{}")
+	h.want("DELETE", "/v1/vms?qmp=/vm&id=n1", "", 404, "not attached by this switch")
+	h.want("POST", "/v1/vms", `{"qmp":"/elsewhere"}`, 422, "no machine there")
 	h.want("DELETE", "/v1/ports/c", "", 200, "{}")
 	h.want("GET", "/v1/ports/c", "", 404, `{"error":"find port \"c\": no such port`)
 }
@@ -334,6 +367,17 @@ func TestClientSpeaksEveryRoute(t *testing.T) {
 	if changes == nil || len(changes) != 0 {
 		t.Errorf("changes: %#v", changes)
 	}
+	nic, err := c.AttachVM(ctx, ctl.NewNIC{QMP: "/vm", ID: "n1", MAC: porttest.MAC(5), Queues: 1})
+	check("attach", err)
+	if nic.Port != "tap-n1" || nic.MAC != porttest.MAC(5) {
+		t.Errorf("nic: %+v", nic)
+	}
+	vms, err := c.VMs(ctx)
+	check("vms", err)
+	if len(vms) != 1 || vms[0].QMP != "/vm" || vms[0].ID != "n1" {
+		t.Errorf("vms: %+v", vms)
+	}
+	check("detach", c.DetachVM(ctx, "/vm", "n1"))
 	check("del port", c.DelPort(ctx, "b"))
 	if err := c.DelPort(ctx, "b"); !errors.Is(err, vswitch.ErrNoPort) {
 		t.Errorf("delete again: %v, want one that is ErrNoPort", err)

@@ -30,6 +30,9 @@
 //	PATCH  /v1/stp                           {"mode":"rstp","priority":"4096"}: words of `stp set`
 //	POST   /v1/stp/ports/NAME/recover        ends what a guard did
 //	POST   /v1/stp/ports/NAME/mcheck
+//	GET    /v1/vms                           [qemu.GuestNIC]
+//	POST   /v1/vms                           {"qmp":"/run/vm1.qmp","vhost":"auto","queues":2,…}: qemu.NIC
+//	DELETE /v1/vms?qmp=&id=                  returns when the guest has let go
 //	GET    /v1/stats                         [PortStats]
 //	GET    /v1/events                        vswitch.Event, one JSON object a line, until the client goes
 //	GET    /v1/config                        the running state as a file for --config

@@ -1,6 +1,8 @@
 package ctl
 
 import (
+	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -13,6 +15,7 @@ import (
 	"time"
 
 	vswitch "github.com/kvswitch/kvswitch/switch"
+	"github.com/kvswitch/kvswitch/switch/qemu"
 )
 
 // Limits on what clients may cost. A request is small and a switch answers
@@ -20,7 +23,7 @@ import (
 const (
 	headerTimeout  = 5 * time.Second  // from connecting to the end of the headers
 	requestTimeout = 10 * time.Second // to the end of the body
-	answerTimeout  = 30 * time.Second // to the end of the answer; a reload opens devices
+	answerTimeout  = 60 * time.Second // to the end of the answer; a guest may take long to let go of a device
 	idleTimeout    = 30 * time.Second // between two requests
 	maxHeader      = 16 << 10         // bytes
 	maxConns       = 64
@@ -41,10 +44,18 @@ type Daemon interface {
 	Reload() ([]string, error)
 }
 
+// Guests plugs network cards into running virtual machines; qemu.Guests does.
+type Guests interface {
+	Attach(context.Context, qemu.AttachOptions) (*qemu.NIC, error)
+	Detach(ctx context.Context, qmp, id string) error
+	List() []qemu.GuestNIC
+}
+
 // Server answers requests to one switch.
 type Server struct {
 	sw       *vswitch.Switch
 	daemon   Daemon
+	guests   Guests
 	log      *slog.Logger
 	http     http.Server
 	watchers chan struct{} // a token for each stream of events
@@ -52,16 +63,16 @@ type Server struct {
 }
 
 // NewServer makes a server for sw. logger may be nil.
-func NewServer(sw *vswitch.Switch, d Daemon, logger *slog.Logger) *Server {
+func NewServer(sw *vswitch.Switch, d Daemon, g Guests, logger *slog.Logger) *Server {
 	if logger == nil {
 		logger = slog.Default()
 	}
-	s := &Server{sw: sw, daemon: d, log: logger, watchers: make(chan struct{}, maxEventConns)}
+	s := &Server{sw: sw, daemon: d, guests: g, log: logger, watchers: make(chan struct{}, maxEventConns)}
 	s.http = http.Server{
 		Handler:           s.routes(),
 		ReadHeaderTimeout: headerTimeout,
 		ReadTimeout:       requestTimeout,
-		WriteTimeout:      answerTimeout,
+		WriteTimeout:      requestTimeout + answerTimeout,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeader,
 		ErrorLog:          slog.NewLogLogger(logger.Handler(), slog.LevelDebug),
@@ -103,6 +114,9 @@ func (s *Server) routes() http.Handler {
 		"POST /v1/stp/ports/{name}/recover": s.recoverPort,
 		"POST /v1/stp/ports/{name}/mcheck":  s.mcheck,
 		"GET /v1/stats":                     s.getStats,
+		"GET /v1/vms":                       s.getVMs,
+		"POST /v1/vms":                      s.attachVM,
+		"DELETE /v1/vms":                    s.detachVM,
 		"POST /v1/reload":                   s.reload,
 	} {
 		mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) { s.answer(w, r, h) })
@@ -112,9 +126,21 @@ func (s *Server) routes() http.Handler {
 	return &jsonErrors{mux}
 }
 
-// answer runs one call and writes its result, {} if it has none.
+// answer runs one call and writes its result, {} if it has none. The request is
+// there to its end before anything is done.
 func (s *Server) answer(w http.ResponseWriter, r *http.Request, call func(*http.Request) (any, error)) {
-	r.Body = http.MaxBytesReader(w, r.Body, maxBody)
+	whole, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	if err != nil {
+		err = badRequest("read body: %w", err)
+		fail(w, status(err), err)
+		return
+	}
+	r.Body = io.NopCloser(bytes.NewReader(whole))
+	// From here on it is our time, not the client's: the limit on reading would
+	// cancel the request's context while we work.
+	conn := http.NewResponseController(w)
+	conn.SetReadDeadline(time.Time{})
+	conn.SetWriteDeadline(time.Now().Add(answerTimeout))
 	result, err := call(r)
 	if err != nil {
 		fail(w, status(err), err)
@@ -148,7 +174,7 @@ func status(err error) int {
 		return http.StatusRequestEntityTooLarge
 	case errors.Is(err, errBadRequest):
 		return http.StatusBadRequest
-	case errors.Is(err, vswitch.ErrNoPort):
+	case errors.Is(err, vswitch.ErrNoPort), errors.Is(err, qemu.ErrNotAttached):
 		return http.StatusNotFound
 	case errors.Is(err, vswitch.ErrPortExists), errors.Is(err, vswitch.ErrTooMany):
 		return http.StatusConflict

@@ -1,0 +1,34 @@
+package main
+
+import (
+	"github.com/kvswitch/kvswitch/switch/qemu"
+
+	"github.com/spf13/cobra"
+)
+
+// helperCommand is a drop-in for qemu-bridge-helper. Its arguments are not
+// flags of ours: QEMU writes them, in its own form.
+func (a *app) helperCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "bridge-helper [--use-vnet] --br=SWITCH --fd=N",
+		Short: "Give QEMU a tap of the switch: -netdev bridge,br=SWITCH,helper=",
+		Long: `Give QEMU a tap of the switch, in the place of qemu-bridge-helper; a link to this
+program named kvswitch-bridge-helper does the same:
+
+  qemu-system-x86_64 -netdev bridge,id=n0,br=kvs0,helper=/usr/bin/kvswitch-bridge-helper …
+
+It needs no privilege and no setuid bit: the running switch makes the tap for
+users whom /etc/kvswitch/bridge.conf, else QEMU's bridge.conf, allows it.`,
+		DisableFlagParsing: true,
+		RunE: func(cmd *cobra.Command, words []string) error {
+			if len(words) == 1 && (words[0] == "--help" || words[0] == "-h") {
+				return cmd.Help()
+			}
+			h, err := qemu.ParseHelperArgs(words)
+			if err != nil {
+				return usagef("bridge-helper: %w", err)
+			}
+			return qemu.RunHelper(cmd.Context(), a.runDir, h)
+		},
+	}
+}

@@ -1,0 +1,151 @@
+package main
+
+import (
+	"fmt"
+	"path/filepath"
+	"strings"
+
+	"github.com/kvswitch/kvswitch/switch/ctl"
+
+	"github.com/spf13/cobra"
+)
+
+func (a *app) vmCommand() *cobra.Command {
+	return group("vm", "Plug network cards into running virtual machines over QMP",
+		a.vmAttachCommand(), a.vmDetachCommand(), a.vmListCommand())
+}
+
+// qmpPath is the path of a monitor's socket as the switch, whose working
+// directory is another one, can use it.
+func qmpPath(path string) (string, error) {
+	if path == "" {
+		return "", usagef("which machine? give --qmp, the path of its QMP socket")
+	}
+	return filepath.Abs(path)
+}
+
+func (a *app) vmAttachCommand() *cobra.Command {
+	var n ctl.NewNIC
+	var mac, vlan string
+	var settings []string
+	c := a.shows(&cobra.Command{
+		Use:   "attach --qmp SOCK",
+		Short: "Plug a network card into a running machine",
+		Long: `Plug a network card into the machine whose QMP socket is SOCK (-qmp
+unix:SOCK,server=on,wait=off): makes the tap, opens vhost_net where the host has
+it, hands both to QEMU, adds the device and attaches the tap to the switch. If a
+step fails, those before it are undone. It prints the card's id, port and MAC.`,
+		Args: args(0, 0),
+		RunE: func(cmd *cobra.Command, _ []string) (err error) {
+			if n.QMP, err = qmpPath(n.QMP); err != nil {
+				return err
+			}
+			if mac != "" {
+				if n.MAC, err = macArg(mac); err != nil {
+					return err
+				}
+			}
+			if vlan != "" {
+				if _, err := vlanFlag(vlan); err != nil {
+					return err
+				}
+				settings = append(settings, "vlan="+vlan)
+			}
+			if _, err := pairs(settings); err != nil {
+				return err
+			}
+			n.Settings = strings.Join(settings, ",")
+			c, err := a.client()
+			if err != nil {
+				return err
+			}
+			nic, err := c.AttachVM(cmd.Context(), n)
+			if err != nil {
+				return err
+			}
+			if a.json {
+				return a.printJSON(nic)
+			}
+			_, err = fmt.Fprintf(a.out, "%s port %s mac %v vhost %s\n", nic.ID, nic.Port, nic.MAC, vhostText(nic.VHost, nic.VHostReason))
+			return err
+		},
+	})
+	f := c.Flags()
+	f.StringVar(&n.QMP, "qmp", "", "path of the machine's QMP socket")
+	f.StringVar(&n.ID, "id", "", "id of the device (default the first free of net1, net2, …)")
+	f.StringVar(&mac, "mac", "", "address of the card (default one made up, 52:54:00:…)")
+	f.StringVar(&n.Model, "model", "", "QEMU's device (default virtio-net-pci)")
+	f.StringVar(&n.Bus, "bus", "", "where it is plugged in; q35 needs a root port")
+	f.IntVar(&n.Queues, "queues", 1, "queue pairs")
+	f.StringVar(&n.VHost, "vhost", "auto", "let the kernel's vhost_net work the rings: auto, on or off")
+	f.StringVar(&vlan, "vlan", "", "VLAN that the machine is in")
+	f.StringArrayVar(&settings, "set", nil, "another setting of its port, key=value (may be repeated)")
+	return c
+}
+
+func vhostText(on bool, reason string) string {
+	switch {
+	case on:
+		return "on"
+	case reason != "":
+		return "off: " + reason
+	}
+	return "off"
+}
+
+func (a *app) vmDetachCommand() *cobra.Command {
+	var qmp, id string
+	c := a.talks(&cobra.Command{
+		Use:   "detach --qmp SOCK --id ID",
+		Short: "Unplug a network card; returns when the machine has let go of it",
+		Args:  args(0, 0),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			path, err := qmpPath(qmp)
+			if err != nil {
+				return err
+			}
+			if id == "" {
+				return usagef("which card? give --id; `kvswitch vm list` has them")
+			}
+			c, err := a.client()
+			if err != nil {
+				return err
+			}
+			return c.DetachVM(cmd.Context(), path, id)
+		},
+	})
+	c.Flags().StringVar(&qmp, "qmp", "", "path of the machine's QMP socket")
+	c.Flags().StringVar(&id, "id", "", "id of the device")
+	return c
+}
+
+func (a *app) vmListCommand() *cobra.Command {
+	return a.shows(&cobra.Command{
+		Use:   "list",
+		Short: "Show the cards that were plugged in",
+		Args:  args(0, 0),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := a.client()
+			if err != nil {
+				return err
+			}
+			list, err := c.VMs(cmd.Context())
+			if err != nil {
+				return err
+			}
+			if a.json {
+				return a.printJSON(list)
+			}
+			var rows [][]string
+			for _, n := range list {
+				name := n.Guest
+				if name == "" {
+					name = n.UUID
+				}
+				rows = append(rows, []string{orDash(name), n.ID, n.Port, n.MAC.String(), orDash(strings.Join(n.GuestMACs, "+")),
+					count(n.Queues), n.QMP, vhostText(n.VHost, n.VHostReason)})
+			}
+			return a.table("VM ID PORT MAC GUEST-MACS QUEUES QMP VHOST", rows)
+		},
+	})
+}
