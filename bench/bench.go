@@ -55,6 +55,9 @@ func Run(ctx context.Context, o Options) (*Report, error) {
 	if err := o.complete(); err != nil {
 		return nil, fmt.Errorf("bench: %w", err)
 	}
+	if err := topo.Allowed(); err != nil {
+		return nil, fmt.Errorf("bench: %w", err)
+	}
 	b := newRun(o)
 	b.start()
 	err := b.all(ctx)
@@ -72,7 +75,7 @@ func Run(ctx context.Context, o Options) (*Report, error) {
 // newRun makes a run of complete options.
 func newRun(o Options) *run {
 	return &run{
-		Options: o, line: newProgress(o.Out),
+		Options: o, line: newProgress(o.Progress),
 		rates: map[rateKey]rates{}, pdr: map[string]float64{},
 	}
 }

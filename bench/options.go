@@ -38,8 +38,9 @@ type Options struct {
 	// Quick shortens everything to a smoke run that shows that the bench works.
 	// Its figures are no basis for conclusions.
 	Quick bool
-	// Out gets progress and the tables. nil discards them.
-	Out io.Writer
+	// Out gets the tables, Progress what is going on meanwhile: one line that
+	// rewrites itself if it is a terminal. nil discards.
+	Out, Progress io.Writer
 	// Program is the version that the report names.
 	Program string
 
@@ -51,6 +52,9 @@ type Options struct {
 	// kinds are the contenders; tests put their own there.
 	kinds []subject.Kind
 }
+
+// Validate reports what makes no sense, without running anything.
+func (o Options) Validate() error { return o.complete() }
 
 // complete fills in defaults and refuses what makes no sense.
 func (o *Options) complete() error {
@@ -79,6 +83,9 @@ func (o *Options) complete() error {
 	}
 	if o.Out == nil {
 		o.Out = io.Discard
+	}
+	if o.Progress == nil {
+		o.Progress = io.Discard
 	}
 	o.defaults()
 	for _, s := range o.Sizes {

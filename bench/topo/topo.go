@@ -14,6 +14,7 @@ package topo
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -62,6 +63,12 @@ type Topology struct {
 	lab   *netlab.Lab
 	scope *scope
 	hung  *os.File
+}
+
+// Allowed says what this process lacks to build topologies.
+func Allowed() error {
+	s := newScope(context.Background())
+	return errors.Join(s.do(func() { netlab.RequirePrivilege(s) }), s.close())
 }
 
 // Build makes the topology: every device is up and none attached to a switch.
