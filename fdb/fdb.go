@@ -43,6 +43,10 @@ func MakeKey(mac [6]byte, vid uint16) Key {
 		uint64(binary.LittleEndian.Uint32(mac[:])))
 }
 
+// WordKey builds the key of a station from its address as a little-endian load
+// of six bytes; bits above 47 must be clear, and vid below 4096.
+func WordKey(mac uint64, vid uint16) Key { return Key(keyValid | uint64(vid)<<48 | mac) }
+
 // MAC is the station's address.
 func (k Key) MAC() (mac [6]byte) {
 	binary.LittleEndian.PutUint32(mac[:], uint32(k))

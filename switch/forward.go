@@ -28,10 +28,6 @@ type plan struct {
 	out   [frame.BatchSize]frame.Out
 }
 
-const keyValid = 1 << 63
-
-func makeKey(vid uint16, mac uint64) fdb.Key { return fdb.Key(keyValid | uint64(vid)<<48 | mac) }
-
 // forward takes a batch that came in by port number in through the switch. The
 // frames are borrowed until it returns.
 func (w *worker) forward(v *view, in uint16, frames []frame.Frame) {
@@ -98,7 +94,7 @@ func (w *worker) classify(v *view, in uint16, pv *portView, c *portCounters, fra
 			c.drop(DropPortState)
 			continue
 		}
-		key := makeKey(m.vid, src)
+		key := fdb.WordKey(src, m.vid)
 		if pv.locked && !w.knows(key, in, pv) {
 			c.drop(DropLocked)
 			continue
@@ -117,7 +113,7 @@ func (w *worker) classify(v *view, in uint16, pv *portView, c *portCounters, fra
 		if h := &f.Hdr; h.Flags&frame.HdrNeedsCsum != 0 || h.GSOType != frame.GSONone {
 			m.need = needs(*h)
 		}
-		m.dst = makeKey(m.vid, dst)
+		m.dst = fdb.WordKey(dst, m.vid)
 		n++
 	}
 	c.rxFrames.add(uint64(len(frames)))

@@ -83,11 +83,11 @@ func needs(h frame.VnetHdr) (n uint8) {
 	if h.Flags&frame.HdrNeedsCsum != 0 {
 		n = needCsum
 	}
-	switch h.GSOType &^ frame.GSOECN {
+	switch h.GSOType {
 	case frame.GSONone:
-	case frame.GSOTCPv4:
+	case frame.GSOTCPv4, frame.GSOTCPv4 | frame.GSOECN:
 		n |= needTSO4
-	case frame.GSOTCPv6:
+	case frame.GSOTCPv6, frame.GSOTCPv6 | frame.GSOECN:
 		n |= needTSO6
 	case frame.GSOUDPL4:
 		n |= needUSO
