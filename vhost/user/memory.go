@@ -1,0 +1,121 @@
+package vhostuser
+
+import (
+	"fmt"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/kvswitch/kvswitch/switch/sysio"
+	"github.com/kvswitch/kvswitch/vhost/virtq"
+)
+
+// mapping is a part of a front end's file, mapped here.
+type mapping struct {
+	whole []byte // what was mapped, from a page boundary on
+	mem   []byte // the part that was asked for
+}
+
+// mapFile maps size bytes at offset of a front end's descriptor, which the
+// caller goes on to close. Only regular files, memfds and hugetlbfs files among
+// them, have a size that can be checked; a front end that cuts the file short
+// later makes accesses fault, which every access here is ready for.
+func mapFile(fd int, offset, size uint64) (m mapping, err error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return m, fmt.Errorf("fstat: %w", err)
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFREG {
+		return m, fmt.Errorf("descriptor is no file or memfd")
+	}
+	if size == 0 || offset+size < offset || offset+size > uint64(st.Size) {
+		return m, fmt.Errorf("%#x bytes at offset %#x of a file of %#x bytes", size, offset, st.Size)
+	}
+	// Huge page files are mapped in huge pages; others say 4 KiB here.
+	page := uint64(max(st.Blksize, int64(unix.Getpagesize())))
+	start := offset / page * page
+	end := (offset + size + page - 1) / page * page
+	if m.whole, err = sysio.Map(fd, int64(start), int(end-start)); err != nil {
+		return mapping{}, err
+	}
+	// A guest's memory has no place in a core dump of the switch.
+	unix.Madvise(m.whole, unix.MADV_DONTDUMP)
+	m.mem = m.whole[offset-start:][:size:size]
+	return m, nil
+}
+
+func (m *mapping) unmap() {
+	sysio.Unmap(m.whole)
+	*m = mapping{}
+}
+
+// memory is a guest's memory table with the mappings it stands on.
+type memory struct {
+	*virtq.Memory
+	regions []memRegion
+	maps    []mapping // of regions
+}
+
+// newMemory makes a table of regions that are mapped already.
+func newMemory(regions []memRegion, maps []mapping) (*memory, error) {
+	list := make([]virtq.Region, len(regions))
+	for i, r := range regions {
+		list[i] = virtq.Region{Guest: r.guest, User: r.user, Mem: maps[i].mem}
+	}
+	m, err := virtq.NewMemory(list...)
+	if err != nil {
+		return nil, err
+	}
+	return &memory{m, regions, maps}, nil
+}
+
+// mapMemory maps a whole table, or nothing.
+func mapMemory(regions []memRegion, fds []int) (m *memory, err error) {
+	maps := make([]mapping, 0, len(regions))
+	defer func() {
+		if err != nil {
+			unmapAll(maps)
+		}
+	}()
+	for i, r := range regions {
+		mp, err := mapFile(fds[i], r.offset, r.size)
+		if err != nil {
+			return nil, fmt.Errorf("map region %d at guest address %#x: %w", i, r.guest, err)
+		}
+		maps = append(maps, mp)
+	}
+	return newMemory(regions, maps)
+}
+
+// with is m and one region more.
+func (m *memory) with(r memRegion, fd int) (*memory, error) {
+	mp, err := mapFile(fd, r.offset, r.size)
+	if err != nil {
+		return nil, fmt.Errorf("map region at guest address %#x: %w", r.guest, err)
+	}
+	bigger, err := newMemory(append(slices.Clone(m.regions), r), append(slices.Clone(m.maps), mp))
+	if err != nil {
+		mp.unmap()
+		return nil, err
+	}
+	return bigger, nil
+}
+
+// without is m and one region less, and that region's mapping, which is the
+// caller's to unmap. A region is known by its addresses and its size.
+func (m *memory) without(r memRegion) (*memory, mapping, error) {
+	i := slices.IndexFunc(m.regions, func(have memRegion) bool {
+		return have.guest == r.guest && have.user == r.user && have.size == r.size
+	})
+	if i < 0 {
+		return nil, mapping{}, fmt.Errorf("no region of %#x bytes at guest address %#x and user address %#x", r.size, r.guest, r.user)
+	}
+	smaller, err := newMemory(slices.Delete(slices.Clone(m.regions), i, i+1), slices.Delete(slices.Clone(m.maps), i, i+1))
+	return smaller, m.maps[i], err
+}
+
+func unmapAll(maps []mapping) {
+	for i := range maps {
+		maps[i].unmap()
+	}
+}

@@ -1,0 +1,121 @@
+package vhostuser
+
+import (
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/kvswitch/kvswitch/switch/frame"
+	"github.com/kvswitch/kvswitch/vhost/virtq"
+)
+
+// ring is one virtqueue of the port, the same one for the port's lifetime.
+//
+// mu is what keeps workers and the control side apart. A worker holds it for a
+// batch: from Rx to Release on a ring that the guest sends with, during Tx on
+// one that it receives with. The control side takes it to exchange live, and
+// unmaps memory only after every ring has let go of it; so frames that are lent,
+// which other ports read in the meantime, keep their mapping.
+type ring struct {
+	port  *Port
+	index int
+	mu    sync.Mutex
+	live  atomic.Pointer[live] // nil: stopped; stored only with mu held
+	batch *virtq.Batch         // chains taken from live and not returned; with mu
+
+	broken atomic.Pointer[brokenRing] // why live went away by itself
+	fault  atomic.Uint32              // virtq.Fault of the last chain refused, or 0
+
+	kicks  atomic.Uint64 // batches found after the guest had to notify
+	polls  atomic.Uint64 // batches found by looking
+	calls  atomic.Uint64 // notifications of the guest
+	frames atomic.Uint64
+	errors atomic.Uint64 // chains and frames refused
+}
+
+// brokenRing is what is left of live when a worker had to stop it.
+type brokenRing struct {
+	reason error
+	memory bool // because guest memory could not be accessed
+	last   *virtq.Device
+}
+
+// live is a started ring. Its configuration never changes: the control side
+// makes another one, which resumes where this one was.
+type live struct {
+	*virtq.Device
+	enabled   bool // else what the guest sends is discarded, and it is sent nothing
+	mergeable bool
+	hdrLen    int
+	offloads  frame.Offloads // what may be unfinished, in this ring's direction
+	ecn       bool           // and marked with ECN
+	kick      bool           // the guest notifies; else it must be polled
+	call      int            // eventfd to notify the guest with, or -1
+	logFD     int            // eventfd to signal that the dirty log changed, or -1
+}
+
+// exchange makes next what runs; it takes up where the last one was. A nil next
+// stops the ring: no worker uses it, nor anything it refers to, afterwards.
+func (r *ring) exchange(next *live, v *vring) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if old := r.live.Load(); old != nil {
+		v.last = old.Device
+	} else if b := r.broken.Load(); b != nil {
+		v.last = b.last
+	}
+	if next != nil {
+		if v.last != nil {
+			next.Resume(v.last)
+			v.last = nil
+		}
+		if r.index%2 == 0 {
+			next.DisableKicks() // new buffers are found when there is something to put in
+		}
+	}
+	r.live.Store(next)
+	if r.index%2 == 1 {
+		r.port.queues[r.index/2].bell.ring()
+	}
+}
+
+// fail stops the ring for what its driver did and tells the control side, which
+// reports it. The caller holds mu.
+func (r *ring) fail(reason error, memory bool) {
+	l := r.live.Load()
+	if l == nil {
+		return
+	}
+	r.live.Store(nil)
+	r.batch.Reset()
+	r.broken.Store(&brokenRing{reason, memory, l.Device})
+	r.port.attend()
+}
+
+// notify wakes the guest if it wants to be. The descriptor is an eventfd that
+// was made non-blocking when it came. A front end that turns that off again and
+// fills the counter stalls the worker: it must be trusted so far, because Linux
+// has no other non-blocking write to an eventfd.
+func (r *ring) notify(l *live) {
+	if l.call >= 0 && l.WantCall() {
+		r.calls.Add(1)
+		unix.Write(l.call, one[:])
+	}
+	if l.logFD >= 0 {
+		unix.Write(l.logFD, one[:])
+	}
+}
+
+var one = [8]byte{1}
+
+// memoryFault is what the runtime panics with when memory can't be accessed.
+type memoryFault interface {
+	error
+	Addr() uintptr
+}
+
+// guard lets faults in guest memory panic instead of ending the process; it
+// returns what was set before, for recovered.
+func guard() bool { return debug.SetPanicOnFault(true) }

@@ -1,0 +1,291 @@
+package vhostuser
+
+import (
+	"encoding/binary"
+	"fmt"
+	"runtime/debug"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/kvswitch/kvswitch/switch/frame"
+	"github.com/kvswitch/kvswitch/vhost/virtq"
+)
+
+// queue is the switch's receive queue over a ring that the guest sends with.
+type queue struct {
+	ring
+
+	// The worker's own.
+	looked *live // what Rx looked at without the lock
+	held   bool  // mu is held, from Rx to Release
+	lent   int   // frames lent since the last Release
+	heads  [frame.BatchSize][headRoom]byte
+
+	announce atomic.Bool   // rarp is to be lent
+	rarp     [rarpLen]byte // with mu
+
+	bell   bell
+	events [2]unix.EpollEvent // room for what bell.hush finds
+}
+
+// headRoom is how much of a frame in small pieces is gathered, so that the
+// switch finds the Ethernet header and a tag in one piece.
+const headRoom = 64
+
+// minPiece is what must be in the first piece: the Ethernet header and a tag.
+const minPiece = frame.HeaderLen + frame.TagLen
+
+// Rx implements frame.Queue.
+func (q *queue) Rx(b []frame.Frame) (n int) {
+	defer q.recovered(guard())
+	l := q.live.Load()
+	q.looked = l
+	// A look without the lock: nothing but the guest's index is read. Should the
+	// control side unmap it at this moment, the look faults, and faulted knows.
+	if (l == nil || l.Empty()) && !q.announce.Load() {
+		return 0
+	}
+	if !q.held {
+		if !q.mu.TryLock() {
+			return 0 // the control side is at work, and signals wake afterwards
+		}
+		q.held = true
+		l = q.live.Load()
+	}
+	if l != nil {
+		n = q.receive(l, b[:min(len(b), frame.BatchSize-q.lent)])
+	}
+	if n < len(b) && q.announce.Load() {
+		n += q.takeRARP(b[n:])
+	}
+	if q.lent += n; q.lent == 0 {
+		q.release()
+	}
+	return n
+}
+
+// receive takes chains and makes frames of them.
+func (q *queue) receive(l *live, b []frame.Frame) int {
+	if l.KicksDisabled() {
+		q.polls.Add(1)
+	} else {
+		// Awake, the worker looks by itself until Arm.
+		l.DisableKicks()
+		q.kicks.Add(1)
+	}
+	first := len(q.batch.Chains)
+	if _, err := l.Take(q.batch, len(b)); err != nil {
+		q.fail(err, false)
+		return 0
+	}
+	chains := q.batch.Chains[first:]
+	if !l.enabled {
+		return 0 // "process and discard" (vhost-user, "Ring states")
+	}
+	hdrLen := l.hdrLen
+	n, bad := 0, 0
+	for i := range chains {
+		c := &chains[i]
+		d := c.First
+		f := &b[n]
+		if uint(len(d)-(hdrLen+minPiece)) > frame.MaxLen-minPiece || !c.Single() {
+			if !q.gather(l, f, c, first+i) {
+				bad++
+				continue
+			}
+			n++
+			continue
+		}
+		hdr := binary.LittleEndian.Uint64(d) // flags, gso_type, hdr_len, gso_size, csum_start: read once
+		*f = frame.Frame{Data: d[hdrLen:]}
+		if hdr&knownWork != 0 && !q.unfinished(l, f, hdr, binary.LittleEndian.Uint16(d[8:])) {
+			bad++
+			continue
+		}
+		n++
+	}
+	if bad > 0 {
+		q.errors.Add(uint64(bad))
+	}
+	q.frames.Add(uint64(n))
+	return n
+}
+
+// knownWork are the bits of a header's first eight bytes that leave work to do:
+// NEEDS_CSUM of flags, all of gso_type. Other flags are to be ignored (virtio
+// 1.2, 5.1.6.2.2).
+const knownWork = frame.HdrNeedsCsum | 0xff<<8
+
+// unfinished checks the header of a frame that leaves work to do against what
+// was negotiated and the frame's length, and takes it over. hdr_len is but a hint.
+func (q *queue) unfinished(l *live, f *frame.Frame, hdr uint64, csumOffset uint16) bool {
+	h := frame.VnetHdr{
+		Flags:      uint8(hdr) & frame.HdrNeedsCsum,
+		GSOType:    uint8(hdr >> 8),
+		HdrLen:     uint16(hdr >> 16),
+		GSOSize:    uint16(hdr >> 32),
+		CsumStart:  uint16(hdr >> 48),
+		CsumOffset: csumOffset,
+	}
+	size := f.Len()
+	if !l.offloads.Takes(h) || h.GSOType&frame.GSOECN != 0 && !l.ecn {
+		return false
+	}
+	if h.Flags == 0 || h.CsumStart < frame.HeaderLen || int(h.CsumStart)+int(h.CsumOffset)+2 > size {
+		return false // GSO without NEEDS_CSUM is forbidden, too
+	}
+	if h.GSOType == frame.GSONone {
+		h.GSOSize = 0
+	} else if h.GSOType == frame.GSOECN || h.GSOSize == 0 {
+		return false
+	}
+	h.HdrLen = uint16(min(int(h.HdrLen), size))
+	f.Hdr = h
+	return true
+}
+
+// gather makes a frame of any chain: a header in pieces or in a buffer of its
+// own, an Ethernet header in pieces, many buffers.
+func (q *queue) gather(l *live, f *frame.Frame, c *virtq.Chain, slot int) bool {
+	if c.Fault != 0 {
+		q.fault.Store(uint32(c.Fault))
+		return false
+	}
+	var hdr [frame.VnetHdrMrgRxbufLen]byte
+	data, rest := c.First, q.batch.Rest(c)
+	for got := 0; ; {
+		n := copy(hdr[got:l.hdrLen], data)
+		got, data = got+n, data[n:]
+		if got == l.hdrLen {
+			break
+		}
+		if len(rest) == 0 {
+			return false
+		}
+		data, rest = rest[0], rest[1:]
+	}
+	size := len(data)
+	for _, p := range rest {
+		size += len(p)
+	}
+	if size < frame.HeaderLen || size > frame.MaxLen {
+		return false
+	}
+	if len(data) == 0 {
+		data, rest = rest[0], rest[1:]
+	}
+	if len(data) < minPiece && len(rest) > 0 {
+		head := q.heads[slot][:0]
+		head = append(head, data...)
+		for len(rest) > 0 && len(head) < minPiece {
+			n := min(len(rest[0]), cap(head)-len(head))
+			head = append(head, rest[0][:n]...)
+			if rest[0] = rest[0][n:]; len(rest[0]) == 0 {
+				rest = rest[1:]
+			}
+		}
+		data = head
+	}
+	*f = frame.Frame{Data: data}
+	if len(rest) > 0 {
+		f.Rest = rest
+	}
+	work := binary.LittleEndian.Uint64(hdr[:])
+	return work&knownWork == 0 || q.unfinished(l, f, work, binary.LittleEndian.Uint16(hdr[8:]))
+}
+
+// Release implements frame.Queue.
+func (q *queue) Release() {
+	if !q.held {
+		return
+	}
+	defer q.recovered(guard())
+	q.release()
+}
+
+// release returns what was lent to the guest and lets go of the ring.
+func (q *queue) release() {
+	q.lent = 0
+	if l := q.live.Load(); l != nil && len(q.batch.Chains) > 0 {
+		l.Return(q.batch)
+		q.notify(l)
+	}
+	q.held = false
+	q.mu.Unlock()
+}
+
+// takeRARP lends the announcement that the front end asked for.
+func (q *queue) takeRARP(b []frame.Frame) int {
+	q.announce.Store(false)
+	b[0] = frame.Frame{Data: q.rarp[:]}
+	return 1
+}
+
+// recovered is deferred by every entry from the worker: a fault in guest memory
+// stops the ring, and with it the port, instead of the process.
+func (q *queue) recovered(before bool) {
+	if r := recover(); r != nil {
+		q.faulted(r)
+	}
+	if !before {
+		debug.SetPanicOnFault(false)
+	}
+}
+
+// faulted handles a panic: a fault in guest memory is its owner's doing, any
+// other panic is ours and goes on.
+func (q *queue) faulted(r any) {
+	fault, ok := r.(memoryFault)
+	if !ok {
+		panic(r)
+	}
+	if !q.held && q.live.Load() != q.looked {
+		return // a look at memory that the control side took away meanwhile
+	}
+	q.Fault(fault)
+	if q.held && q.lent == 0 {
+		q.held = false
+		q.mu.Unlock()
+	}
+}
+
+// Arm implements frame.Queue.
+func (q *queue) Arm() bool {
+	defer q.recovered(guard())
+	// First forget what rang until now: what rings from here on is about frames
+	// that the look below may have missed.
+	q.bell.hush(q.events[:])
+	l := q.live.Load()
+	q.looked = l
+	if l == nil || q.announce.Load() {
+		return q.announce.Load()
+	}
+	if !q.held {
+		if !q.mu.TryLock() {
+			return true // the control side is at work: look again
+		}
+		defer q.mu.Unlock()
+		l = q.live.Load()
+	}
+	// A guest without a kick descriptor must be polled.
+	return l != nil && (l.EnableKicks() || !l.kick)
+}
+
+// FD implements frame.Queue.
+func (q *queue) FD() int { return q.bell.set }
+
+// Polled implements frame.Queue.
+func (q *queue) Polled() bool { return true }
+
+// Fault implements frame.Faulter.
+func (q *queue) Fault(err error) {
+	err = fmt.Errorf("guest memory can't be read: %w", err)
+	switch {
+	case q.held:
+		q.fail(err, true)
+	case q.mu.TryLock():
+		q.fail(err, true)
+		q.mu.Unlock()
+	}
+}

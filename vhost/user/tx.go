@@ -1,0 +1,126 @@
+package vhostuser
+
+import (
+	"fmt"
+	"runtime/debug"
+
+	"github.com/kvswitch/kvswitch/switch/frame"
+	"github.com/kvswitch/kvswitch/vhost/virtq"
+)
+
+// lockTries is how often Tx tries for a ring that another worker is sending on,
+// some 10 µs, a few times what a batch takes. Then the batch is dropped: the
+// other worker was probably put off the processor.
+const lockTries = 4000
+
+// Tx implements frame.Port.
+func (p *Port) Tx(hint int, out []frame.Out) int {
+	rings := p.egress.Load()
+	if rings == nil {
+		return 0
+	}
+	r := (*rings)[uint(hint)%uint(len(*rings))]
+	for try := 0; !r.mu.TryLock(); try++ {
+		if try == lockTries {
+			return 0
+		}
+	}
+	return r.sendLocked(out)
+}
+
+// sendLocked copies frames into the guest's buffers and lets go of the ring.
+func (r *ring) sendLocked(out []frame.Out) (sent int) {
+	l := r.live.Load()
+	if l == nil || !l.enabled {
+		r.mu.Unlock()
+		return 0
+	}
+	defer r.sendRecovered(guard())
+	return r.send(l, out)
+}
+
+// send fills chains in rounds, as many as there are frames, until either runs
+// out. It reports how many frames it took care of.
+func (r *ring) send(l *live, out []frame.Out) (sent int) {
+	for sent < len(out) {
+		if n, err := l.Take(r.batch, len(out)-sent); err != nil {
+			r.fail(err, false)
+			break
+		} else if n == 0 {
+			break
+		}
+		done, more := r.fill(l, out[sent:])
+		l.Return(r.batch)
+		if sent += done; !more {
+			break
+		}
+	}
+	if sent > 0 {
+		r.frames.Add(uint64(sent))
+		r.notify(l)
+	}
+	return sent
+}
+
+// fill copies frames into the chains of the batch and leaves in it those that
+// are to be returned. It reports how many frames it took care of, and whether
+// another round may take care of more.
+func (r *ring) fill(l *live, out []frame.Out) (done int, more bool) {
+	hdrLen := l.hdrLen
+	chains := r.batch.Chains
+	next := 0
+	for i := range out {
+		if next == len(chains) {
+			return i, true
+		}
+		o, c := &out[i], &chains[next]
+		f := o.Frame
+		src, dst := f.Data, c.First
+		if c.Single() && uint32(o.EgressTag)|uint32(f.Strip) == 0 && len(f.Rest) == 0 &&
+			f.Hdr.Flags|f.Hdr.GSOType == 0 && len(dst) >= hdrLen+len(src) {
+			putPlainHeader(dst, hdrLen)
+			virtq.Copy(dst[hdrLen:], src)
+			c.Written = uint32(hdrLen + len(src))
+			next++
+			continue
+		}
+		used, ok := r.place(l, o, next)
+		if chains = r.batch.Chains; !ok {
+			l.Rewind(r.batch, len(chains)-next)
+			return i, next > 0
+		}
+		next += used
+	}
+	l.Rewind(r.batch, len(chains)-next)
+	return len(out), false
+}
+
+// sendRecovered is deferred while the ring is locked. A fault in this guest's
+// memory stops its ring. One elsewhere is in the memory of whoever lent the
+// frames: nothing was published, and the caller gets the panic if it is ready
+// for it.
+func (r *ring) sendRecovered(before bool) {
+	if e := recover(); e != nil {
+		fault, ok := e.(memoryFault)
+		l := r.live.Load()
+		if ok && l != nil && l.Memory().Holds(fault.Addr()) {
+			r.fail(fmt.Errorf("guest memory can't be written: %w", fault), true)
+		} else {
+			if l != nil {
+				l.Rewind(r.batch, len(r.batch.Chains))
+			}
+			r.mu.Unlock()
+			if !before {
+				debug.SetPanicOnFault(false)
+			}
+			if !ok || before {
+				panic(e)
+			}
+			return
+		}
+	}
+	r.mu.Unlock()
+	if !before {
+		debug.SetPanicOnFault(false)
+	}
+}
