@@ -17,7 +17,7 @@ type attachment struct {
 	index    int
 	claim    int // descriptor; -1 when somebody without rights sits on the name
 	shield   shield
-	before   string  // IPv6 setting to put back
+	before   string   // IPv6 setting to put back
 	control  *control // the queues own the receivers
 	rings    []*ring  // the newest
 	warnings []string

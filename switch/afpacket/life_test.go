@@ -1,0 +1,420 @@
+package afpacket
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/kvswitch/kvswitch/switch/frame"
+	"github.com/kvswitch/kvswitch/switch/porttest"
+	"github.com/kvswitch/kvswitch/switch/porttest/netlab"
+)
+
+func TestStateIsWhatTheDeviceIs(t *testing.T) {
+	sw, far := cable(t)
+	sw.MTU("port", 4000)
+	p := openOn(t, sw, "port", Options{})
+	awaitState(t, p, "up", up)
+	s := p.State()
+	if s.MAC != sw.MAC("port") || s.MTU != 4000 || s.Speed == 0 || s.HalfDup {
+		t.Errorf("state %+v of a veth", s)
+	}
+	if o := s.Offloads; !o.Csum || !o.TSO4 || !o.TSO6 {
+		t.Errorf("offloads %+v", o)
+	}
+	d := p.Detail().(Detail)
+	if d.Interface != "port" || d.Index != sw.Index("port") || d.Kind != "veth" || d.Rings != 1 || d.Slots == 0 {
+		t.Errorf("detail %+v", d)
+	}
+	mac := porttest.MAC(77)
+	sw.SetMAC("port", mac)
+	awaitState(t, p, "the new address", func(s frame.State) bool { return s.MAC == mac })
+	far.Down("eth0")
+	awaitState(t, p, "no carrier", func(s frame.State) bool { return !s.Up && s.Reason == "no carrier" })
+	far.Up("eth0")
+	awaitState(t, p, "carrier", up)
+}
+
+// roundTrip fails the test unless a frame crosses the cable both ways.
+func roundTrip(t *testing.T, p *Port, far *netlab.Station, n int) {
+	t.Helper()
+	in := porttest.Ethernet(frame.Broadcast, porttest.MAC(1), fmt.Sprint("in ", n))
+	far.Send(in)
+	if got := receive(t, p, 1); string(got[0].data) != string(in) {
+		t.Fatalf("round %d: received % x", n, got[0].data)
+	}
+	out := porttest.Ethernet(frame.Broadcast, porttest.MAC(2), fmt.Sprint("out ", n))
+	send(t, p, out)
+	if got, ok := far.Recv(5 * time.Second); !ok || string(got) != string(out) {
+		t.Fatalf("round %d: the far end received % x, %v", n, got, ok)
+	}
+}
+
+func TestPortSurvivesDownUpAndRename(t *testing.T) {
+	sw, far := cable(t)
+	p := openOn(t, sw, "port", Options{})
+	station := far.Station("eth0")
+	awaitState(t, p, "up", up)
+	roundTrip(t, p, station, 1)
+
+	sw.Down("port")
+	awaitState(t, p, "set down", func(s frame.State) bool { return !s.Up && s.Reason == "interface is set down" })
+	if n := p.Tx(0, []frame.Out{{Frame: &frame.Frame{Data: porttest.Ethernet(frame.Broadcast, porttest.MAC(2), "lost")}}}); n != 1 {
+		t.Errorf("Tx on a device that is down took %d of 1", n)
+	}
+	if c := p.Counters(); c.TxErrors != 1 {
+		t.Errorf("a frame lost on a device that is down: %+v", c)
+	}
+	sw.Run("ip", "link", "set", "port", "name", "renamed")
+	sw.Up("renamed")
+	awaitState(t, p, "up under another name", up)
+	awaitCable(t, sw, "renamed", far, "eth0")
+	if d := p.Detail().(Detail); d.Interface != "renamed" || p.Name() != "port" {
+		t.Errorf("name %s, detail %+v", p.Name(), d)
+	}
+	roundTrip(t, p, station, 2)
+}
+
+func TestDeviceThatWentDownDoesNotKeepTheWorkerAwake(t *testing.T) {
+	sw, _ := cable(t)
+	p := openOn(t, sw, "port", Options{})
+	awaitState(t, p, "up", up)
+	for _, q := range p.Queues() {
+		q.Arm()
+	}
+	check := func(what string) {
+		t.Helper()
+		for i, q := range p.Queues() {
+			netlab.Await(t, 10*time.Second, what, func() error {
+				n, err := unix.Poll([]unix.PollFd{{Fd: int32(q.FD()), Events: unix.POLLIN}}, 0)
+				if n != 0 || err != nil {
+					return fmt.Errorf("queue %d is readable", i)
+				}
+				return nil
+			})
+		}
+	}
+	for range 50 {
+		sw.Down("port")
+		sw.Up("port") // at once: the port hears of both together
+	}
+	awaitState(t, p, "up", up)
+	check("quiet after going up and down")
+	sw.Down("port")
+	awaitState(t, p, "down", func(s frame.State) bool { return !s.Up })
+	check("quiet when down")
+	sw.Delete("port")
+	awaitState(t, p, "gone", func(s frame.State) bool { return s.Reason == "interface is gone" })
+	check("quiet when gone")
+}
+
+func TestPortTakesADeletedDeviceBackByItsName(t *testing.T) {
+	for _, queues := range []int{1, 3} {
+		t.Run(fmt.Sprint(queues, " queues"), func(t *testing.T) {
+			sw, far := cable(t)
+			var told atomic.Int64
+			p, err := tryOpen(sw, "port", Options{Queues: queues})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer p.Close()
+			if err := p.Start(func() { told.Add(1) }); err != nil {
+				t.Fatal(err)
+			}
+			fds := make(map[int]bool)
+			for _, q := range p.Queues() {
+				fds[q.FD()] = true
+				q.Arm()
+			}
+			for n := range 3 {
+				awaitState(t, p, "up", up)
+				awaitCable(t, sw, "port", far, "eth0")
+				station := far.Station("eth0")
+				roundTrip(t, p, station, n)
+				station.Close()
+				before := told.Load()
+				sw.Delete("port")
+				awaitState(t, p, "gone", func(s frame.State) bool { return !s.Up && !s.Gone && s.Reason == "interface is gone" })
+				netlab.Await(t, 10*time.Second, "news of the loss", func() error {
+					if told.Load() == before {
+						return errors.New("not notified")
+					}
+					return nil
+				})
+				if p.Tx(0, make([]frame.Out, 2)) != 2 {
+					t.Error("Tx without a device did not take the frames")
+				}
+				sw.Run("ip", "link", "add", "other", "type", "veth", "peer", "name", "eth0", "netns", far.Name())
+				far.Up("eth0")
+				sw.Run("ip", "link", "set", "other", "name", "port", "up") // by its name, not by its birth
+			}
+			awaitState(t, p, "up", up)
+			awaitCable(t, sw, "port", far, "eth0")
+			for _, q := range p.Queues() {
+				if !fds[q.FD()] {
+					t.Error("a queue changed its descriptor")
+				}
+			}
+			// A worker that sleeps hears of frames on the new device.
+			station := far.Station("eth0")
+			for _, q := range p.Queues() {
+				q.Arm()
+			}
+			station.Send(porttest.Ethernet(frame.Broadcast, porttest.MAC(1), "wake up"))
+			netlab.Await(t, 10*time.Second, "wake-up", func() error {
+				for _, q := range p.Queues()[1:] {
+					if n, _ := unix.Poll([]unix.PollFd{{Fd: int32(q.FD()), Events: unix.POLLIN}}, 0); n > 0 {
+						return nil
+					}
+				}
+				return errors.New("no queue is readable")
+			})
+			receive(t, p, 1)
+		})
+	}
+}
+
+func TestLargerMTUGetsLargerSlotsAndLosesNothingReceivedBefore(t *testing.T) {
+	sw, far := cable(t)
+	far.MTU("eth0", 9000)
+	p := openOn(t, sw, "port", Options{})
+	station := far.Station("eth0")
+	small := p.Detail().(Detail).SlotBytes
+	early := porttest.Ethernet(frame.Broadcast, porttest.MAC(1), "before")
+	station.Send(early)
+	netlab.Await(t, 10*time.Second, "the frame in the ring", func() error {
+		if !p.queues[1].Arm() {
+			return errors.New("not there")
+		}
+		return nil
+	})
+	sw.MTU("port", 9000)
+	awaitState(t, p, "MTU 9000", func(s frame.State) bool { return up(s) && s.MTU == 9000 })
+	if d := p.Detail().(Detail); d.SlotBytes <= small || d.SlotBytes < 9014 {
+		t.Errorf("slots of %d bytes, with MTU 1500 they were %d", d.SlotBytes, small)
+	}
+	jumbo := porttest.Build(frame.Broadcast, porttest.MAC(1), 0, 0x88b5, make([]byte, 9000))
+	station.Send(jumbo)
+	got := receive(t, p, 2)
+	if string(got[0].data) != string(early) || string(got[1].data) != string(jumbo) {
+		t.Errorf("received %d and %d bytes, want %d and %d", len(got[0].data), len(got[1].data), len(early), len(jumbo))
+	}
+	roundTrip(t, p, station, 1)
+}
+
+func TestKernelBridgeThatTakesThePortsDeviceTakesThePortDown(t *testing.T) {
+	sw, _ := cable(t)
+	p := openOn(t, sw, "port", Options{})
+	awaitState(t, p, "up", up)
+	sw.Bridge("br0", "port")
+	awaitState(t, p, "down", func(s frame.State) bool { return !s.Up && s.Reason == "belongs to kernel bridge br0" })
+	sw.Run("ip", "link", "set", "port", "nomaster")
+	awaitState(t, p, "up", up)
+}
+
+func TestOpenSetsTheDeviceUpOnlyWhenAsked(t *testing.T) {
+	sw, _ := cable(t)
+	sw.Down("port")
+	p := openOn(t, sw, "port", Options{})
+	if s := p.State(); s.Up || s.Reason != "interface is set down" {
+		t.Errorf("state %+v", s)
+	}
+	p.Close()
+	awaitState(t, openOn(t, sw, "port", Options{Up: true}), "up", up)
+}
+
+func TestOpenRefusesWhatCannotBeAPortInOneLine(t *testing.T) {
+	lab := netlab.New(t)
+	sw, far := lab.Host("sw"), lab.Host("far")
+	for _, name := range []string{"enslaved", "taken", "free"} {
+		lab.Cable(sw, name, far, name)
+	}
+	sw.Bridge("br0", "enslaved")
+	sw.Run("ip", "tuntap", "add", "tun9", "mode", "tun")
+	taken := openOn(t, sw, "taken", Options{})
+	closed := watcherOf(t, sw)
+	closed.Close()
+	fds := openFiles(t)
+	for _, c := range []struct {
+		name string
+		opt  Options
+		want string
+	}{
+		{"", Options{}, "not a name"},
+		{"a/b", Options{}, "slash"},
+		{"sixteen-chars-xx", Options{}, "limit is 15"},
+		{"nowhere", Options{}, "no such interface"},
+		{"lo", Options{}, "loopback"},
+		{"tun9", Options{}, "not an Ethernet interface"},
+		{"br0", Options{}, "it is a kernel bridge"},
+		{"enslaved", Options{}, "belongs to kernel bridge br0; take it out first: ip link set enslaved nomaster"},
+		{"taken", Options{}, "already a port of this kvswitch"},
+		{"free", Options{Queues: -1}, "queues"},
+		{"free", Options{Queues: MaxQueues + 1}, "queues"},
+		{"free", Options{RingBytes: 1}, "ring of 1 bytes"},
+		{"free", Options{RingBytes: MaxRingBytes + 1}, "ring of"},
+		{"free", Options{Watcher: closed}, "closed"},
+	} {
+		p, err := tryOpen(sw, c.name, c.opt)
+		if err == nil {
+			p.Close()
+			t.Errorf("%q %+v: opened", c.name, c.opt)
+			continue
+		}
+		if text := err.Error(); !strings.Contains(text, c.want) || strings.Contains(text, "\n") || !strings.HasPrefix(text, "open port on ") {
+			t.Errorf("%q %+v: %q, want %q in one line", c.name, c.opt, text, c.want)
+		}
+	}
+	if n := openFiles(t); n != fds {
+		t.Errorf("%d open files before, %d after", fds, n)
+	}
+	// The same index in another namespace is another device, and a device that
+	// was let go is free again.
+	if err := taken.Close(); err != nil {
+		t.Fatal(err)
+	}
+	openOn(t, sw, "taken", Options{})
+	openOn(t, far, "taken", Options{})
+}
+
+func TestClaimIsKeptByOtherSwitchesAndNotByStrangers(t *testing.T) {
+	sw, _ := cable(t)
+	index := sw.Index("port")
+	for _, c := range []struct {
+		holder  string
+		uid     int
+		refused bool
+	}{{"root", 0, true}, {"a stranger", 65534, false}} {
+		// A listener's credentials are those of the thread that called listen.
+		var fd int
+		held := make(chan struct{})
+		go func() {
+			defer close(held)
+			runtime.LockOSThread() // the thread ends with its changed user
+			_ = sw.Do(func() error {
+				if _, _, errno := unix.RawSyscall(unix.SYS_SETRESUID, ^uintptr(0), uintptr(c.uid), ^uintptr(0)); errno != 0 {
+					t.Errorf("become %s: %v", c.holder, errno)
+				}
+				fd, _ = unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+				if err := unix.Bind(fd, &unix.SockaddrUnix{Name: fmt.Sprintf("@kvswitch/netdev/%d", index)}); err != nil {
+					t.Error(err)
+				}
+				if err := unix.Listen(fd, 1); err != nil {
+					t.Error(err)
+				}
+				unix.RawSyscall(unix.SYS_SETRESUID, ^uintptr(0), 0, ^uintptr(0))
+				return nil
+			})
+		}()
+		<-held
+		p, err := tryOpen(sw, "port", Options{})
+		if (err != nil) != c.refused {
+			t.Errorf("%s holds the name: %v", c.holder, err)
+		}
+		if p != nil {
+			if w := strings.Join(p.Warnings(), "\n"); !strings.Contains(w, "unprivileged process") {
+				t.Errorf("warnings %q", w)
+			}
+			p.Close()
+		}
+		unix.Close(fd)
+	}
+}
+
+func TestOpenWithoutPrivilegeSaysWhatIsMissing(t *testing.T) {
+	sw, _ := cable(t)
+	w := watcherOf(t, sw)
+	// The Watcher's thread is its own and ends with it: it can be stripped.
+	w.Do(func() { dropCapabilities(t, unix.CAP_NET_RAW, unix.CAP_SYS_ADMIN) })
+	p, err := Open("port", Options{Watcher: w})
+	if err == nil {
+		p.Close()
+		t.Fatal("opened without CAP_NET_RAW")
+	}
+	if !errors.Is(err, unix.EPERM) || !strings.Contains(err.Error(), "CAP_NET_RAW") {
+		t.Errorf("%v", err)
+	}
+}
+
+// dropCapabilities takes capabilities from the calling thread.
+func dropCapabilities(t *testing.T, caps ...int) {
+	hdr := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var data [2]unix.CapUserData
+	if err := unix.Capget(&hdr, &data[0]); err != nil {
+		t.Error(err)
+	}
+	for _, c := range caps {
+		data[c/32].Effective &^= 1 << (c % 32)
+	}
+	if err := unix.Capset(&hdr, &data[0]); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestOpeningAndClosingLeavesNothing(t *testing.T) {
+	sw, _ := cable(t)
+	w := watcherOf(t, sw)
+	cycle := func() {
+		p, err := Open("port", Options{Watcher: w, Queues: 2, Up: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := p.Start(func() {}); err != nil {
+			t.Fatal(err)
+		}
+		for _, q := range p.Queues() {
+			q.Rx(make([]frame.Frame, 1))
+			q.Arm()
+		}
+		if err := p.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if err := p.Close(); err != nil {
+			t.Errorf("a second Close: %v", err)
+		}
+	}
+	cycle()
+	state := func() string {
+		maps, err := os.ReadFile("/proc/self/maps")
+		if err != nil {
+			t.Fatal(err)
+		}
+		link, err := sw.Netlink().LinkByName("port")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return fmt.Sprintf("%d goroutines, %d files, %d ring mappings, devices %v, promiscuous %d, %q, %q",
+			runtime.NumGoroutine(), openFiles(t), strings.Count(string(maps), "socket:"), sw.Links(), link.Attrs().Promisc,
+			sw.Run("cat", "/proc/net/packet"), sw.Run("tc", "qdisc", "show", "dev", "port"))
+	}
+	before := state()
+	for range 100 {
+		cycle()
+	}
+	if after := state(); after != before {
+		t.Errorf("before: %s\nafter:  %s", before, after)
+	}
+}
+
+func TestCloseAfterTheWatcherEndedStillFreesTheDevice(t *testing.T) {
+	sw, _ := cable(t)
+	w := watcherOf(t, sw)
+	p, err := Open("port", Options{Watcher: w})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.Close()
+	if err := p.Start(func() {}); err == nil {
+		t.Error("started without a watcher")
+	}
+	p.Close()
+	openOn(t, sw, "port", Options{})
+}
+
