@@ -36,6 +36,8 @@ type run struct {
 	line *progress
 	// entrants are the contenders that take part.
 	entrants []subject.Kind
+	// sample is machine.Take, but in tests.
+	sample func() (machine.Sample, error)
 	// rates are the highest seen, for tests that load a contender to a part of
 	// what it can take.
 	rates map[rateKey]rates
@@ -75,7 +77,7 @@ func Run(ctx context.Context, o Options) (*Report, error) {
 // newRun makes a run of complete options.
 func newRun(o Options) *run {
 	return &run{
-		Options: o, line: newProgress(o.Progress),
+		Options: o, line: newProgress(o.Progress), sample: machine.Take,
 		rates: map[rateKey]rates{}, pdr: map[string]float64{},
 	}
 }
@@ -213,11 +215,11 @@ func (b *run) attempt(r *rig, measure func() error) (u machine.Usage, err error)
 	if len(r.sub.Processes()) > 0 {
 		time.Sleep(rouse)
 	}
-	before, err := machine.Take()
+	before, err := b.sample()
 	if err == nil {
 		err = measure()
 	}
-	after, err2 := machine.Take()
+	after, err2 := b.sample()
 	return after.Since(before), errors.Join(err, err2, r.pause())
 }
 

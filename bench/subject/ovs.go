@@ -17,7 +17,7 @@ func ovsKinds() []Kind {
 	return []Kind{
 		{
 			Name: "ovs", Family: "ovs",
-			About:  "Open vSwitch userspace datapath, AF_PACKET ports (type system), action NORMAL",
+			About:  "Open vSwitch userspace datapath, AF_PACKET ports (type system) with userspace TSO, action NORMAL",
 			Absent: ovsAbsent, Version: version,
 			New: func() Subject { return &ovs{name: "ovs"} },
 		},
@@ -92,6 +92,10 @@ func (o *ovs) configuration(t *topo.Topology) []string {
 	}
 	if o.afxdp {
 		c = append(c, "--", "set", "Open_vSwitch", ".", "other_config:pmd-cpu-mask=2") // CPU 1
+	} else {
+		// Without it frames that a veth leaves unfinished (checksum, segmentation)
+		// go out as they are, and no TCP gets through.
+		c = append(c, "--", "set", "Open_vSwitch", ".", "other_config:userspace-tso-enable=true")
 	}
 	for _, p := range t.Ports {
 		c = append(c, "--", "add-port", bridgeName, p.Name)
