@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"testing"
 
+	"github.com/kvswitch/kvswitch/fdb"
 	"github.com/kvswitch/kvswitch/switch/frame"
 	"github.com/kvswitch/kvswitch/switch/porttest"
 )
@@ -23,7 +24,7 @@ type loop struct {
 func newLoop(tb testing.TB, cfg Config, ports, flows, size int) *loop {
 	tb.Helper()
 	cfg.Logger = slog.New(slog.NewTextHandler(io.Discard, nil))
-	cfg.MaxEntries = 4 << 20
+	cfg.MaxEntries = max(ports*flows, fdb.DefaultMax)
 	s, err := New(cfg)
 	if err != nil {
 		tb.Fatal(err)

@@ -34,8 +34,9 @@ func (w *worker) forward(v *view, in uint16, frames []frame.Frame) {
 	pv := &v.ports[in]
 	c := &pv.port.counters[w.id]
 	metas := w.classify(v, in, pv, c, frames)
+	var station lookup
 	for i := range metas {
-		w.decide(v, in, pv, c, &metas[i])
+		w.decide(v, in, pv, c, &metas[i], &station)
 	}
 	for _, out := range w.dirty {
 		w.flush(v, out)
@@ -191,8 +192,16 @@ func (w *worker) knows(key fdb.Key, in uint16, pv *portView) bool {
 	return ok && d.Port == in && d.Gen == pv.gen
 }
 
+// lookup remembers the last station looked up in a batch: frames of one flow
+// come in a row.
+type lookup struct {
+	key   fdb.Key
+	dest  fdb.Dest
+	known bool
+}
+
 // decide is the second pass: where one frame goes.
-func (w *worker) decide(v *view, in uint16, pv *portView, c *portCounters, m *meta) {
+func (w *worker) decide(v *view, in uint16, pv *portView, c *portCounters, m *meta, last *lookup) {
 	vl := &v.flat
 	if v.filtering {
 		if vl = v.vlans[m.vid]; vl == nil {
@@ -206,15 +215,21 @@ func (w *worker) decide(v *view, in uint16, pv *portView, c *portCounters, m *me
 		if dst == wordBroadcast {
 			class = classBroadcast
 		}
-	} else if d, ok := w.sw.table.Lookup(m.dst); ok && int(d.Port) < len(v.ports) {
-		// An entry of another generation was flushed: the station is unknown.
-		if out := &v.ports[d.Port]; out.port != nil && d.Gen == out.gen {
-			if r := unicastReason(v, pv, out, m, in == d.Port); r != numReasons {
-				c.drop(r)
+	} else {
+		if m.dst != last.key {
+			last.key = m.dst
+			last.dest, last.known = w.sw.table.Lookup(m.dst)
+		}
+		if d := last.dest; last.known && int(d.Port) < len(v.ports) {
+			// An entry of another generation was flushed: the station is unknown.
+			if out := &v.ports[d.Port]; out.port != nil && d.Gen == out.gen {
+				if r := unicastReason(v, pv, out, m, in == d.Port); r != numReasons {
+					c.drop(r)
+					return
+				}
+				w.emit(d.Port, out, m)
 				return
 			}
-			w.emit(d.Port, out, m)
-			return
 		}
 	}
 	sent := false
