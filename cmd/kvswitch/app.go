@@ -64,7 +64,7 @@ segment, as the kernel's bridge does, in one process.
 		a.portCommand(), a.addifCommand(), a.delifCommand(),
 		a.fdbCommand(), a.vlanCommand(), a.stpCommand(),
 		a.monitorCommand(), a.statsCommand(),
-		a.ifupCommand(), a.ifdownCommand(), a.helperCommand(), a.vmCommand(),
+		a.ifupCommand(), a.ifdownCommand(), a.helperCommand(), a.vmCommand(), a.libvirtCommand(),
 		a.configCommand(), a.reloadCommand(), a.doctorCommand(), a.benchCommand(),
 		versionCommand(a),
 	)

@@ -1,10 +1,12 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 
 	vswitch "github.com/kvswitch/kvswitch/switch"
@@ -57,11 +59,11 @@ func newDaemon(runDir string, o runOptions, log *slog.Logger) (_ *daemon, err er
 	if err = d.build(runDir); err != nil {
 		return nil, err
 	}
-	d.guests = qemu.NewGuests(qemuPorts{d}, qemu.GuestsConfig{MTU: d.hostMTU, Learn: d.learn, Log: log})
+	d.guests = qemu.NewGuests(qemuPorts{d}, qemu.GuestsConfig{MTU: d.guestMTU, Learn: d.learn, Log: log})
 	if canMakeTaps() {
 		name := d.started.Switch.Name
 		d.helper, err = qemu.ListenHelper(qemu.HelperConfig{Path: qemu.HelperPath(runDir, name), Switch: name,
-			MTU: d.hostMTU, Ports: qemuPorts{d}, Links: opener.watcher, Log: log})
+			MTU: d.guestMTU, Ports: qemuPorts{d}, Links: opener.watcher, Log: log})
 		if err != nil {
 			return nil, err
 		}
@@ -70,32 +72,44 @@ func newDaemon(runDir string, o runOptions, log *slog.Logger) (_ *daemon, err er
 }
 
 // build opens the ports and makes the switch. The uplinks come first: the
-// switch's own address and the host interface's MTU are the first one's.
+// switch's own address, and the MTU of the host interface and of new taps, are
+// the first one's.
 func (d *daemon) build(runDir string) (err error) {
 	cfg := d.started
-	opened := make([]frame.Port, 0, len(cfg.Ports))
+	opened := map[string]frame.Port{}
 	defer func() {
 		for _, dev := range opened { // those that the switch has not taken
 			dev.Close()
 		}
 	}()
-	var first *frame.State
-	for _, p := range cfg.Ports {
-		dev, err := d.opener.kinds().Open(p.Spec)
-		if err != nil {
-			return err
+	open := func(uplinks bool) error {
+		for _, p := range cfg.Ports {
+			if p.Uplink != uplinks {
+				continue
+			}
+			dev, err := d.opener.kinds().Open(p.Spec)
+			if err != nil {
+				return err
+			}
+			opened[p.Name] = dev
 		}
-		opened = append(opened, dev)
-		if st := dev.State(); p.Uplink && first == nil {
-			first = &st
-		}
+		return nil
+	}
+	if err := open(true); err != nil {
+		return err
+	}
+	var first frame.State // of the first uplink
+	if i := slices.IndexFunc(cfg.Ports, func(p config.Port) bool { return p.Uplink }); i >= 0 {
+		first = opened[cfg.Ports[i].Name].State()
+	}
+	d.opener.tapMTU = cmp.Or(cfg.MTU, first.MTU)
+	if err := open(false); err != nil {
+		return err
 	}
 	sc := cfg.Switch
 	sc.Logger = d.log
 	if sc.MAC.IsZero() {
-		if first != nil && first.MAC.IsUnicast() {
-			sc.MAC = first.MAC
-		} else {
+		if sc.MAC = first.MAC; !sc.MAC.IsUnicast() {
 			sc.MAC = ownMAC(sc.Name, runDir)
 		}
 	}
@@ -103,11 +117,7 @@ func (d *daemon) build(runDir string) (err error) {
 		return err
 	}
 	if name := cfg.HostName(); name != "" {
-		mtu := cfg.MTU
-		if mtu == 0 && first != nil {
-			mtu = first.MTU
-		}
-		host, err := d.opener.openHost(name, sc.MAC, mtu)
+		host, err := d.opener.openHost(name, sc.MAC, d.opener.tapMTU)
 		if err != nil {
 			return err
 		}
@@ -117,10 +127,10 @@ func (d *daemon) build(runDir string) (err error) {
 		}
 	}
 	for _, p := range cfg.Ports {
-		if err := d.addPort(p, opened[0]); err != nil {
+		if err := d.addPort(p, opened[p.Name]); err != nil {
 			return err
 		}
-		opened = opened[1:]
+		delete(opened, p.Name)
 	}
 	for _, e := range cfg.Static {
 		if err := d.sw.AddFDB(e.MAC, e.VLAN, e.Port, true); err != nil {
@@ -151,12 +161,13 @@ func (p qemuPorts) AddPort(spec string) error {
 
 func (p qemuPorts) DelPort(name string) error { return p.sw.RemovePort(name) }
 
-// hostMTU is the MTU that taps of guests get; 0 leaves it to the kernel.
-func (d *daemon) hostMTU() int {
+// guestMTU is the MTU that taps of guests get: the host interface's, which may
+// have changed, else what the switch was started with; 0 leaves it to the kernel.
+func (d *daemon) guestMTU() int {
 	if host := d.sw.Status().HostPort; host != nil {
 		return host.MTU
 	}
-	return 0
+	return d.opener.tapMTU
 }
 
 // learn makes an address known that a guest's driver has set.

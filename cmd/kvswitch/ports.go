@@ -3,9 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
-	"os/user"
 	"strconv"
-	"strings"
 
 	vswitch "github.com/kvswitch/kvswitch/switch"
 	"github.com/kvswitch/kvswitch/switch/afpacket"
@@ -22,6 +20,7 @@ import (
 // methods may be called from any goroutine.
 type opener struct {
 	watcher *netdev.Watcher // of the network namespace that the program started in
+	tapMTU  int             // of new taps; set before ports are opened from several goroutines
 }
 
 func newOpener() (*opener, error) {
@@ -41,6 +40,8 @@ func (o *opener) kinds() config.Kinds {
 			Usage: "a network interface: a NIC, a veth, the tap of a VM; queues=N receive queues"},
 		{Name: "tap", Netdev: true, Keys: []string{"queues", "owner"}, Open: o.openTap,
 			Usage: "a tap that the switch makes for a VM (-netdev tap,ifname=NAME,script=no); queues=N for a multi-queue guest, owner=USER[:GROUP] who may open it"},
+		{Name: "vhost-user", Keys: vhostUserKeys, Open: openVHostUser,
+			Usage: "a guest's rings, directly: path=SOCKET, mode=server|client, queues=N, mtu=N, perm=, owner=USER[:GROUP], reconnect="},
 		{Name: "stream", Keys: sockport.StreamKeys(), Open: openStream,
 			Usage: "QEMU's -netdev stream: path=SOCKET or addr=HOST:PORT, mode=server|client"},
 		{Name: "dgram", Keys: sockport.DgramKeys(), Open: openDgram,
@@ -54,9 +55,9 @@ func queuesOf(s config.Spec, most int) (int, error) {
 	if v == "" {
 		return 1, nil
 	}
-	n, err := strconv.Atoi(v)
-	if err != nil || n < 1 || n > most {
-		return 0, fmt.Errorf("open port %s: queues=%s: want a number from 1 to %d", s.Name, v, most)
+	n, err := number(v, 1, most)
+	if err != nil {
+		return 0, fmt.Errorf("open port %s: queues=%s: %w", s.Name, v, err)
 	}
 	return n, nil
 }
@@ -77,6 +78,7 @@ func (o *opener) openTap(s config.Spec) (frame.Port, error) {
 	if err != nil {
 		return nil, err
 	}
+	opts.MTU = o.tapMTU
 	link, err := o.link(s.Name)
 	switch {
 	case errors.Is(err, netdev.ErrNotFound):
@@ -96,38 +98,14 @@ func (o *opener) openTap(s config.Spec) (frame.Port, error) {
 	return &tapPort{p, s.Name, o}, nil
 }
 
-// tapOptions reads the keys of a tap; owner is USER, USER:GROUP or :GROUP, by
-// name or number.
 func tapOptions(s config.Spec) (opts tap.Options, err error) {
 	if opts.Queues, err = queuesOf(s, tap.MaxQueues); err != nil {
 		return opts, err
 	}
-	name, group, _ := strings.Cut(s.Value("owner"), ":")
-	if name != "" {
-		u, err := user.Lookup(name)
-		if err == nil {
-			name = u.Uid
-		}
-		if opts.Owner, err = id(name); err != nil {
-			return opts, fmt.Errorf("open port %s: owner=%s: no such user", s.Name, s.Value("owner"))
-		}
+	if opts.Owner, opts.Group, err = owner(s.Value("owner")); err != nil {
+		err = fmt.Errorf("open port %s: owner=%s: %w", s.Name, s.Value("owner"), err)
 	}
-	if group != "" {
-		g, err := user.LookupGroup(group)
-		if err == nil {
-			group = g.Gid
-		}
-		if opts.Group, err = id(group); err != nil {
-			return opts, fmt.Errorf("open port %s: owner=%s: no such group", s.Name, s.Value("owner"))
-		}
-	}
-	return opts, nil
-}
-
-func id(text string) (*uint32, error) {
-	n, err := strconv.ParseUint(text, 10, 32)
-	v := uint32(n)
-	return &v, err
+	return opts, err
 }
 
 // tapPort is the port of a tap that goes with it.
@@ -239,7 +217,7 @@ func (o *opener) completeAll(c *config.Config) {
 func kindsHelp() []string {
 	var lines []string
 	for _, k := range new(opener).kinds() {
-		lines = append(lines, fmt.Sprintf("%-8s %s", k.Name, k.Usage))
+		lines = append(lines, fmt.Sprintf("%-10s %s", k.Name, k.Usage))
 	}
 	return lines
 }
