@@ -417,4 +417,3 @@ func TestCloseAfterTheWatcherEndedStillFreesTheDevice(t *testing.T) {
 	p.Close()
 	openOn(t, sw, "port", Options{})
 }
-

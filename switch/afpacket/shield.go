@@ -45,26 +45,50 @@ type shield struct {
 // newShield shields the host's stack from device index. The caller's thread must
 // be in the device's network namespace, as nl must be.
 func newShield(nl *netlink.Handle, index int) (shield, error) {
+	removeFilters(nl, index) // of a process that could not
 	program, err := shieldProgram()
 	if err != nil {
 		return shield{kind: shieldNone}, err
 	}
 	defer program.Close() // the attachment keeps it
-	removeClsact(nl, index)
-	tcx, err := link.AttachTCX(link.TCXOptions{Interface: index, Program: program, Attach: ebpf.AttachTCXIngress})
+	s, err := attachTCX(index, program)
 	if err == nil {
-		return shield{shieldTCX, func() { tcx.Close() }}, nil
+		return s, nil
 	}
-	added, clsactErr := addClsact(nl, index, program.FD())
+	s, clsactErr := attachClsact(nl, index, program)
 	if clsactErr != nil {
 		return shield{kind: shieldNone}, fmt.Errorf("%w; %w", err, clsactErr)
 	}
-	return shield{shieldClsact, func() {
-		removeClsact(nl, index)
+	return s, nil
+}
+
+func attachTCX(index int, program *ebpf.Program) (shield, error) {
+	l, err := link.AttachTCX(link.TCXOptions{Interface: index, Program: program, Attach: ebpf.AttachTCXIngress})
+	if err != nil {
+		return shield{}, err
+	}
+	return shield{shieldTCX, func() { l.Close() }}, nil
+}
+
+func attachClsact(nl *netlink.Handle, index int, program *ebpf.Program) (shield, error) {
+	added := false
+	switch err := nl.QdiscAdd(clsact(index)); {
+	case err == nil:
+		added = true
+	case !errors.Is(err, unix.EEXIST):
+		return shield{}, fmt.Errorf("add clsact: %w", err)
+	}
+	s := shield{shieldClsact, func() {
+		removeFilters(nl, index)
 		if added {
 			_ = nl.QdiscDel(clsact(index))
 		}
-	}}, nil
+	}}
+	if err := nl.FilterAdd(shieldFilter(index, program.FD())); err != nil {
+		s.remove()
+		return shield{}, fmt.Errorf("add ingress filter: %w", err)
+	}
+	return s, nil
 }
 
 func shieldProgram() (*ebpf.Program, error) {
@@ -100,26 +124,8 @@ func shieldFilter(index, program int) *netlink.BpfFilter {
 	}
 }
 
-// addClsact attaches program by a filter, and says whether it had to add the
-// clsact queueing discipline for it.
-func addClsact(nl *netlink.Handle, index, program int) (added bool, err error) {
-	switch err := nl.QdiscAdd(clsact(index)); {
-	case err == nil:
-		added = true
-	case !errors.Is(err, unix.EEXIST):
-		return false, fmt.Errorf("add clsact: %w", err)
-	}
-	if err := nl.FilterAdd(shieldFilter(index, program)); err != nil {
-		if added {
-			_ = nl.QdiscDel(clsact(index))
-		}
-		return false, fmt.Errorf("add ingress filter: %w", err)
-	}
-	return added, nil
-}
-
-// removeClsact removes the shield's filters from the device, if there are any.
-func removeClsact(nl *netlink.Handle, index int) {
+// removeFilters removes the shield's filters from the device, if there are any.
+func removeFilters(nl *netlink.Handle, index int) {
 	device := &netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: index}}
 	filters, err := nl.FilterList(device, netlink.HANDLE_MIN_INGRESS)
 	if err != nil {
