@@ -17,8 +17,14 @@ import (
 )
 
 // ACLFiles are the access control lists of the bridge helper. The first that
-// exists counts: kvswitch's own, or the one that QEMU's helper reads.
-func ACLFiles() []string { return []string{"/etc/kvswitch/bridge.conf", "/etc/qemu/bridge.conf"} }
+// exists counts: kvswitch's own, or the one that QEMU's helper reads. The
+// switch's environment may name another one in KVSWITCH_BRIDGE_CONF.
+func ACLFiles() []string {
+	if path := os.Getenv("KVSWITCH_BRIDGE_CONF"); path != "" {
+		return []string{path}
+	}
+	return []string{"/etc/kvswitch/bridge.conf", "/etc/qemu/bridge.conf"}
+}
 
 // Limits of an access control list.
 const (
