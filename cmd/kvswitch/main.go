@@ -12,12 +12,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 )
 
 func main() { os.Exit(execute(os.Args, os.Stdout, os.Stderr)) }
@@ -80,7 +80,7 @@ func usagef(format string, args ...any) error { return usageError{fmt.Errorf(for
 // the kernel only says that something is not permitted.
 func oneLine(err error) string {
 	text := strings.Join(strings.Fields(err.Error()), " ")
-	if errors.Is(err, fs.ErrPermission) && !strings.Contains(text, "CAP_") && os.Geteuid() != 0 {
+	if errors.Is(err, unix.EPERM) && !strings.Contains(text, "CAP_") && os.Geteuid() != 0 {
 		text += ": run as root, or give the program its capabilities: setcap cap_net_admin,cap_net_raw,cap_bpf+ep " + self()
 	}
 	return text

@@ -13,6 +13,7 @@ import (
 	"github.com/kvswitch/kvswitch/switch/sockport"
 	"github.com/kvswitch/kvswitch/switch/tap"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -70,9 +71,13 @@ func (o *opener) openNetdev(s config.Spec) (frame.Port, error) {
 	return afpacket.Open(s.Name, afpacket.Options{Watcher: o.watcher, Queues: n})
 }
 
+// tapAlias marks the taps that the switch made, as `ip link` shows it: one that
+// a crash left behind is the switch's to delete, one that somebody else made is
+// not.
+const tapAlias = "made by kvswitch"
+
 // openTap makes a tap for QEMU to open by name and attaches its netdev. A tap
-// of that name that is there, from a switch that crashed under a running VM, is
-// used as it is.
+// of that name that is there is used as it is.
 func (o *opener) openTap(s config.Spec) (frame.Port, error) {
 	opts, err := tapOptions(s)
 	if err != nil {
@@ -84,6 +89,9 @@ func (o *opener) openTap(s config.Spec) (frame.Port, error) {
 	case errors.Is(err, netdev.ErrNotFound):
 		if err := tap.Create(o.watcher, s.Name, opts); err != nil {
 			return nil, err
+		}
+		if err := o.mark(s.Name); err != nil {
+			return nil, errors.Join(fmt.Errorf("open tap %s: %w", s.Name, err), tap.Delete(o.watcher, s.Name))
 		}
 	case err != nil:
 		return nil, fmt.Errorf("open tap %s: %w", s.Name, err)
@@ -121,15 +129,33 @@ func (t *tapPort) Close() error {
 	return errors.Join(t.Port.Close(), t.opener.dropTap(t.name))
 }
 
-// dropTap deletes a tap that nobody holds the other end of: such a tap has no
-// carrier.
-func (o *opener) dropTap(name string) error {
-	link, err := o.link(name)
-	if errors.Is(err, netdev.ErrNotFound) || err == nil && link.Running {
-		return nil
+// mark gives a tap its alias.
+func (o *opener) mark(name string) (err error) {
+	o.watcher.Do(func() {
+		var link netlink.Link
+		if link, err = o.watcher.Handle().LinkByName(name); err == nil {
+			err = o.watcher.Handle().LinkSetAlias(link, tapAlias)
+		}
+	})
+	return err
+}
+
+// dropTap deletes a tap that the switch made and that nobody holds the other
+// end of: such a tap has no carrier.
+func (o *opener) dropTap(name string) (err error) {
+	drop := false
+	o.watcher.Do(func() {
+		var link netlink.Link
+		if link, err = o.watcher.Handle().LinkByName(name); err == nil {
+			a := link.Attrs()
+			drop = a.Alias == tapAlias && a.RawFlags&unix.IFF_RUNNING == 0
+		}
+	})
+	if drop {
+		return tap.Delete(o.watcher, name)
 	}
-	if err == nil {
-		err = tap.Delete(o.watcher, name)
+	if errors.As(err, &netlink.LinkNotFoundError{}) {
+		return nil
 	}
 	return err
 }

@@ -129,7 +129,7 @@ func TestReloadRefusesWhatCannotChangeLive(t *testing.T) {
 		{"name: other\nhost: kvs0", "name from kvs0 to other"},
 		{"host: off", "host from kvs0 to off"},
 		{"vlan-filtering: on", "vlan-filtering from off to on"},
-		{"busy-poll: always", "busy-poll from 20µs to always"},
+		{"busy-poll: always", "busy-poll from 20us to always"},
 		{"mac: 52:54:00:00:00:01", "mac from"},
 		{"max-entries: 10", "max-entries from 65536 to 10"},
 	} {

@@ -175,7 +175,7 @@ var scalars = []scalar{
 		if c.Switch.BusyPoll < 0 {
 			return "always"
 		}
-		return c.Switch.BusyPoll.String()
+		return strings.ReplaceAll(c.Switch.BusyPoll.String(), "µ", "u")
 	}},
 	{"metrics", false, func(c *Config, v string) error {
 		c.Metrics = v

@@ -63,7 +63,7 @@ func (h Host) Examine() []Finding {
 		h.kernel(),
 		capabilityFinding(caps, err),
 		h.tun(),
-		h.shield(),
+		h.shield(caps),
 		h.vhost(),
 		h.kvm(),
 		h.hugepages(),
@@ -178,15 +178,14 @@ func (h Host) tun() Finding {
 	}
 }
 
-func (h Host) shield() Finding {
-	err := h.TCX()
-	switch {
-	case err == nil:
-		return Finding{"tcx", OK, "the host's own stack can be shut out of netdev ports", ""}
-	case errors.Is(err, fs.ErrPermission):
-		return Finding{"tcx", Warn, "it takes CAP_NET_ADMIN and CAP_BPF to find out whether the host's own stack can be shut out of netdev ports", "run as root"}
+func (h Host) shield(caps uint64) Finding {
+	if caps&capNetAdmin == 0 || caps&(capBPF|capSysAdmin) == 0 {
+		return Finding{"tcx", Warn, "whether the host's own stack can be shut out of netdev ports takes CAP_NET_ADMIN and CAP_BPF to find out", "run doctor as root"}
 	}
-	return Finding{"tcx", OK, "the kernel has no tcx (Linux 6.6): netdev ports use a clsact filter, which a crash leaves behind until the next start", ""}
+	if h.TCX() != nil {
+		return Finding{"tcx", OK, "the kernel has no tcx (Linux 6.6): netdev ports use a clsact filter, which a crash leaves behind until the next start", ""}
+	}
+	return Finding{"tcx", OK, "the host's own stack can be shut out of netdev ports", ""}
 }
 
 // tcx asks which tcx programs the loopback interface has: kernels without tcx
