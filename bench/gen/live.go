@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"slices"
 	"time"
 
 	"github.com/cilium/ebpf"
@@ -18,9 +19,11 @@ import (
 )
 
 const (
-	// liveRun is the number of frames that the kernel sends in one call: some
-	// milliseconds' worth, since a call can't be stopped.
-	liveRun = 8192
+	// liveRate is more frames/s than the kernel can send in one thread. A call
+	// costs some 20 ms beside its frames, so a trial is one call of as many frames
+	// as it could possibly send; those left when its time is over are dropped at
+	// birth.
+	liveRate = 4_000_000
 	// liveFlag is BPF_F_TEST_XDP_LIVE_FRAMES, linux/bpf.h.
 	liveFlag = 1 << 1
 	xdpTX    = 3
@@ -83,42 +86,58 @@ func (s *LiveSender) prepare(t *topo.Topology, from int) error {
 	return topo.SetOffload(h, device, rxGRO, true)
 }
 
+// The program's map has two entries: how many frames were sent so far, which the
+// program writes, and whether to send no more, which it reads.
+const (
+	liveCount = iota
+	liveStop
+	liveEntries
+)
+
 // load makes the program: number the frame and transmit it. The kernel reuses
 // its frames with what was written to them.
 func (s *LiveSender) load() (err error) {
 	if err := rlimit.RemoveMemlock(); err != nil {
 		return fmt.Errorf("raise locked memory limit: %w", err)
 	}
-	s.count, err = ebpf.NewMap(&ebpf.MapSpec{Name: "kvs_sent", Type: ebpf.Array, KeySize: 4, ValueSize: 8, MaxEntries: 1})
+	s.count, err = ebpf.NewMap(&ebpf.MapSpec{Name: "kvs_sent", Type: ebpf.Array, KeySize: 4, ValueSize: 8, MaxEntries: liveEntries})
 	if err != nil {
 		return fmt.Errorf("make map: %w", err)
 	}
 	at := probe.StampOffset(false)
-	s.program, err = ebpf.NewProgram(&ebpf.ProgramSpec{
-		Name: "kvs_live", Type: ebpf.XDP, License: "MIT",
-		Instructions: asm.Instructions{
-			asm.LoadMem(asm.R6, asm.R1, 0, asm.Word), // xdp_md.data
-			asm.LoadMem(asm.R7, asm.R1, 4, asm.Word), // xdp_md.data_end
-			asm.StoreImm(asm.RFP, -4, 0, asm.Word),
+	entry := func(key int64) asm.Instructions { // R0 = &map[key]
+		return asm.Instructions{
+			asm.StoreImm(asm.RFP, -4, key, asm.Word),
 			asm.LoadMapPtr(asm.R1, s.count.FD()),
 			asm.Mov.Reg(asm.R2, asm.RFP),
 			asm.Add.Imm(asm.R2, -4),
 			asm.FnMapLookupElem.Call(),
 			asm.JEq.Imm(asm.R0, 0, "drop"),
+		}
+	}
+	s.program, err = ebpf.NewProgram(&ebpf.ProgramSpec{
+		Name: "kvs_live", Type: ebpf.XDP, License: "MIT",
+		Instructions: slices.Concat(asm.Instructions{
+			asm.LoadMem(asm.R6, asm.R1, 0, asm.Word), // xdp_md.data
+			asm.LoadMem(asm.R7, asm.R1, 4, asm.Word), // xdp_md.data_end
+		}, entry(liveStop), asm.Instructions{
+			asm.LoadMem(asm.R1, asm.R0, 0, asm.DWord),
+			asm.JNE.Imm(asm.R1, 0, "drop"),
+			asm.Mov.Reg(asm.R3, asm.R6),
+			asm.Add.Imm(asm.R3, int32(at+6)),
+			asm.JGT.Reg(asm.R3, asm.R7, "drop"),
+		}, entry(liveCount), asm.Instructions{
 			asm.LoadMem(asm.R1, asm.R0, 0, asm.DWord),
 			asm.Mov.Reg(asm.R2, asm.R1),
 			asm.Add.Imm(asm.R2, 1),
 			asm.StoreMem(asm.R0, 0, asm.R2, asm.DWord),
-			asm.Mov.Reg(asm.R3, asm.R6),
-			asm.Add.Imm(asm.R3, int32(at+6)),
-			asm.JGT.Reg(asm.R3, asm.R7, "drop"),
 			asm.HostTo(asm.BE, asm.R1, asm.Word),
 			asm.StoreMem(asm.R6, int16(at+2), asm.R1, asm.Word),
 			asm.Mov.Imm(asm.R0, xdpTX),
 			asm.Return(),
 			asm.Mov.Imm(asm.R0, 1).WithSymbol("drop"), // XDP_DROP
 			asm.Return(),
-		},
+		}),
 	})
 	if err != nil {
 		return fmt.Errorf("load program: %w", err)
@@ -131,73 +150,104 @@ type xdpContext struct {
 	Data, DataEnd, DataMeta, IngressIfindex, RxQueueIndex, EgressIfindex uint32
 }
 
-// Send sends for the load's time, at full speed whatever its rate says.
+// Send sends for the load's time, at full speed whatever its rate says. Mark is
+// called on another thread than the sender's.
 func (s *LiveSender) Send(ctx context.Context, l Load) (Sent, error) {
-	var sent Sent
-	var err error
-	done := make(chan struct{})
+	if err := s.setStop(false); err != nil {
+		return Sent{}, err
+	}
+	begun := make(chan struct{})
+	ended := make(chan error, 1)
 	go func() {
-		defer close(done)
 		runtime.LockOSThread()
-		if err = sysio.SetAffinity(CPU); err == nil {
-			// The program finds the device by its index in the thread's namespace.
-			err = s.port.Host.Do(func() (err error) {
-				sent, err = s.run(ctx, l)
-				return err
-			})
+		if err := sysio.SetAffinity(CPU); err != nil {
+			ended <- err
+			return
 		}
+		// The program finds the device by its index in the thread's namespace.
+		ended <- s.port.Host.Do(func() error {
+			close(begun)
+			return s.run(l.Warm + l.Length)
+		})
 	}()
-	<-done
+	select {
+	case err := <-ended:
+		return Sent{}, err
+	case <-begun:
+	}
+	sent, err := s.watch(ctx, l)
+	err = errors.Join(err, s.setStop(true), <-ended)
 	return sent, err
 }
 
-func (s *LiveSender) run(ctx context.Context, l Load) (Sent, error) {
-	if l.Warm > 0 {
-		if _, err := s.phase(ctx, l.Warm); err != nil {
-			return Sent{}, err
-		}
+// run makes the call.
+func (s *LiveSender) run(length time.Duration) error {
+	_, err := s.program.Run(&ebpf.RunOptions{
+		Data:    s.frame,
+		Context: xdpContext{DataEnd: uint32(len(s.frame)), IngressIfindex: uint32(s.port.Index)},
+		Repeat:  uint32(liveRate * length.Seconds()),
+		Flags:   liveFlag,
+	})
+	if err != nil {
+		return fmt.Errorf("send XDP frames: %w", err)
 	}
-	if l.Mark != nil {
-		l.Mark()
-	}
-	sent, err := s.phase(ctx, l.Length)
-	if l.Mark != nil {
-		l.Mark()
-	}
-	return sent, err
+	return nil
 }
 
-func (s *LiveSender) phase(ctx context.Context, length time.Duration) (sent Sent, err error) {
-	before, err := s.sent()
+// watch keeps the time of a trial: from the first frame on.
+func (s *LiveSender) watch(ctx context.Context, l Load) (sent Sent, err error) {
+	first, err := s.sent()
 	if err != nil {
 		return sent, err
 	}
-	begin := time.Now()
-	for time.Since(begin) < length {
-		if err := ctx.Err(); err != nil {
-			return sent, err
+	for limit := time.Now().Add(liveStart); ; {
+		n, err := s.sent()
+		if err != nil || ctx.Err() != nil {
+			return sent, errors.Join(err, ctx.Err())
 		}
-		_, err := s.program.Run(&ebpf.RunOptions{
-			Data:    s.frame,
-			Context: xdpContext{DataEnd: uint32(len(s.frame)), IngressIfindex: uint32(s.port.Index)},
-			Repeat:  liveRun,
-			Flags:   liveFlag,
-		})
-		if err != nil {
-			return sent, fmt.Errorf("send XDP frames: %w", err)
+		if n > first {
+			break
 		}
+		if time.Now().After(limit) {
+			return sent, fmt.Errorf("send XDP frames: none went out in %v", liveStart)
+		}
+		sleep(nap)
 	}
-	sent.Elapsed = time.Since(begin)
-	after, err := s.sent()
-	sent.Frames = after - before
-	return sent, err
+	wait(ctx, l.Warm)
+	begin := time.Now()
+	before, err := s.sent()
+	if l.Mark != nil {
+		l.Mark()
+	}
+	wait(ctx, l.Length)
+	after, err2 := s.sent()
+	if l.Mark != nil {
+		l.Mark()
+	}
+	return Sent{Frames: after - before, Elapsed: time.Since(begin)}, errors.Join(err, err2, ctx.Err())
 }
 
+// liveStart is how long the first frame may take.
+const liveStart = 2 * time.Second
+
+// sent is the number of frames sent since the sender was made.
 func (s *LiveSender) sent() (n uint64, err error) {
-	if err = s.count.Lookup(uint32(0), &n); err != nil {
+	if err = s.count.Lookup(uint32(liveCount), &n); err != nil {
 		err = fmt.Errorf("read number of frames sent: %w", err)
 	}
 	return n, err
+}
+
+// setStop tells the program whether to go on.
+func (s *LiveSender) setStop(stop bool) error {
+	v := uint64(0)
+	if stop {
+		v = 1
+	}
+	if err := s.count.Put(uint32(liveStop), v); err != nil {
+		return fmt.Errorf("stop or start XDP frames: %w", err)
+	}
+	return nil
 }
 
 // Close frees the program and puts the far end of the cable back.

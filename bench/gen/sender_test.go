@@ -201,7 +201,11 @@ func TestLiveFramesArriveNumbered(t *testing.T) {
 	})
 	// A veth queue holds 256 frames, so some may be lost at this speed; none may
 	// be out of order or damaged.
-	if got.Frames > sent.Frames || got.Late+got.Astray+got.Foreign != 0 || got.Bytes != 124*got.Frames {
+	total, err := s.sent()
+	if err != nil || sent.Frames == 0 || sent.Frames > total {
+		t.Errorf("%+v of %d frames in all, error %v", sent, total, err)
+	}
+	if got.Frames > total || got.Late+got.Astray+got.Foreign != 0 || got.Bytes != 124*got.Frames {
 		t.Errorf("sent %+v, counted %+v", sent, got)
 	}
 	if err := s.Close(); err != nil {
