@@ -18,6 +18,7 @@ package afpacket
 import (
 	"errors"
 	"fmt"
+	"sync"
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
@@ -68,6 +69,7 @@ type Port struct {
 	state   atomic.Pointer[frame.State]
 	view    atomic.Pointer[view]
 	closed  atomic.Bool
+	freeing sync.WaitGroup // sockets and programs on their way out
 
 	// Only the Watcher's goroutine uses these.
 	notify   func()
@@ -217,8 +219,9 @@ func (p *Port) Close() error {
 		end()
 	}
 	for _, q := range p.queues {
-		q.close()
+		p.freeing.Go(q.close)
 	}
+	p.freeing.Wait()
 	if p.own && p.watcher != nil {
 		return p.watcher.Close()
 	}

@@ -308,7 +308,9 @@ func joinFanout(fd, group int) (int, error) {
 }
 
 // detach lets go of the device. The queues keep their receivers, which will lend
-// no more frames once they are empty, until they are given others.
+// no more frames once they are empty, until they are given others. Closing a
+// packet socket or a tcx link waits for a grace period of the whole kernel, some
+// 15 ms each, so that is left to goroutines that Close waits for.
 func (p *Port) detach() {
 	a := p.at
 	if a == nil {
@@ -317,17 +319,20 @@ func (p *Port) detach() {
 	p.at = nil
 	for _, l := range p.lanes {
 		l.mu.Lock()
-		if l.fd >= 0 {
-			unix.Close(l.fd)
-			l.fd = -1
+		if fd := l.fd; fd >= 0 {
+			p.freeing.Go(func() { unix.Close(fd) })
 		}
+		l.fd = -1
 		l.mu.Unlock()
 	}
 	for _, fd := range a.sockets() {
 		_ = setFilter(fd, nothingFilter())
 		_ = sysio.SocketError(fd)
 	}
-	if a.shield.remove != nil {
+	switch a.shield.kind {
+	case shieldTCX:
+		p.freeing.Go(a.shield.remove)
+	case shieldClsact:
 		a.shield.remove()
 	}
 	if l, err := p.watcher.ByIndex(a.index); err == nil {

@@ -110,11 +110,7 @@ func (q *queue) change() {
 	}
 	old := q.cur
 	q.cur, q.watched = *next, -1
-	q.freed.Add(1)
-	go func() {
-		defer q.freed.Done()
-		q.retire(old)
-	}()
+	q.freed.Go(func() { q.retire(old) })
 }
 
 // replace gives the queue a new receiver. The port's side calls it.
