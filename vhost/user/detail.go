@@ -1,11 +1,6 @@
 package vhostuser
 
-import (
-	"fmt"
-	"runtime/debug"
-
-	"github.com/kvswitch/kvswitch/vhost/virtq"
-)
+import "github.com/kvswitch/kvswitch/vhost/virtq"
 
 // Detail is what a port has to show beside its State. It encodes to JSON.
 type Detail struct {
@@ -100,18 +95,12 @@ func (p *Port) ringDetail(i int) (t Ring) {
 	}
 	v := &p.dev.rings[i]
 	t.Size, t.Started, t.Enabled, t.Reason = v.size, v.started, v.enabled, v.reason
-	before := guard()
-	defer func() {
-		if e := recover(); e != nil {
-			if _, ok := e.(memoryFault); !ok {
-				panic(e)
-			}
-			t.Reason = fmt.Sprint(e)
+	if err := guarded(func() {
+		if l := r.live.Load(); l != nil {
+			t.Avail, t.Used = l.AvailIndex(), l.UsedIndex()
 		}
-		debug.SetPanicOnFault(before)
-	}()
-	if l := r.live.Load(); l != nil {
-		t.Avail, t.Used = l.AvailIndex(), l.UsedIndex()
+	}); err != nil {
+		t.Reason = err.Error()
 	}
 	return t
 }

@@ -32,7 +32,7 @@ func mapFile(fd int, offset, size uint64) (m mapping, err error) {
 		return m, fmt.Errorf("%#x bytes at offset %#x of a file of %#x bytes", size, offset, st.Size)
 	}
 	// Huge page files are mapped in huge pages; others say 4 KiB here.
-	page := uint64(max(st.Blksize, int64(unix.Getpagesize())))
+	page := max(uint64(st.Blksize), uint64(unix.Getpagesize()))
 	start := offset / page * page
 	end := (offset + size + page - 1) / page * page
 	if m.whole, err = sysio.Map(fd, int64(start), int(end-start)); err != nil {

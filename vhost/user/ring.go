@@ -1,6 +1,7 @@
 package vhostuser
 
 import (
+	"fmt"
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
@@ -61,8 +62,8 @@ type live struct {
 func (r *ring) exchange(next *live, v *vring) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if old := r.live.Load(); old != nil {
-		v.last = old.Device
+	if l := r.live.Load(); l != nil {
+		v.last = l.Device
 	} else if b := r.broken.Load(); b != nil {
 		v.last = b.last
 	}
@@ -75,9 +76,12 @@ func (r *ring) exchange(next *live, v *vring) {
 			next.DisableKicks() // new buffers are found when there is something to put in
 		}
 	}
-	r.live.Store(next)
+	old := r.live.Swap(next)
 	if r.index%2 == 1 {
 		r.port.queues[r.index/2].bell.ring()
+	}
+	if next == nil && old != nil {
+		old.EnableKicks() // whoever serves the ring next may wait for one
 	}
 }
 
@@ -117,5 +121,23 @@ type memoryFault interface {
 }
 
 // guard lets faults in guest memory panic instead of ending the process; it
-// returns what was set before, for recovered.
+// returns what was set before, to be restored.
 func guard() bool { return debug.SetPanicOnFault(true) }
+
+// guarded runs f, which accesses guest memory, and makes an error of a fault.
+// The entries from workers do the same without a closure.
+func guarded(f func()) (err error) {
+	before := guard()
+	defer func() {
+		if e := recover(); e != nil {
+			fault, ok := e.(memoryFault)
+			if !ok {
+				panic(e)
+			}
+			err = fmt.Errorf("guest memory can't be accessed: %w", fault)
+		}
+		debug.SetPanicOnFault(before)
+	}()
+	f()
+	return nil
+}

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"runtime/debug"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -137,18 +136,11 @@ func (d *device) do(m *message) (rep reply, err error) {
 	if err != nil {
 		return reply{}, err
 	}
-	before := guard()
-	defer func() {
-		if e := recover(); e != nil {
-			fault, ok := e.(memoryFault)
-			if !ok {
-				panic(e)
-			}
-			err = fmt.Errorf("%w: %s: %w", errProtocol, r.name, fault)
-		}
-		debug.SetPanicOnFault(before)
-	}()
-	if rep, err = r.handle(d, m); err != nil {
+	fault := guarded(func() { rep, err = r.handle(d, m) })
+	switch {
+	case fault != nil:
+		return reply{}, fmt.Errorf("%w: %s: %w", errProtocol, r.name, fault)
+	case err != nil:
 		return reply{}, fmt.Errorf("%s: %w", r.name, err)
 	}
 	return rep, nil
@@ -157,7 +149,9 @@ func (d *device) do(m *message) (rep reply, err error) {
 // close stops the rings and gives back all that the connection brought.
 func (d *device) close() {
 	for i := range d.rings {
-		d.stop(i)
+		if guarded(func() { d.stop(i) }) != nil {
+			d.stop(i) // it is stopped by now, and the rest of it touches no memory
+		}
 		closeFD(&d.rings[i].call)
 		closeFD(&d.rings[i].err)
 	}

@@ -84,7 +84,7 @@ func NewDevice(m *Memory, c Config) (*Device, error) {
 	}
 	word := atomic.LoadUint32(&d.used.word)
 	d.nextUsed, d.usedFlags = wordIndex(word), wordFlags(word)&usedNoNotify
-	if c.Base-d.nextUsed > d.size {
+	if c.Base-d.nextUsed > d.size && d.nextUsed-c.Base > d.size {
 		d.nextUsed = c.Base // more than a ring apart: the used ring was never used
 	}
 	d.nextAvail = d.nextUsed
