@@ -260,6 +260,29 @@ func PortKeyNames() []string {
 	return names
 }
 
+// vlanUsage is what the VLAN keys take.
+var vlanUsage = map[string]string{
+	"vlan":          "VID: access port of one VLAN",
+	"tunnel":        "VID: carry everything, tags and all, in one VLAN",
+	"trunk":         "VIDS: tagged member, such as 10-20+30",
+	"native":        "VID: VLAN of untagged frames",
+	"native-tagged": "VID: VLAN of untagged frames, tagged on the way out",
+	"untagged":      "VIDS: member that leaves without a tag",
+}
+
+// PortKeyUsage is a line of help for each of PortKeyNames: the key, what it
+// takes, and what it does.
+func PortKeyUsage() []string {
+	var lines []string
+	for _, name := range vlanOrder {
+		lines = append(lines, name+"="+vlanUsage[name])
+	}
+	for _, k := range portKeys {
+		lines = append(lines, k.name+"="+k.usage)
+	}
+	return lines
+}
+
 func parseOnOff(v string) (bool, error) {
 	switch v {
 	case "on", "yes", "true", "1":

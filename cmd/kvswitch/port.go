@@ -28,9 +28,7 @@ func specHelp() string {
 		fmt.Fprintf(&b, "  %s\n", k)
 	}
 	b.WriteString("Keys of every port:\n")
-	for _, k := range vswitch.PortKeyNames() {
-		fmt.Fprintf(&b, "  %s\n", k)
-	}
+	b.WriteString("  " + strings.Join(vswitch.PortKeyUsage(), "\n  "))
 	return b.String()
 }
 
@@ -41,6 +39,13 @@ func (a *app) portAddCommand() *cobra.Command {
 		Short: "Attach a port: netdev:tap0, stream:vm3,path=/run/vm3.sock, …",
 		Long:  "Attach a port.\n\n" + specHelp(),
 		Args:  args(1, 1),
+		ValidArgsFunction: func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+			var kinds []string
+			for _, k := range new(opener).kinds() {
+				kinds = append(kinds, k.Name+":")
+			}
+			return kinds, cobra.ShellCompDirectiveNoSpace | cobra.ShellCompDirectiveNoFileComp
+		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return a.addPort(cmd, ctl.NewPort{Spec: args[0], Uplink: uplink})
 		},
@@ -96,7 +101,7 @@ func (a *app) portSetCommand() *cobra.Command {
 	return a.talks(&cobra.Command{
 		Use:               "set NAME key=value...",
 		Short:             "Change settings of a port, all of them or none",
-		Long:              "Change settings of a port, all of them or none. Keys:\n  " + strings.Join(vswitch.PortKeyNames(), "\n  "),
+		Long:              "Change settings of a port, all of them or none. Keys:\n  " + strings.Join(vswitch.PortKeyUsage(), "\n  "),
 		Args:              args(2, -1),
 		ValidArgsFunction: a.completePorts(1),
 		RunE:              func(cmd *cobra.Command, args []string) error { return a.setPort(cmd, args[0], args[1:]) },

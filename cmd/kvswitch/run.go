@@ -22,20 +22,20 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// runFlags are the flags of `run` that say what a configuration file can say,
-// by the file's word for it.
-var runFlags = []struct{ flag, word, usage string }{
-	{"name", "name", "the switch's name"},
-	{"host", "host", "name of the host interface, by which this host is on the segment (default the switch's name)"},
-	{"mac", "mac", "the switch's own address (default the first uplink's, else one made up and kept)"},
-	{"mtu", "mtu", "MTU of the host interface (default the first uplink's, else 1500)"},
-	{"stp", "stp", "spanning tree: rstp, stp or off (default rstp)"},
-	{"priority", "priority", "bridge priority, 0–65535 (default 32768)"},
-	{"ageing", "ageing", "how long a station is remembered (default 300s)"},
-	{"max-entries", "max-entries", "most stations learned (default 65536)"},
-	{"workers", "workers", "forwarding threads (default 1)"},
-	{"busy-poll", "busy-poll", "how long a worker polls after work before it sleeps: a duration, always, or 0 (default 20us)"},
-	{"metrics", "metrics", "ADDR:PORT to serve Prometheus metrics on"},
+// runFlags are the flags of `run` that are words of the configuration file,
+// too. What stands between backquotes is what the flag takes.
+var runFlags = []struct{ word, usage string }{
+	{"name", "`NAME` of the switch (default kvs0)"},
+	{"host", "`NAME` of the host interface, by which this host is on the segment (default the switch's)"},
+	{"mac", "the switch's own address `MAC` (default the first uplink's, else one made up and kept)"},
+	{"mtu", "MTU `N` of the host interface and of taps made here (default the first uplink's, else 1500)"},
+	{"stp", "spanning tree `MODE`: rstp, stp or off (default rstp)"},
+	{"priority", "bridge priority `N`, 0–65535 (default 32768)"},
+	{"ageing", "forget a station after `DURATION` without a frame (default 300s)"},
+	{"max-entries", "learn at most `N` stations (default 65536)"},
+	{"workers", "number `N` of forwarding threads (default 1)"},
+	{"busy-poll", "after work, poll for `DURATION` before sleeping; or always, or 0 (default 20us)"},
+	{"metrics", "serve Prometheus metrics on `ADDR:PORT`"},
 }
 
 // runOptions is the command line of `run`.
@@ -65,18 +65,18 @@ SIGHUP makes it read its --config file anew.
 	f := c.Flags()
 	values := map[string]*string{}
 	for _, r := range runFlags {
-		values[r.flag] = f.String(r.flag, "", r.usage)
+		values[r.word] = f.String(r.word, "", r.usage)
 	}
-	f.StringVar(&o.file, "config", "", "YAML file with the same words")
-	f.StringArrayVar(&o.uplinks, "uplink", nil, "attach a network card, IF[,key=value]..., or another way to other switches, SPEC (may be repeated)")
-	f.StringArrayVar(&o.ports, "port", nil, "attach a port by its SPEC (may be repeated)")
+	f.StringVar(&o.file, "config", "", "read `FILE`, YAML with the same words; flags count more")
+	f.StringArrayVar(&o.uplinks, "uplink", nil, "attach network card `IF`[,key=value]..., or another way to other switches by its SPEC (may be repeated)")
+	f.StringArrayVar(&o.ports, "port", nil, "attach a port by its `SPEC` (may be repeated)")
 	f.BoolVar(&noHost, "no-host", false, "no host interface")
 	f.BoolVar(&filtering, "vlan-filtering", false, "keep VLANs apart (802.1Q)")
-	f.StringVar(&o.logFormat, "log-format", "", "text or json (default text on a terminal, else json)")
+	f.StringVar(&o.logFormat, "log-format", "", "log as `FORMAT` text or json (default text on a terminal, else json)")
 	c.RunE = func(cmd *cobra.Command, _ []string) error {
 		for _, r := range runFlags {
-			if f.Changed(r.flag) {
-				o.words = append(o.words, vswitch.KeyValue{Key: r.word, Value: *values[r.flag]})
+			if f.Changed(r.word) {
+				o.words = append(o.words, vswitch.KeyValue{Key: r.word, Value: *values[r.word]})
 			}
 		}
 		if noHost && f.Changed("host") {
