@@ -183,7 +183,10 @@ func (b *Bridge) Mcheck(num uint16) error {
 	if p == nil {
 		return fmt.Errorf("check migration of port %d: %w", num, ErrNoPort)
 	}
-	p.mcheck = b.rstpVersion()
+	if b.rstpVersion() {
+		p.mcheck = true
+		p.edgeDelayWhile = p.edgeDelayHeard() // the neighbours have yet to answer in RSTP
+	}
 	b.settle()
 	return nil
 }
@@ -220,6 +223,10 @@ func (b *Bridge) Receive(num uint16, pdu []byte) error {
 		p.bpduGuardTrips(&m)
 		b.settle()
 		err = ErrGuarded
+	case m.Type == TypeRST && !b.rstpVersion():
+		// A bridge of 802.1D-1998 has never heard of it. Its neighbour, which
+		// hears no RST BPDU in answer but Configuration BPDUs, will learn.
+		err = ErrType
 	}
 	if err != nil {
 		p.counters.RxDiscarded++
@@ -228,10 +235,6 @@ func (b *Bridge) Receive(num uint16, pdu []byte) error {
 	p.neighbour = "stp"
 	if m.Type == TypeRST {
 		p.neighbour = "rstp"
-	}
-	if !b.rstpVersion() {
-		// A bridge of 802.1D-1998 knows these two flags, and no others.
-		m.Flags &= FlagTopologyChange | FlagTCAck | roleMask
 	}
 	p.bpdu = m
 	if p.sent(&m) {

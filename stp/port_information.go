@@ -209,9 +209,10 @@ func (p *port) recordAgreement() {
 
 // recordDispute is 17.21.10 as 802.1Q has it. (The text of 802.1D-2004 sets
 // agreed here, which would open the port onto the loop that a dispute is the
-// sign of.)
+// sign of.) A dispute is with the port's own claim to be designated; when it has
+// another's information, the quarrel is between others.
 func (p *port) recordDispute() {
-	if p.bpdu.Type == TypeRST && p.bpdu.Flags&FlagLearning != 0 {
+	if p.bpdu.Type == TypeRST && p.bpdu.Flags&FlagLearning != 0 && p.infoIs == infoMine {
 		p.disputed = true
 		p.agreed = false
 	}

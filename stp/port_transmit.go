@@ -43,11 +43,15 @@ func (p *port) ptxRun() bool {
 		return false
 	case p.sendRSTP:
 		p.ptxToRSTP()
-	case p.role == RoleRoot:
+	case p.role == RoleRoot && p.tcWhile != 0:
 		p.ptxToTCN()
 	case p.role == RoleDesignated:
 		p.ptxToConfig()
 	default:
+		// News that only RST BPDUs could carry: an agreement, a role. (The
+		// standard lets a root port tell it in a TCN, whether there is a topology
+		// change or not.)
+		p.newInfo = false
 		return false
 	}
 	return true
@@ -71,7 +75,7 @@ func (p *port) ptxToPeriodic() {
 
 func (p *port) ptxToConfig() {
 	p.ptx = ptxConfig
-	p.newInfo = false
+	p.newInfo, p.held = false, false
 	p.txConfig()
 	p.txCount++
 	p.tcAck = false
@@ -79,21 +83,25 @@ func (p *port) ptxToConfig() {
 
 func (p *port) ptxToTCN() {
 	p.ptx = ptxTCN
-	p.newInfo = false
+	p.newInfo, p.held = false, false
 	p.txTcn()
 	p.txCount++
 }
 
 func (p *port) ptxToRSTP() {
 	p.ptx = ptxRSTP
-	p.newInfo = false
+	p.newInfo, p.held = false, false
 	p.txRstp()
 	p.txCount++
 	p.tcAck = false
 }
 
-// txConfig is 17.21.19.
+// txConfig is 17.21.19. Information as old as max age allows goes no further:
+// a Configuration BPDU with it would be invalid (9.3.4).
 func (p *port) txConfig() {
+	if p.portTimes.messageAge >= p.portTimes.maxAge {
+		return
+	}
 	m := p.message(TypeConfig, 0)
 	if p.tcAck {
 		m.Flags |= FlagTCAck
@@ -148,7 +156,4 @@ func (p *port) message(t BPDUType, version uint8) BPDU {
 }
 
 // send hands the BPDU to the owner.
-func (p *port) send(m BPDU) {
-	p.held = false
-	p.b.pending.send(p.num, m)
-}
+func (p *port) send(m BPDU) { p.b.pending.send(p.num, m) }

@@ -88,11 +88,17 @@ func (b *Bridge) updtRolesTree() {
 	for _, p := range b.ports {
 		// d), e): what the port would announce if it were designated.
 		p.designatedPriority = vector{b.rootPriority.root, b.rootPriority.cost, b.cfg.ID, p.portID()}
-		p.designatedTimes = b.rootTimes
-		p.designatedTimes.helloTime = b.bridgeTimes().helloTime
+		p.designatedTimes = b.designatedTimes()
 		// f) to l).
 		p.selectedRole, p.updtInfo = p.selectRole()
 	}
+}
+
+// designatedTimes is paragraph e): the root's times, but one's own hello time.
+func (b *Bridge) designatedTimes() times {
+	t := b.rootTimes
+	t.helloTime = b.bridgeTimes().helloTime
+	return t
 }
 
 // selectRole is paragraphs f) to l) of updtRolesTree: the port's role, and

@@ -56,7 +56,7 @@ func (p *port) prtRun() bool {
 		}
 		p.prtToDisabledPort()
 	case prtDisabledPort:
-		if !p.settled() || p.fdWhile == p.maxAge() && !p.sync && !p.reRoot && p.synced {
+		if !p.settled() || p.fdWhile == p.startDelay() && !p.sync && !p.reRoot && p.synced {
 			return false
 		}
 		p.prtToDisabledPort()
@@ -109,7 +109,7 @@ func (p *port) prtToInitPort() {
 	p.synced = false
 	p.sync, p.reRoot = true, true
 	p.rrWhile = p.fwdDelay()
-	p.fdWhile = p.maxAge()
+	p.fdWhile = p.startDelay()
 	p.rbWhile = 0
 }
 
@@ -121,10 +121,20 @@ func (p *port) prtToDisablePort() {
 
 func (p *port) prtToDisabledPort() {
 	p.prt = prtDisabledPort
-	p.fdWhile = p.maxAge()
+	p.fdWhile = p.startDelay()
 	p.synced = true
 	p.rrWhile = 0
 	p.sync, p.reRoot = false, false
+}
+
+// startDelay is how long a port that comes up waits before it learns, if nothing
+// quicker says that it may: MaxAge. Mode STP has the forward delay instead, as
+// 802.1D-1998 had, where a port that comes up listens no longer than others.
+func (p *port) startDelay() uint32 {
+	if p.b.rstpVersion() {
+		return p.maxAge()
+	}
+	return p.fwdDelay()
 }
 
 // allSynced is 17.20.3: nothing that leads away from the root could form a loop

@@ -68,6 +68,7 @@ func drive(p *port, run func(*port) bool) bool {
 
 // begin is BEGIN (17.18.1) for one port: every machine enters its first state.
 func (p *port) begin() {
+	p.designatedTimes = p.b.designatedTimes()
 	p.prxToDiscard()
 	p.ppmToCheckingRSTP()
 	p.bdmBegin()

@@ -63,6 +63,7 @@ type simPort struct {
 	learning   bool
 	forwarding bool
 	flushes    int
+	begun      bool // scripts: handed to the bridge
 }
 
 type simLAN struct {
