@@ -51,6 +51,7 @@ func TestReloadAppliesTheDifference(t *testing.T) {
 		{"ageing", "", "ageing: 10s", []string{"change ageing from 300s to 10s"}},
 		{"word no longer said", "ageing: 10s", "", []string{"change ageing from 10s to 300s"}},
 		{"times of the tree together", "", "max-age: 40\nforward-delay: 30\nhello: 2", []string{"change max-age from 20s to 40s, forward-delay from 15s to 30s"}},
+		{"host's own name no longer said", "name: kvs7\nhost: kvs7", "name: kvs7", nil},
 		{"tree off", "", "stp: off", []string{"change stp from rstp to off"}},
 		{"entry", "ports: [netdev:a]", "ports: [netdev:a]\nfdb: [{mac: '52:54:00:00:00:01', port: a}]", []string{"add fdb entry 52:54:00:00:00:01 vlan 1 on a"}},
 		{"entry gone", "ports: [netdev:a]\nfdb: [{mac: '52:54:00:00:00:01', port: a}]", "ports: [netdev:a]", []string{"delete fdb entry 52:54:00:00:00:01 vlan 1 on a"}},

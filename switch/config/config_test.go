@@ -180,6 +180,34 @@ func TestEmptyFileIsTheDefault(t *testing.T) {
 	}
 }
 
+// The defaults written here are those of the switch itself.
+func TestDefaultIsTheSwitchs(t *testing.T) {
+	sw, err := vswitch.New(vswitch.Config{BusyPoll: vswitch.DefaultBusyPoll})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, want := config.Default().Switch, sw.Config()
+	want.MAC, want.Logger = frame.MAC{}, nil
+	if got != want {
+		t.Errorf("got  %+v\nwant %+v", got, want)
+	}
+}
+
+func TestPortsDoNotHaveTheHostInterfacesName(t *testing.T) {
+	b := newBench()
+	for text, want := range map[string]string{
+		"ports: [netdev:kvs0]":                                 "port kvs0 has the name of the host interface",
+		"name: a-name-longer-than-an-interface-has":            "host interface: name",
+		"ports: [netdev:kvs0]\nhost: off":                      "",
+		"name: a-name-longer-than-an-interface-has\nhost: br0": "",
+	} {
+		err := b.parse(t, text).Check()
+		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v, want %q", text, err, want)
+		}
+	}
+}
+
 func TestErrorsHaveLineAndColumn(t *testing.T) {
 	for _, tc := range []struct{ text, want string }{
 		{"nmae: kvs0\n", `f.yaml:1:1: unknown key "nmae"; known: name mac host`},

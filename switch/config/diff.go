@@ -60,6 +60,7 @@ func (d *diff) removals() {
 // words compares the words with one value.
 func (d *diff) words() error {
 	def := Default()
+	def.Switch.Name = d.running.Switch.Name // what the host interface is called by default
 	next := *d.running
 	var tree []string // what changes of the tree: its times are checked against each other, so they change together
 	for _, k := range scalars {
