@@ -25,21 +25,12 @@ type lane struct {
 	mu   sync.Mutex
 	fd   int // -1: the device is not there
 	msgs [frame.BatchSize]sysio.Mmsghdr
-	head [frame.BatchSize][maxHead]byte
+	head [frame.BatchSize][frame.MaxHead]byte
 	iov  [frame.BatchSize*2 + sysio.MaxIovecs]unix.Iovec
 }
 
-const (
-	// maxHead is what goes before a frame's own bytes: the offload header and,
-	// when the tag changes, the addresses and a tag.
-	maxHead = vnetLen + 12 + frame.TagLen
-	// maxLinear bounds the header length that a sender may claim, in bytes. The
-	// kernel allocates as much in one piece, refuses the frame if that is more
-	// than the frame has, and finds out by itself what it needs.
-	maxLinear = 256
-	// sendRoom is SO_SNDBUF, in bytes: how much may wait in a NIC's queues.
-	sendRoom = 4 << 20
-)
+// sendRoom is SO_SNDBUF, in bytes: how much may wait in a NIC's queues.
+const sendRoom = 4 << 20
 
 // send sends out in order and reports how many it took care of, as frame.Port's
 // Tx does.
@@ -76,17 +67,7 @@ func (l *lane) gather(out []frame.Out) (n, pieces int) {
 			break
 		}
 		iov := l.iov[pieces : pieces+need]
-		head, data := l.head[n][:vnetLen], o.Data
-		if o.EgressTag != 0 || o.Strip != 0 {
-			head = append(head, data[:12]...)
-			if t := o.EgressTag; t != 0 {
-				head = append(head, byte(t>>24), byte(t>>16), byte(t>>8), byte(t))
-			}
-			data = data[12+int(o.Strip):]
-		}
-		hdr := o.WireHdr()
-		hdr.HdrLen = min(hdr.HdrLen, maxLinear, uint16(min(len(head)-vnetLen+len(data), maxLinear)))
-		hdr.Put(head)
+		head, data := o.Head(l.head[n][:0])
 		iov[0], iov[1] = sysio.Piece(head), sysio.Piece(data)
 		for i, rest := range o.Rest {
 			iov[2+i] = sysio.Piece(rest)

@@ -21,33 +21,24 @@ const (
 )
 
 // Port is the switch's own tap: what the switch sends, the host's IP stack
-// receives. It implements frame.Port with one queue. The device lives as long
-// as the Port.
+// receives. It implements frame.Port. The device lives as long as the Port.
 type Port struct {
 	name    string
-	fd      int
 	watcher *netdev.Watcher
-	queue   queue
+	queues  []*queue
+	lanes   []*lane // one for each queue
 	uso     bool
+	errors  atomic.Uint64 // frames that the kernel refused
+	state   atomic.Pointer[frame.State]
+	closed  atomic.Bool
 
-	mu       sync.Mutex // of Tx
-	iov      [3 + maxPieces]unix.Iovec
-	hdr      [frame.VnetHdrLen]byte
-	tag      [frame.TagLen]byte
-	rxErrors atomic.Uint64
-	txErrors atomic.Uint64
-
-	stateMu sync.Mutex
-	state   frame.State
-	notify  func()
-	stop    func() // ends following, on the watcher's goroutine
+	// Only the Watcher's goroutine uses these.
+	index  int
+	notify func()
+	stop   func() // ends following
 }
 
 var _ frame.Port = (*Port)(nil)
-
-// maxPieces is the most pieces of a frame that one write gathers. Frames come in
-// at most 1 + MAX_SKB_FRAGS pieces from a guest's stack.
-const maxPieces = 32
 
 // Open makes the tap name, sets it up, and opens it as the host's port. A
 // persistent tap of that name that nobody has open is taken over and outlives
@@ -56,9 +47,13 @@ func Open(w *netdev.Watcher, name string, o Options) (*Port, error) {
 	if err := netdev.CheckName(name); err != nil {
 		return nil, fmt.Errorf("open tap: %w", err)
 	}
-	p := &Port{name: name, watcher: w, fd: -1}
+	if err := o.checkQueues(); err != nil {
+		return nil, fmt.Errorf("open tap %s: %w", name, err)
+	}
+	p := &Port{name: name, watcher: w}
+	p.state.Store(&frame.State{})
 	if err := within(w, func() error { return p.open(o) }); err != nil {
-		p.closeFiles()
+		p.free()
 		return nil, fmt.Errorf("open tap %s: %w", name, err)
 	}
 	return p, nil
@@ -66,56 +61,72 @@ func Open(w *netdev.Watcher, name string, o Options) (*Port, error) {
 
 // open runs in the watcher's namespace, which the device is made in.
 func (p *Port) open(o Options) error {
-	var err error
-	if p.fd, err = unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_NONBLOCK|unix.O_CLOEXEC, 0); err != nil {
-		return mend(fmt.Errorf("open /dev/net/tun: %w", err))
-	}
-	ifr, err := unix.NewIfreq(p.name)
-	if err != nil {
-		return err
-	}
-	// water knows no IFF_VNET_HDR, without which every 64 KiB frame would be
-	// cut and checksummed in the kernel before it is read here.
-	ifr.SetUint16(unix.IFF_TAP | unix.IFF_NO_PI | unix.IFF_VNET_HDR)
-	if err := unix.IoctlIfreq(p.fd, unix.TUNSETIFF, ifr); err != nil {
-		return mend(err)
-	}
-	if err := unix.IoctlSetPointerInt(p.fd, unix.TUNSETVNETHDRSZ, frame.VnetHdrLen); err != nil {
-		return fmt.Errorf("set header size: %w", err)
-	}
-	p.uso = unix.IoctlSetInt(p.fd, unix.TUNSETOFFLOAD, offloadBasic|offloadUSO) == nil
-	if !p.uso {
-		if err := unix.IoctlSetInt(p.fd, unix.TUNSETOFFLOAD, offloadBasic); err != nil {
-			return fmt.Errorf("set offloads: %w", err)
+	for range max(o.Queues, 1) {
+		if err := p.addQueue(o.Queues > 1); err != nil {
+			return err
 		}
 	}
 	if err := configure(p.watcher, p.name, o, true); err != nil {
 		return err
 	}
-	link, err := p.watcher.ByName(p.name)
+	l, err := p.watcher.ByName(p.name)
 	if err != nil {
 		return err
 	}
-	p.queue = queue{port: p, arena: make([]byte, arenaLen)}
-	if p.queue.epoll, err = sysio.NewEpoll(); err != nil {
-		return err
-	}
-	if err := p.queue.epoll.Add(p.fd, 0); err != nil {
-		return err
-	}
-	p.state = p.describe(link)
+	p.index = l.Index
+	p.state.Store(p.describe(l))
 	return nil
 }
 
-// describe is the state of the port when its device is as link says.
-func (p *Port) describe(link netdev.Link) frame.State {
-	s := frame.State{
-		Up: link.Up && link.Running, MAC: link.MAC, MTU: link.MTU,
+// addQueue opens the device once more, and makes it the first time.
+func (p *Port) addQueue(multi bool) error {
+	fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return mend(fmt.Errorf("open /dev/net/tun: %w", err))
+	}
+	q, err := newQueue(fd)
+	if err != nil {
+		unix.Close(fd)
+		return err
+	}
+	p.queues = append(p.queues, q)
+	p.lanes = append(p.lanes, &lane{fd: fd})
+	request, err := unix.NewIfreq(p.name)
+	if err != nil {
+		return err
+	}
+	// water knows no IFF_VNET_HDR, without which every 64 KiB frame would be
+	// cut and checksummed in the kernel before it is read here.
+	flags := uint16(unix.IFF_TAP | unix.IFF_NO_PI | unix.IFF_VNET_HDR)
+	if multi {
+		flags |= unix.IFF_MULTI_QUEUE
+	}
+	request.SetUint16(flags)
+	if err := unix.IoctlIfreq(fd, unix.TUNSETIFF, request); err != nil {
+		return mend(err)
+	}
+	if err := unix.IoctlSetPointerInt(fd, unix.TUNSETVNETHDRSZ, frame.VnetHdrLen); err != nil {
+		return fmt.Errorf("set header size: %w", err)
+	}
+	p.uso = unix.IoctlSetInt(fd, unix.TUNSETOFFLOAD, offloadBasic|offloadUSO) == nil
+	if !p.uso {
+		if err := unix.IoctlSetInt(fd, unix.TUNSETOFFLOAD, offloadBasic); err != nil {
+			return fmt.Errorf("set offloads: %w", err)
+		}
+	}
+	return q.watch()
+}
+
+// describe is the state of the port when its device is as l says.
+func (p *Port) describe(l netdev.Link) *frame.State {
+	s := &frame.State{
+		Up: l.Up && l.Running, MAC: l.MAC, MTU: l.MTU,
 		Offloads: frame.Offloads{Csum: true, TSO4: true, TSO6: true, USO: p.uso},
 	}
-	if !link.Up {
-		s.Reason = fmt.Sprintf("%s is set down; `ip link set %s up`", link.Name, link.Name)
-	} else if !link.Running {
+	switch {
+	case !l.Up:
+		s.Reason = fmt.Sprintf("%s is set down; `ip link set %s up`", l.Name, l.Name)
+	case !l.Running:
 		s.Reason = "no carrier"
 	}
 	return s
@@ -127,109 +138,134 @@ func (p *Port) Name() string { return p.name }
 // Start implements frame.Port.
 func (p *Port) Start(notify func()) error {
 	return within(p.watcher, func() error {
-		link, err := p.watcher.ByName(p.name)
+		p.notify = notify
+		p.stop = p.watcher.Follow(p.follow)
+		l, err := p.watcher.ByIndex(p.index)
 		if err != nil {
-			return fmt.Errorf("find %s: %w", p.name, err)
+			return fmt.Errorf("start tap %s: %w", p.name, err)
 		}
-		index := link.Index
-		p.stateMu.Lock()
-		p.notify, p.state = notify, p.describe(link)
-		p.stateMu.Unlock()
-		p.stop = p.watcher.Follow(func(l netdev.Link, gone bool) {
-			if l.Index == index {
-				p.follow(l, gone)
-			}
-		})
+		p.follow(l, false)
 		return nil
 	})
 }
 
 // follow takes over what became of the device.
 func (p *Port) follow(l netdev.Link, gone bool) {
+	if l.Index != p.index {
+		return
+	}
 	s := p.describe(l)
 	if gone {
 		// A deleted tap's descriptor reports an error for ever, and would keep
 		// the worker awake.
-		_ = p.queue.epoll.Del(p.fd)
+		for _, q := range p.queues {
+			q.unwatch()
+		}
 		s.Up, s.Gone, s.Reason = false, true, "the device was deleted"
 	}
-	p.stateMu.Lock()
-	changed := s != p.state
-	p.state = s
-	p.stateMu.Unlock()
-	if changed {
+	if old := p.state.Swap(s); *old != *s {
 		p.notify()
 	}
 }
 
 // Queues implements frame.Port.
-func (p *Port) Queues() []frame.Queue { return []frame.Queue{&p.queue} }
-
-// Tx implements frame.Port: one write a frame, which is what a tap has.
-func (p *Port) Tx(_ int, out []frame.Out) int {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for i := range out {
-		switch _, errno := sysio.Writev(p.fd, p.gather(&out[i])); errno {
-		case 0:
-		case unix.EAGAIN, unix.ENOBUFS, unix.ENOMEM:
-			return i
-		default: // EIO: the device is down; EINVAL: a header the kernel refuses; EFAULT: memory that is gone
-			p.txErrors.Add(1)
-		}
+func (p *Port) Queues() []frame.Queue {
+	qs := make([]frame.Queue, len(p.queues))
+	for i, q := range p.queues {
+		qs[i] = q
 	}
-	return len(out)
+	return qs
 }
 
-// gather lists the pieces of a frame as it goes on the wire, header first.
-func (p *Port) gather(o *frame.Out) []unix.Iovec {
-	o.WireHdr().Put(p.hdr[:])
-	iov := append(p.iov[:0], sysio.Piece(p.hdr[:]))
-	if o.EgressTag == 0 && o.Strip == 0 {
-		iov = append(iov, sysio.Piece(o.Data))
-	} else {
-		iov = append(iov, sysio.Piece(o.Data[:12]))
-		if o.EgressTag != 0 {
-			p.tag = [4]byte{byte(o.EgressTag >> 24), byte(o.EgressTag >> 16), byte(o.EgressTag >> 8), byte(o.EgressTag)}
-			iov = append(iov, sysio.Piece(p.tag[:]))
-		}
-		iov = append(iov, sysio.Piece(o.Data[12+o.Strip:]))
-	}
-	for _, r := range o.Rest {
-		iov = append(iov, sysio.Piece(r))
-	}
-	return iov
+// Tx implements frame.Port.
+func (p *Port) Tx(hint int, out []frame.Out) int {
+	return p.lanes[uint(hint)%uint(len(p.lanes))].send(out, &p.errors)
 }
 
 // State implements frame.Port.
-func (p *Port) State() frame.State {
-	p.stateMu.Lock()
-	defer p.stateMu.Unlock()
-	return p.state
-}
+func (p *Port) State() frame.State { return *p.state.Load() }
 
 // Counters implements frame.Port.
 func (p *Port) Counters() frame.Counters {
-	return frame.Counters{RxErrors: p.rxErrors.Load(), TxErrors: p.txErrors.Load()}
+	c := frame.Counters{TxErrors: p.errors.Load()}
+	for _, q := range p.queues {
+		c.RxErrors += q.errors.Load()
+	}
+	return c
 }
 
 // Close implements frame.Port. The device goes with it, unless it was
-// persistent.
+// persistent. Only the first call does anything.
 func (p *Port) Close() error {
+	if p.closed.Swap(true) {
+		return nil
+	}
 	p.watcher.Do(func() {
 		if p.stop != nil {
 			p.stop()
 		}
 	})
-	return p.closeFiles()
+	return p.free()
 }
 
-func (p *Port) closeFiles() (err error) {
-	if p.queue.epoll != nil {
-		err = p.queue.epoll.Close()
-	}
-	if p.fd >= 0 {
-		err = errors.Join(err, unix.Close(p.fd))
+func (p *Port) free() (err error) {
+	for _, q := range p.queues {
+		err = errors.Join(err, q.close())
 	}
 	return err
+}
+
+// lane is the sending side of one descriptor. The lock keeps callers with the
+// same hint apart; there is a lane for each worker when the tap has as many
+// queues.
+type lane struct {
+	mu   sync.Mutex
+	fd   int
+	head [frame.MaxHead]byte
+	iov  [maxPieces]unix.Iovec
+}
+
+// maxPieces is the most pieces of a frame that one write gathers: more than the
+// descriptors in any virtqueue that guests' drivers make.
+const maxPieces = 2 + 256
+
+// send sends out in order and reports how many it took care of. A tap takes one
+// frame at a write.
+func (l *lane) send(out []frame.Out, refused *atomic.Uint64) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for i := range out {
+		iov := l.gather(&out[i])
+		if iov == nil {
+			refused.Add(1)
+			continue
+		}
+		_, errno := sysio.Writev(l.fd, iov)
+		for errno == unix.EINTR {
+			_, errno = sysio.Writev(l.fd, iov)
+		}
+		clear(iov) // keep no hold on the frame
+		switch errno {
+		case 0:
+		case unix.EAGAIN, unix.ENOBUFS, unix.ENOMEM:
+			return i
+		default: // EIO: the device is down; EINVAL: a header that makes no sense; EFAULT: memory that is gone
+			refused.Add(1)
+		}
+	}
+	return len(out)
+}
+
+// gather lists the pieces of a frame as it goes on the wire, header first; nil if
+// they are too many.
+func (l *lane) gather(o *frame.Out) []unix.Iovec {
+	if len(o.Rest) > maxPieces-2 {
+		return nil
+	}
+	head, data := o.Head(l.head[:0])
+	l.iov[0], l.iov[1] = sysio.Piece(head), sysio.Piece(data)
+	for i, r := range o.Rest {
+		l.iov[2+i] = sysio.Piece(r)
+	}
+	return l.iov[:2+len(o.Rest)]
 }

@@ -31,7 +31,7 @@ const MaxQueues = 256
 type Options struct {
 	MAC    frame.MAC
 	MTU    int     // bytes, 68–65521; 0 = 1500
-	Queues int     // Create: more than 1 makes it multi-queue, as queues= of QEMU wants it
+	Queues int     // more than 1 makes it multi-queue: Create, as queues= of QEMU wants it; Open, one for each worker
 	Owner  *uint32 // Create: the user who may open it besides root
 	Group  *uint32 // Create: the group that may
 }
@@ -43,8 +43,8 @@ func Create(w *netdev.Watcher, name string, o Options) error {
 	if err := netdev.CheckName(name); err != nil {
 		return fmt.Errorf("create tap: %w", err)
 	}
-	if o.Queues < 0 || o.Queues > MaxQueues {
-		return fmt.Errorf("create tap %s: %d queues; want 1 to %d", name, o.Queues, MaxQueues)
+	if err := o.checkQueues(); err != nil {
+		return fmt.Errorf("create tap %s: %w", name, err)
 	}
 	return within(w, func() error {
 		if _, err := w.ByName(name); err == nil {
@@ -68,6 +68,13 @@ func Create(w *netdev.Watcher, name string, o Options) error {
 		}
 		return nil
 	})
+}
+
+func (o Options) checkQueues() error {
+	if o.Queues < 0 || o.Queues > MaxQueues {
+		return fmt.Errorf("%d queues; want 1 to %d", o.Queues, MaxQueues)
+	}
+	return nil
 }
 
 // permit lets others than root open the tap. water sets user and group only
@@ -153,7 +160,7 @@ func mend(err error) error {
 	case errors.Is(err, unix.EBUSY):
 		return fmt.Errorf("%w; another process has it open", err)
 	case errors.Is(err, unix.EINVAL):
-		return fmt.Errorf("%w; a device of that name exists and is no single-queue tap", err)
+		return fmt.Errorf("%w; a device of that name exists and is no tap, or one with more or fewer queues", err)
 	}
 	return err
 }

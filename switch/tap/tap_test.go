@@ -13,6 +13,7 @@ import (
 
 	"github.com/kvswitch/kvswitch/switch/frame"
 	"github.com/kvswitch/kvswitch/switch/netdev"
+	"github.com/kvswitch/kvswitch/switch/porttest"
 	"github.com/kvswitch/kvswitch/switch/porttest/netlab"
 	"github.com/kvswitch/kvswitch/switch/sysio"
 	"github.com/kvswitch/kvswitch/switch/tap"
@@ -211,6 +212,7 @@ func TestWhatCannotBeIsRefusedAndLeavesNothing(t *testing.T) {
 		"slash":        tap.Create(w, "a/b", tap.Options{}),
 		"too long":     tap.Create(w, "sixteen-chars-xx", tap.Options{}),
 		"queues":       tap.Create(w, "vm1", tap.Options{Queues: 257}),
+		"open queues":  second(tap.Open(w, "vm1", tap.Options{Queues: -1})),
 		"MTU":          tap.Create(w, "vm1", tap.Options{MTU: 1 << 20}),
 		"group MAC":    tap.Create(w, "vm1", tap.Options{MAC: frame.Broadcast}),
 		"other device": tap.Delete(w, "bridge0"),
@@ -256,12 +258,167 @@ func TestCloseLeavesNothing(t *testing.T) {
 		if err := p.Close(); err != nil {
 			t.Fatal(err)
 		}
+		if err := p.Close(); err != nil {
+			t.Errorf("a second Close: %v", err)
+		}
 	}
 	if after := h.Links(); strings.Join(after, " ") != strings.Join(before, " ") {
 		t.Errorf("devices %v, want %v", after, before)
 	}
 	if n := openFiles(t); n != fds {
 		t.Errorf("%d open files, want %d", n, fds)
+	}
+}
+
+// host0 opens a tap on a fresh host, with a raw station on the stack's side.
+func host0(t *testing.T, o tap.Options) (*tap.Port, *netlab.Host, *netlab.Station) {
+	t.Helper()
+	h := netlab.New(t).Host("a")
+	p, err := tap.Open(watcher(t, h), "host0", o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { p.Close() })
+	if err := p.Start(func() {}); err != nil {
+		t.Fatal(err)
+	}
+	return p, h, h.Station("host0")
+}
+
+func TestLentFramesStayUntilReleaseHoweverManyCalls(t *testing.T) {
+	p, _, station := host0(t, tap.Options{})
+	q := p.Queues()[0]
+	for i := range 200 {
+		station.Send(porttest.Build(frame.Broadcast, porttest.MAC(i), 0, 0x88b5, make([]byte, 1400)))
+	}
+	lent, frames := []frame.Frame{}, make([]frame.Frame, 1)
+	for q.Rx(frames) == 1 {
+		lent = append(lent, frames[0])
+	}
+	if len(lent) < frame.BatchSize || len(lent) == 200 {
+		t.Errorf("%d frames lent before Release", len(lent))
+	}
+	for i, f := range lent {
+		if f.Src() != porttest.MAC(i) {
+			t.Fatalf("frame %d is from %v, want %v", i, f.Src(), porttest.MAC(i))
+		}
+	}
+	q.Release()
+	if q.Rx(frames) != 1 || frames[0].Src() != porttest.MAC(len(lent)) {
+		t.Errorf("after Release the next is from %v, want %v", frames[0].Src(), porttest.MAC(len(lent)))
+	}
+}
+
+func TestFramesReachTheStackAsTheyAreOnTheWire(t *testing.T) {
+	p, _, station := host0(t, tap.Options{})
+	src, tag := porttest.MAC(1), frame.MakeTag(0x8100, 4, 77)
+	untagged := porttest.Build(frame.Broadcast, src, 0, 0x88b5, make([]byte, 100))
+	tagged := porttest.Build(frame.Broadcast, src, tag, 0x88b5, make([]byte, 100))
+	service := porttest.Build(frame.Broadcast, src, frame.MakeTag(0x88a8, 0, 5), 0x88b5, make([]byte, 100))
+	for name, c := range map[string]struct {
+		out  frame.Out
+		want []byte
+	}{
+		"untagged":        {frame.Out{Frame: &frame.Frame{Data: untagged}}, untagged},
+		"tag in band":     {frame.Out{Frame: &frame.Frame{Data: tagged}}, tagged},
+		"tag put in":      {frame.Out{Frame: &frame.Frame{Data: untagged}, EgressTag: tag}, tagged},
+		"tag taken out":   {frame.Out{Frame: &frame.Frame{Data: tagged, Strip: 4, Tag: tag}}, untagged},
+		"tag replaced":    {frame.Out{Frame: &frame.Frame{Data: tagged, Strip: 4, Tag: tag}, EgressTag: frame.MakeTag(0x88a8, 0, 5)}, service},
+		"in many pieces":  {frame.Out{Frame: pieces(untagged, 90)}, untagged},
+		"hint too long":   {frame.Out{Frame: &frame.Frame{Data: untagged, Hdr: frame.VnetHdr{HdrLen: 65535}}}, untagged},
+		"verified before": {frame.Out{Frame: &frame.Frame{Data: untagged, Hdr: frame.VnetHdr{Flags: frame.HdrDataValid}}}, untagged},
+	} {
+		if n := p.Tx(0, []frame.Out{c.out}); n != 1 {
+			t.Fatalf("%s: %d of 1 taken", name, n)
+		}
+		if got, ok := station.Recv(5 * time.Second); !ok || !bytes.Equal(got, c.want) {
+			t.Errorf("%s: the stack got % x, want % x", name, got, c.want)
+		}
+	}
+	if c := p.Counters(); c != (frame.Counters{}) {
+		t.Errorf("counters %+v", c)
+	}
+}
+
+// pieces cuts a frame into its header and n pieces.
+func pieces(b []byte, n int) *frame.Frame {
+	f := &frame.Frame{Data: b[:frame.HeaderLen]}
+	b = b[frame.HeaderLen:]
+	for ; n > 1; n-- {
+		f.Rest, b = append(f.Rest, b[:1]), b[1:]
+	}
+	f.Rest = append(f.Rest, b)
+	return f
+}
+
+func TestFrameThatTheKernelRefusesCostsOnlyItself(t *testing.T) {
+	p, h, station := host0(t, tap.Options{})
+	data := porttest.Build(frame.Broadcast, porttest.MAC(1), 0, 0x88b5, make([]byte, 1000))
+	good := frame.Out{Frame: &frame.Frame{Data: data}}
+	for name, bad := range map[string]frame.Out{
+		"too many pieces":         {Frame: &frame.Frame{Data: data, Rest: make([][]byte, 10000)}},
+		"no such segmentation":    {Frame: &frame.Frame{Data: data, Hdr: frame.VnetHdr{GSOType: 77, GSOSize: 100}}},
+		"checksum beyond the end": {Frame: &frame.Frame{Data: data, Hdr: frame.VnetHdr{Flags: frame.HdrNeedsCsum, CsumStart: 5000}}},
+	} {
+		before := p.Counters().TxErrors
+		if n := p.Tx(0, []frame.Out{good, bad, good}); n != 3 {
+			t.Errorf("%s: %d of 3 taken care of", name, n)
+		}
+		for range 2 {
+			if got, ok := station.Recv(5 * time.Second); !ok || !bytes.Equal(got, data) {
+				t.Errorf("%s: a good frame is missing", name)
+			}
+		}
+		if n := p.Counters().TxErrors - before; n != 1 {
+			t.Errorf("%s: %d errors counted, want 1", name, n)
+		}
+	}
+	h.Down("host0")
+	before := p.Counters().TxErrors
+	if n := p.Tx(0, []frame.Out{good, good}); n != 2 || p.Counters().TxErrors-before != 2 {
+		t.Errorf("device down: %d of 2 taken care of, %d errors counted", n, p.Counters().TxErrors-before)
+	}
+}
+
+func TestMultiQueueTapCarriesEachFrameOnce(t *testing.T) {
+	p, h, station := host0(t, tap.Options{Queues: 3})
+	if n := len(p.Queues()); n != 3 {
+		t.Fatalf("%d queues, want 3", n)
+	}
+	if out := h.Run("ip", "-d", "link", "show", "host0"); !strings.Contains(out, "multi_queue") {
+		t.Errorf("not multi-queue: %s", out)
+	}
+	// From the stack: whatever queue a frame comes by, it comes once.
+	for i := range 50 {
+		station.Send(porttest.Build(frame.Broadcast, porttest.MAC(i), 0, 0x88b5, nil))
+	}
+	got, frames := make(map[frame.MAC]int), make([]frame.Frame, frame.BatchSize)
+	netlab.Await(t, 10*time.Second, "50 frames", func() error {
+		for _, q := range p.Queues() {
+			for _, f := range frames[:q.Rx(frames)] {
+				got[f.Src()]++
+			}
+			q.Release()
+		}
+		if len(got) < 50 {
+			return errors.New("not all yet")
+		}
+		return nil
+	})
+	for src, n := range got {
+		if n != 1 {
+			t.Errorf("%d copies of the frame from %v", n, src)
+		}
+	}
+	// To the stack: by any lane.
+	for hint := range 5 {
+		data := porttest.Ethernet(frame.Broadcast, porttest.MAC(hint), "down")
+		if n := p.Tx(hint, []frame.Out{{Frame: &frame.Frame{Data: data}}}); n != 1 {
+			t.Fatalf("hint %d: %d of 1 taken", hint, n)
+		}
+		if b, ok := station.Recv(5 * time.Second); !ok || !bytes.Equal(b, data) {
+			t.Errorf("hint %d: the stack got % x", hint, b)
+		}
 	}
 }
 
