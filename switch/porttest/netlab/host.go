@@ -108,6 +108,9 @@ func sysctlPath(key string) string { return filepath.Join("/proc/sys", key) }
 // Name is the namespace's name, as in ip netns exec NAME.
 func (h *Host) Name() string { return h.name }
 
+// String is the host's name, for messages.
+func (h *Host) String() string { return h.name }
+
 // Netlink is a route netlink handle in the host's namespace, for what has no
 // method here.
 func (h *Host) Netlink() *netlink.Handle { return h.nl }

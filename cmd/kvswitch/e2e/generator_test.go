@@ -1,0 +1,205 @@
+package e2e
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+
+	"github.com/kvswitch/kvswitch/switch/frame"
+)
+
+// traffic is a seeded source of rounds of frames for the differential test.
+//
+// Two switches may take the frames of one round in different orders when they
+// come in by different ports, so a round never holds two frames whose order
+// matters: a station that the round teaches or moves is nobody's destination in
+// it, and sends from one port only.
+type traffic struct {
+	rng   *rand.Rand
+	ports int
+	// where is the port that each station was last heard on; what is absent was
+	// never heard, or is forgotten.
+	where map[int]int
+	sent  int
+	// tagsOf are the tags a port may send; nil is any stack of tags.
+	tagsOf func(port int) []frame.Tag
+	// still keeps stations where they are, for oracles that notice moves late.
+	still bool
+	// sane leaves out sources that no station may have.
+	sane bool
+}
+
+// shipment is a frame and the port it comes in by.
+type shipment struct {
+	port  int
+	frame []byte
+}
+
+// knownStations is the size of the pool: small, so that stations move and meet
+// again. There are twice as many addresses, so that half the destinations that
+// are drawn blindly belong to nobody.
+const knownStations = 24
+
+func newTraffic(seed uint64, ports int) *traffic {
+	return &traffic{
+		rng:   rand.New(rand.NewPCG(seed, 0)),
+		ports: ports,
+		where: map[int]int{},
+	}
+}
+
+// forgetAll is for the moment when every station has aged out.
+func (g *traffic) forgetAll() { clear(g.where) }
+
+// round draws up to n frames.
+func (g *traffic) round(n int) []shipment {
+	r := round{port: map[int]int{}, changing: map[int]bool{}, addressed: map[int]bool{}}
+	for range n {
+		kind := &kinds[g.pick()]
+		if kind.odd && g.sane {
+			continue
+		}
+		if s, ok := g.draw(kind, &r); ok {
+			r.frames = append(r.frames, s)
+		}
+	}
+	for station, at := range r.port {
+		g.where[station] = at
+	}
+	return r.frames
+}
+
+// round is one under construction.
+type round struct {
+	frames    []shipment
+	port      map[int]int  // of the stations that send in it
+	changing  map[int]bool // stations that it teaches or moves
+	addressed map[int]bool // stations that are its destinations
+}
+
+// draw makes one frame that fits into the round, or none.
+func (g *traffic) draw(kind *kind, r *round) (shipment, bool) {
+	src := g.rng.IntN(knownStations)
+	at, sends := r.port[src]
+	was, known := g.where[src]
+	if !sends {
+		at = g.place(src, r.addressed[src])
+	}
+	changing := !known || was != at
+	dst := kind.dst(g, src)
+	to, toStation := stationOf(dst)
+	if kind.src != nil { // sent by nobody of the pool: it teaches nothing
+		if toStation && r.changing[to] {
+			return shipment{}, false
+		}
+		r.addressed[to] = r.addressed[to] || toStation
+		return shipment{at, g.build(dst, kind.src(g, at), at)}, true
+	}
+	if r.addressed[src] && changing || toStation && (r.changing[to] || to == src && changing) {
+		return shipment{}, false
+	}
+	r.port[src], r.changing[src] = at, changing
+	r.addressed[to] = r.addressed[to] || toStation
+	return shipment{at, g.build(dst, mac(src), at)}, true
+}
+
+// place chooses where a station sends from: mostly where it is, sometimes
+// elsewhere. A station that is addressed in this round must not move.
+func (g *traffic) place(station int, addressed bool) int {
+	was, known := g.where[station]
+	if known && (addressed || g.still || g.rng.IntN(8) != 0) {
+		return was
+	}
+	if g.still {
+		return station % g.ports
+	}
+	return g.rng.IntN(g.ports)
+}
+
+// kind is one sort of frame.
+type kind struct {
+	name   string
+	weight int
+	dst    func(g *traffic, src int) frame.MAC
+	src    func(g *traffic, port int) frame.MAC // nil: the station's own
+	odd    bool                                 // a source that no station may have
+}
+
+// kinds are drawn by weight. A source of its own keeps a frame that isn't
+// forwarded from teaching where a station is: see differences.
+var kinds = []kind{
+	{name: "unicast", weight: 50, dst: func(g *traffic, _ int) frame.MAC { return mac(g.rng.IntN(2 * knownStations)) }},
+	{name: "to itself", weight: 2, dst: func(_ *traffic, src int) frame.MAC { return mac(src) }},
+	{name: "broadcast", weight: 8, dst: group(frame.Broadcast)},
+	{name: "IPv4 multicast", weight: 5, dst: group(frame.MAC{0x01, 0, 0x5e, 0, 0, 0xfb})},
+	{name: "IPv6 multicast", weight: 5, dst: group(frame.MAC{0x33, 0x33, 0, 0, 0, 1})},
+	{name: "group just above the reserved ones", weight: 3, dst: func(g *traffic, _ int) frame.MAC {
+		return frame.MAC{0x01, 0x80, 0xc2, 0, 0, byte(0x10 + g.rng.IntN(0x20))}
+	}},
+	{name: "reserved group", weight: 4, dst: func(g *traffic, _ int) frame.MAC {
+		return frame.MAC{0x01, 0x80, 0xc2, 0, 0, byte(1 + g.rng.IntN(15))}
+	}, src: func(_ *traffic, port int) frame.MAC { return frame.MAC{0x02, 0, 0, 0xee, 0, byte(port)} }},
+	{name: "from a group", weight: 2, dst: func(g *traffic, _ int) frame.MAC { return mac(g.rng.IntN(knownStations)) },
+		src: func(g *traffic, _ int) frame.MAC { return frame.MAC{0x03, 0, 0, 0, 0, byte(g.rng.IntN(4))} }, odd: true},
+	{name: "from nobody", weight: 2, dst: func(g *traffic, _ int) frame.MAC { return mac(g.rng.IntN(knownStations)) },
+		src: func(*traffic, int) frame.MAC { return frame.MAC{} }, odd: true},
+}
+
+func group(m frame.MAC) func(*traffic, int) frame.MAC {
+	return func(*traffic, int) frame.MAC { return m }
+}
+
+func (g *traffic) pick() int {
+	total := 0
+	for _, k := range kinds {
+		total += k.weight
+	}
+	n := g.rng.IntN(total)
+	return slices.IndexFunc(kinds, func(k kind) bool { n -= k.weight; return n < 0 })
+}
+
+// stationOf is the number behind an address of the pool.
+func stationOf(m frame.MAC) (int, bool) {
+	n := int(m[4])<<8 | int(m[5])
+	return n, m == mac(n)
+}
+
+// build makes the frame: its number is in the body, so that no two are alike.
+func (g *traffic) build(dst, src frame.MAC, port int) []byte {
+	g.sent++
+	f := ether(dst, src, fmt.Sprintf("frame %d ", g.sent), g.tags(port)...)
+	switch g.rng.IntN(4) {
+	case 0: // as short as it is: shorter than a wire would carry
+	case 1:
+		f = append(f, make([]byte, g.rng.IntN(1400))...)
+	default:
+		f = append(f, make([]byte, max(0, 60-len(f)))...)
+	}
+	return f
+}
+
+// tags draws the tags of a frame.
+func (g *traffic) tags(port int) []frame.Tag {
+	if g.tagsOf != nil {
+		choice := g.tagsOf(port)
+		if t := choice[g.rng.IntN(len(choice))]; t != 0 {
+			return []frame.Tag{t}
+		}
+		return nil
+	}
+	vid := uint16(g.rng.IntN(4096))
+	prio := uint8(g.rng.IntN(16))
+	switch g.rng.IntN(12) {
+	case 0:
+		return []frame.Tag{frame.MakeTag(frame.EtherTypeVLAN, prio, vid)}
+	case 1:
+		return []frame.Tag{frame.MakeTag(frame.EtherTypeVLAN, prio, 0)}
+	case 2:
+		return []frame.Tag{frame.MakeTag(frame.EtherTypeQinQ, prio, vid)}
+	case 3:
+		return []frame.Tag{sTag(vid), cTag(uint16(g.rng.IntN(4096)))}
+	case 4:
+		return []frame.Tag{cTag(4095), cTag(vid)}
+	}
+	return nil
+}

@@ -1,0 +1,102 @@
+package e2e
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/kvswitch/kvswitch/switch/frame"
+	"github.com/kvswitch/kvswitch/switch/porttest/netlab"
+)
+
+// star is a host with ports p0, p1 … on which a switch is to run, and a station
+// at the far end of each port's cable.
+type star struct {
+	t        *testing.T
+	host     *netlab.Host
+	far      *netlab.Host
+	ports    []string
+	stations []*netlab.Station
+}
+
+// newStar lays n cables.
+func newStar(t *testing.T, lab *netlab.Lab, name string, n int) *star {
+	t.Helper()
+	s := &star{t: t, host: lab.Host(name), far: lab.Host(name + "-far")}
+	for i := range n {
+		port := fmt.Sprintf("p%d", i)
+		lab.Cable(s.host, port, s.far, port)
+		s.ports = append(s.ports, port)
+		s.stations = append(s.stations, s.far.Station(port))
+	}
+	return s
+}
+
+// send puts frames on the cable of a port.
+func (s *star) send(port int, frames ...[]byte) {
+	s.t.Helper()
+	s.stations[port].Send(frames...)
+}
+
+// A sweep follows a round of frames through the switch: each port sends a
+// broadcast of its own, and since a switch keeps the order between two ports,
+// whoever has them all has everything that went before.
+type sweep struct {
+	number uint64
+	// tags are the tags under which port i broadcasts; one zero tag if nil.
+	// Whoever hears a broadcast hears all that the VLAN has.
+	tags func(port int) []frame.Tag
+	// heard is how many broadcasts port i is to hear in all.
+	heard func(port int) int
+}
+
+// plainSweep is for switches without VLANs: everybody hears everybody.
+func plainSweep(ports int) *sweep {
+	return &sweep{
+		tags:  func(int) []frame.Tag { return []frame.Tag{0} },
+		heard: func(int) int { return ports - 1 },
+	}
+}
+
+// sweepPatience is how long the last broadcast of a sweep may take.
+const sweepPatience = 5 * time.Second
+
+// sweepSource is the address that a port's broadcasts come from; it never moves.
+func sweepSource(port int) frame.MAC { return frame.MAC{0x02, 0, 0, 0xff, 0, byte(port)} }
+
+// settle sends one sweep through the star and returns what each port heard
+// before it, in order.
+func (s *star) settle(w *sweep) (heard [][][]byte, err error) {
+	s.t.Helper()
+	w.number++
+	body := fmt.Sprintf("sweep number %d", w.number)
+	for i := range s.ports {
+		for _, tag := range w.tags(i) {
+			if tag == 0 {
+				s.send(i, ether(frame.Broadcast, sweepSource(i), body))
+			} else {
+				s.send(i, ether(frame.Broadcast, sweepSource(i), body, tag))
+			}
+		}
+	}
+	heard = make([][][]byte, len(s.ports))
+	deadline := time.Now().Add(sweepPatience)
+	for i, station := range s.stations {
+		for marks := 0; marks < w.heard(i); {
+			f, ok := station.Recv(time.Until(deadline))
+			switch {
+			case !ok:
+				return heard, fmt.Errorf("port %s of %s heard %d of %d broadcasts of the sweep", s.ports[i], s.host, marks, w.heard(i))
+			case isSweep(f, body):
+				marks++
+			default:
+				heard[i] = append(heard[i], f)
+			}
+		}
+	}
+	return heard, nil
+}
+
+// isSweep reports a broadcast of the sweep that says body, tagged or not.
+func isSweep(f []byte, body string) bool { return strings.HasSuffix(string(f), body) }
