@@ -273,6 +273,7 @@ func TestGuestsFollowEvents(t *testing.T) {
 	needTaps(t)
 	checkNothingLeft(t)
 	q := startFakeQEMU(t)
+	fds := descriptors(t)
 	ports, l := &fakePorts{}, &learned{}
 	g := newTestGuests(t, ports, l)
 	first, err := g.Attach(t.Context(), AttachOptions{QMP: q.path})
@@ -309,6 +310,7 @@ func TestGuestsFollowEvents(t *testing.T) {
 	}
 	q.kill()
 	await(t, "the second port to go", func() bool { return ports.spec(second.Port) == "" && len(g.List()) == 0 })
+	await(t, "the monitor to be closed", func() bool { return descriptors(t) < fds }) // QEMU's own socket is gone, too
 }
 
 func TestDetach(t *testing.T) {

@@ -156,12 +156,12 @@ func (a *answer) refusal(command string) error {
 func (m *Monitor) read(scan *bufio.Scanner) {
 	defer close(m.events)
 	defer close(m.gone)
+	defer m.conn.Close()
 	m.err = ErrMonitorClosed
 	for scan.Scan() {
 		var e qmp.Event
 		if err := json.Unmarshal(scan.Bytes(), &e); err != nil {
 			m.err = fmt.Errorf("%w: it sent %.60q, which is not QMP", ErrMonitorClosed, scan.Bytes())
-			m.conn.Close()
 			return
 		}
 		if e.Event == "" {
@@ -189,6 +189,9 @@ func (m *Monitor) Connect() error { return nil }
 func (m *Monitor) Disconnect() error {
 	err := m.conn.Close()
 	<-m.gone
+	if errors.Is(err, net.ErrClosed) { // QEMU was first
+		err = nil
+	}
 	return err
 }
 
