@@ -125,6 +125,13 @@ func (d *daemon) build(runDir string) (err error) {
 			host.Close()
 			return err
 		}
+		hostConfig, err := cfg.HostConfig()
+		if err != nil {
+			return err
+		}
+		if err := d.sw.SetPort(name, hostConfig); err != nil {
+			return err
+		}
 	}
 	for _, p := range cfg.Ports {
 		if err := d.addPort(p, opened[p.Name]); err != nil {

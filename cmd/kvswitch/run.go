@@ -26,7 +26,7 @@ import (
 // too. What stands between backquotes is what the flag takes.
 var runFlags = []struct{ word, usage string }{
 	{"name", "`NAME` of the switch (default kvs0)"},
-	{"host", "`NAME` of the host interface, by which this host is on the segment (default the switch's)"},
+	{"host", "`NAME`[,key=value]... of the host interface, by which this host is on the segment (default the switch's)"},
 	{"mac", "the switch's own address `MAC` (default the first uplink's, else one made up and kept)"},
 	{"mtu", "MTU `N` of the host interface and of taps made here (default the first uplink's, else 1500)"},
 	{"stp", "spanning tree `MODE`: rstp, stp or off (default rstp)"},
@@ -166,7 +166,7 @@ func (a *app) run(ctx context.Context, o runOptions, log *slog.Logger) error {
 		case sig := <-signals:
 			switch {
 			case sig == syscall.SIGHUP:
-				d.reloadOnSignal()
+				go d.reloadOnSignal() // a stop does not wait for it
 			case late != nil: // the second one: at once
 				return fmt.Errorf("stopped by a second %v", sig)
 			default:

@@ -17,10 +17,11 @@ import (
 // it. Make one with Default and change it with Set and Parse, which remember
 // what was said and what was left at its default.
 type Config struct {
-	Switch  vswitch.Config // all but Logger
-	Host    string         // the host interface's name; "" = the switch's; HostOff = none
-	MTU     int            // the host interface's; 0 = the first uplink's, else 1500
-	Metrics string         // ADDR:PORT for Prometheus; "" = none
+	Switch  vswitch.Config     // all but Logger
+	Host    string             // the host interface's name; "" = the switch's; HostOff = none
+	HostSet []vswitch.KeyValue // the host interface's settings, such as vlan=10
+	MTU     int                // the host interface's; 0 = the first uplink's, else 1500
+	Metrics string             // ADDR:PORT for Prometheus; "" = none
 	Ports   []Port
 	Static  []Static
 
@@ -76,6 +77,27 @@ func (c *Config) HostName() string {
 	return c.Host
 }
 
+// hostKind checks the words of the host interface.
+var hostKind = Kinds{{Name: "host", Netdev: true}}
+
+// setHost reads NAME[,key=value]... or off.
+func (c *Config) setHost(text string) error {
+	name, pairs, err := splitWords(text)
+	if err != nil {
+		return err
+	}
+	spec, err := hostKind.spec("host", name, pairs)
+	c.Host, c.HostSet = name, spec.Settings
+	return err
+}
+
+// HostConfig is the host interface's configuration as a port.
+func (c *Config) HostConfig() (vswitch.PortConfig, error) {
+	cfg := vswitch.NewPortConfig("host")
+	err := cfg.Set(c.HostSet...)
+	return cfg, err
+}
+
 // Said reports whether a word was given rather than left at its default.
 func (c *Config) Said(key string) bool { return c.said[key] }
 
@@ -121,12 +143,9 @@ var scalars = []scalar{
 		}
 		return c.Switch.MAC.String()
 	}},
-	{"host", false, func(c *Config, v string) error {
-		c.Host = v
-		return CheckNetdevName(v)
-	}, func(c *Config) string {
+	{"host", true, (*Config).setHost, func(c *Config) string {
 		if n := c.HostName(); n != "" {
-			return n
+			return n + words(c.HostSet)
 		}
 		return HostOff
 	}},

@@ -66,6 +66,13 @@ func (b *bench) start(t *testing.T, c *config.Config) *vswitch.Switch {
 		if err := sw.SetHost(host, porttest.NewPort()); err != nil {
 			t.Fatal(err)
 		}
+		cfg, err := c.HostConfig()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := sw.SetPort(host, cfg); err != nil {
+			t.Fatal(err)
+		}
 	}
 	for _, p := range c.Ports {
 		dev, err := b.kinds.Open(p.Spec)
@@ -112,7 +119,7 @@ func (b *bench) dump(t *testing.T, sw *vswitch.Switch) string {
 const whole = `
 name: kvs7
 mac: 52:54:00:00:00:07
-host: br7
+host: br7,vlan=10
 mtu: 1500
 stp: stp
 priority: 0x1000
@@ -221,6 +228,8 @@ func TestErrorsHaveLineAndColumn(t *testing.T) {
 		{"workers: 65\n", "f.yaml:1:10: workers"},
 		{"workers: [1]\n", "f.yaml:1:10: want one word, not a list"},
 		{"workers:\n", "f.yaml:1:10: the value is missing"},
+		{"host: br0,vlan=5000\n", `f.yaml:1:7: host "br0,vlan=5000": set vlan=5000`},
+		{"host: br0,vlan\n", `f.yaml:1:7: host "br0,vlan": "vlan" is not key=value`},
 		{"stp: on\n", `f.yaml:1:6: stp "on": want rstp, stp or off`},
 		{"ageing: 1.5s\n", `f.yaml:1:9: ageing "1.5s": want 1s to 1000000s, in whole seconds`},
 		{"mac: 01:00:00:00:00:00\n", "f.yaml:1:6: mac"},

@@ -75,12 +75,18 @@ func (d *diff) words() error {
 		if have == want || want == "" {
 			continue // the same, or left to the switch to choose
 		}
-		text := fmt.Sprintf("%s from %s to %s", k.name, have, want)
-		if !k.live {
-			return fmt.Errorf("change %s: not while the switch runs: restart it", text)
-		}
 		if err := k.set(&next, want); err != nil {
 			return err
+		}
+		text := fmt.Sprintf("%s from %s to %s", k.name, have, want)
+		if !k.live || k.name == "host" && next.HostName() != d.running.HostName() {
+			return fmt.Errorf("change %s: not while the switch runs: restart it", text)
+		}
+		if k.name == "host" {
+			if err := d.host(&next, text); err != nil {
+				return err
+			}
+			continue
 		}
 		if k.name != "ageing" {
 			tree = append(tree, text)
@@ -101,6 +107,25 @@ func (d *diff) words() error {
 			undo: func(t *transaction) error { return t.sw.SetSTP(old) },
 		})
 	}
+	return nil
+}
+
+// host changes the settings of the host interface.
+func (d *diff) host(next *Config, text string) error {
+	cfg, err := next.HostConfig()
+	if err != nil {
+		return err
+	}
+	old, err := d.running.HostConfig()
+	if err != nil || old == cfg {
+		return err
+	}
+	name := next.HostName()
+	d.steps = append(d.steps, Step{
+		text: "change " + text,
+		do:   func(t *transaction) error { return t.sw.SetPort(name, cfg) },
+		undo: func(t *transaction) error { return t.sw.SetPort(name, old) },
+	})
 	return nil
 }
 

@@ -23,6 +23,9 @@ func Running(sw *vswitch.Switch, kinds Kinds, started *Config) (*Config, error) 
 	c.Host, c.MTU = HostOff, started.MTU
 	if status.HostPort != nil {
 		c.Host, c.MTU = status.Host, status.HostPort.MTU
+		if cfg, err := sw.PortConfig(status.Host); err == nil {
+			c.HostSet = cfg.Keys()
+		}
 	}
 	for _, p := range status.Ports {
 		cfg, err := sw.PortConfig(p.Name)

@@ -67,20 +67,28 @@ func (ks Kinds) ParseSpec(text string) (Spec, error) {
 	if !ok {
 		return Spec{}, fmt.Errorf("parse port %q: want KIND:NAME[,key=value]..., such as netdev:tap0; kinds: %s", text, ks.names())
 	}
-	words := strings.Split(rest, ",")
-	pairs := make([]vswitch.KeyValue, 0, len(words)-1)
-	for _, w := range words[1:] {
-		key, value, ok := strings.Cut(w, "=")
-		if !ok {
-			return Spec{}, fmt.Errorf("parse port %q: %q is not key=value", text, w)
-		}
-		pairs = append(pairs, vswitch.KeyValue{Key: key, Value: value})
+	name, pairs, err := splitWords(rest)
+	if err != nil {
+		return Spec{}, fmt.Errorf("parse port %q: %w", text, err)
 	}
-	s, err := ks.spec(kind, words[0], pairs)
+	s, err := ks.spec(kind, name, pairs)
 	if err != nil {
 		return Spec{}, fmt.Errorf("parse port %q: %w", text, err)
 	}
 	return s, nil
+}
+
+// splitWords takes NAME[,key=value]... apart.
+func splitWords(text string) (name string, pairs []vswitch.KeyValue, err error) {
+	words := strings.Split(text, ",")
+	for _, w := range words[1:] {
+		key, value, ok := strings.Cut(w, "=")
+		if !ok {
+			return "", nil, fmt.Errorf("%q is not key=value", w)
+		}
+		pairs = append(pairs, vswitch.KeyValue{Key: key, Value: value})
+	}
+	return words[0], pairs, nil
 }
 
 // UplinkKind is the kind of port that an uplink is when nothing else is said.

@@ -56,7 +56,6 @@ type Server struct {
 	sw       *vswitch.Switch
 	daemon   Daemon
 	guests   Guests
-	log      *slog.Logger
 	http     http.Server
 	watchers chan struct{} // a token for each stream of events
 	change   sync.Mutex    // held from reading a port's configuration to replacing it
@@ -67,7 +66,7 @@ func NewServer(sw *vswitch.Switch, d Daemon, g Guests, logger *slog.Logger) *Ser
 	if logger == nil {
 		logger = slog.Default()
 	}
-	s := &Server{sw: sw, daemon: d, guests: g, log: logger, watchers: make(chan struct{}, maxEventConns)}
+	s := &Server{sw: sw, daemon: d, guests: g, watchers: make(chan struct{}, maxEventConns)}
 	s.http = http.Server{
 		Handler:           s.routes(),
 		ReadHeaderTimeout: headerTimeout,
@@ -158,21 +157,22 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request, call func(*http.
 	w.Write(append(body, '\n'))
 }
 
-// errBadRequest wraps what is wrong with a request itself.
-var errBadRequest = errors.New("bad request")
+// requestError is what is wrong with a request itself.
+type requestError struct{ error }
 
-func badRequest(format string, args ...any) error {
-	return fmt.Errorf("%w: %w", errBadRequest, fmt.Errorf(format, args...))
-}
+func (e requestError) Unwrap() error { return e.error }
+
+func badRequest(format string, args ...any) error { return requestError{fmt.Errorf(format, args...)} }
 
 // status is the HTTP status of an error. What the switch refuses for what it
 // says, not for how it is said, is 422.
 func status(err error) int {
 	var tooLarge *http.MaxBytesError
+	var bad requestError
 	switch {
 	case errors.As(err, &tooLarge):
 		return http.StatusRequestEntityTooLarge
-	case errors.Is(err, errBadRequest):
+	case errors.As(err, &bad):
 		return http.StatusBadRequest
 	case errors.Is(err, vswitch.ErrNoPort), errors.Is(err, qemu.ErrNotAttached):
 		return http.StatusNotFound
