@@ -73,9 +73,10 @@ func FuzzHelperRequest(f *testing.F) {
 // desk is a Helper on a fake switch.
 type desk struct {
 	*Helper
-	dir   string
-	ports *fakePorts
-	acl   string
+	dir     string
+	ports   *fakePorts
+	acl     string
+	program string // this one, where every user may run it
 }
 
 func openDesk(t *testing.T, rules string) *desk {
@@ -88,6 +89,11 @@ func openDesk(t *testing.T, rules string) *desk {
 	}
 	t.Cleanup(func() { w.Close() })
 	d := &desk{dir: openDir(t), ports: &fakePorts{}}
+	self, err := os.ReadFile("/proc/self/exe")
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.program = write(t, filepath.Join(d.dir, "helper"), string(self), 0o755)
 	d.acl = write(t, filepath.Join(d.dir, "bridge.conf"), rules, 0o644)
 	d.Helper, err = ListenHelper(HelperConfig{
 		Path: HelperPath(d.dir, "kvs0"), Switch: "kvs0", ACL: []string{d.acl},
@@ -114,7 +120,7 @@ func (d *desk) ask(t *testing.T, uid uint32, args ...string) (tap *os.File, err 
 	}
 	defer unix.Close(pair[0])
 	theirs := os.NewFile(uintptr(pair[1]), "helper's end")
-	cmd := exec.Command(testBinary(t), append(args, "--fd=3")...)
+	cmd := exec.Command(d.program, append(args, "--fd=3")...)
 	cmd.Env = append(os.Environ(), asHelper+"="+d.dir)
 	cmd.ExtraFiles = []*os.File{theirs}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: uid}, Pdeathsig: syscall.SIGKILL}
@@ -136,16 +142,6 @@ func (d *desk) ask(t *testing.T, uid uint32, args ...string) (tap *os.File, err 
 		t.Fatalf("QEMU got %q and %d descriptors, %v; want one zero byte and one", b[:n], len(files), err)
 	}
 	return files[0], nil
-}
-
-// testBinary is this program where every user may run it.
-func testBinary(t *testing.T) string {
-	t.Helper()
-	self, err := os.ReadFile("/proc/self/exe")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return write(t, filepath.Join(openDir(t), "helper"), string(self), 0o755)
 }
 
 const nobody = 65534
