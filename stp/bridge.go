@@ -135,6 +135,11 @@ func (p *port) configure(cfg PortConfig) {
 		p.portPathCost = cost
 		p.selected, p.reselect = false, true
 	}
+	// A filter forgets what came in before it.
+	if cfg.BPDUFilter && !old.BPDUFilter {
+		p.rcvdInfoWhile = 0
+		p.neighbour = ""
+	}
 	// An edge port by configuration is one from BEGIN on (17.25); a change
 	// takes effect now, unless the port has met a bridge in the meantime.
 	if p.adminEdge() != wasEdge && (wasEdge || p.neighbour == "") {
@@ -164,8 +169,9 @@ func (b *Bridge) RemovePort(num uint16) error {
 	return nil
 }
 
-// Recover ends what BPDU guard did to the port. ErrNoPort if there is none; no
-// effect on a port that is not guarded.
+// Recover ends whatever a guard does to the port now. The guard trips again if
+// its cause persists. ErrNoPort if there is no such port; no effect on a port that
+// no guard holds.
 func (b *Bridge) Recover(num uint16) error {
 	p := b.find(num)
 	if p == nil {
@@ -198,8 +204,8 @@ func (b *Bridge) Mcheck(num uint16) error {
 //
 // Everything that follows from the BPDU and need not wait for a timer happens
 // before Receive returns, and is in Outputs. An error says why the BPDU was not
-// acted upon; it wraps one of this package's errors, has been counted, and is
-// no reason to do anything.
+// acted upon: it wraps one of this package's errors, has been counted, and is
+// no reason to do anything. (In mode STP an RST BPDU is of an unknown type.)
 func (b *Bridge) Receive(num uint16, pdu []byte) error {
 	p := b.find(num)
 	if p == nil {

@@ -126,7 +126,7 @@ type PortConfig struct {
 	// up, until a BPDU comes in.
 	AdminEdge bool
 	// AutoEdge is AutoEdgePort (17.13.3): the port becomes an edge port after
-	// three seconds without a BPDU in answer to its own (on a shared medium,
+	// three hello times without a BPDU in answer to its own (on a shared medium,
 	// max age).
 	AutoEdge bool
 	// PointToPoint overrides what HalfDuplex says of the link.
@@ -138,8 +138,8 @@ type PortConfig struct {
 	// until RecoverAfter has passed.
 	BPDUGuard bool
 	// BPDUFilter neither sends nor accepts BPDUs: the port takes no part in the
-	// spanning tree and forwards. A loop through it is the configurer's to
-	// prevent. It wins over BPDUGuard.
+	// spanning tree and forwards, as an edge port. A loop through it is the
+	// configurer's to prevent. It wins over BPDUGuard.
 	BPDUFilter bool
 	// RootGuard never lets the port learn of a better designated bridge: while
 	// superior BPDUs come in the port is designated and discards
@@ -148,9 +148,9 @@ type PortConfig struct {
 	// TCNGuard is restrictedTcn of 802.1Q: topology changes that come in here
 	// are not acted upon or passed on.
 	TCNGuard bool
-	// LoopGuard distrusts silence: a root, alternate or backup port whose
-	// information ages out stays discarding ("loop-inconsistent") until a BPDU
-	// comes in, instead of becoming designated and then forwarding.
+	// LoopGuard distrusts silence, as bridge assurance does: a root, alternate or
+	// backup port whose information ages out discards ("loop-inconsistent") until
+	// a BPDU comes in, instead of becoming designated and then forwarding.
 	LoopGuard bool
 	// RecoverAfter is how many seconds BPDUGuard keeps the port disabled; 0 is
 	// until Recover.

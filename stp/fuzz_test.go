@@ -83,7 +83,7 @@ func (p *program) run(t *testing.T) {
 	}
 	w := &watcher{t: t, b: b, state: map[uint16]SetState{}, sent: map[uint16]int{}}
 	w.check()
-	for calls := 0; len(p.b) > 0 && calls < 2000; calls++ {
+	for calls := 0; len(p.b) > 0 && calls < 500; calls++ {
 		op := p.byte()
 		num := uint16(op>>4&7) + 1
 		switch op & 15 {
@@ -95,10 +95,12 @@ func (p *program) run(t *testing.T) {
 			if err := b.RemovePort(num); err == nil {
 				w.check() // the removed port's last outputs
 				delete(w.state, num)
+				delete(w.sent, num)
 			} else if !errors.Is(err, ErrNoPort) {
 				t.Fatal(err)
 			}
 		case 3:
+			clear(w.sent) // a new hold count, or a new mode, forgets what was sent
 			if err := b.SetConfig(p.config()); err != nil {
 				t.Fatal(err)
 			}
@@ -111,7 +113,7 @@ func (p *program) run(t *testing.T) {
 			_ = b.Receive(num, p.b[:n])
 			p.b = p.b[n:]
 		case 7, 8, 9:
-			for range p.byte()&31 + 1 {
+			for range p.byte()&7 + 1 {
 				b.Tick()
 				w.ticked()
 				w.check()
@@ -120,6 +122,9 @@ func (p *program) run(t *testing.T) {
 			_ = b.Receive(num, p.bpdu().Append(nil))
 		}
 		w.check()
+	}
+	if st := b.Status(); len(st.Ports) != len(b.ports) {
+		t.Fatalf("%d ports in the status, want %d", len(st.Ports), len(b.ports))
 	}
 }
 
@@ -164,10 +169,8 @@ func (w *watcher) check() {
 			if s := w.state[o.Port]; m.Type == TypeRST && (m.Flags&FlagForwarding != 0) != s.Forwarding {
 				t.Fatalf("port %d is told to be %+v and sends %v", o.Port, s, m)
 			}
-			w.sent[o.Port]++
-			// A new hold count, or a new mode, forgets what was sent before.
-			if w.sent[o.Port] > 2000 {
-				t.Fatalf("port %d sent %d BPDUs in a second", o.Port, w.sent[o.Port])
+			if w.sent[o.Port]++; w.sent[o.Port] > b.cfg.TxHold {
+				t.Fatalf("port %d sent %d BPDUs in a second, the hold count is %d", o.Port, w.sent[o.Port], b.cfg.TxHold)
 			}
 		case Event:
 			now = 4
@@ -195,9 +198,6 @@ func (w *watcher) check() {
 	}
 	if own := b.bridgePriority(); b.rootPriority.compare(&own) > 0 {
 		t.Fatalf("root %+v is worse than the bridge itself", b.rootPriority)
-	}
-	if st := b.Status(); len(st.Ports) != len(b.ports) {
-		t.Fatalf("%d ports in the status, want %d", len(st.Ports), len(b.ports))
 	}
 }
 
@@ -240,7 +240,7 @@ func (w *watcher) checkPort(p *port) {
 func FuzzBridge(f *testing.F) {
 	r := rand.New(rand.NewPCG(1, 2))
 	for range 8 {
-		b := make([]byte, 600)
+		b := make([]byte, 200)
 		for i := range b {
 			b[i] = byte(r.Uint32())
 		}
@@ -251,9 +251,9 @@ func FuzzBridge(f *testing.F) {
 
 // TestRandomCalls is FuzzBridge with more seeds than a corpus holds.
 func TestRandomCalls(t *testing.T) {
-	n := 2000
+	n := 4000
 	if testing.Short() || raceEnabled {
-		n = 200
+		n = 400
 	}
 	for seed := range uint64(n) {
 		r := rand.New(rand.NewPCG(seed, 3))

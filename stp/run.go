@@ -1,6 +1,9 @@
 package stp
 
-import "cmp"
+import (
+	"cmp"
+	"slices"
+)
 
 // The machines run in passes: every machine of every port, in the order in
 // which information flows through figure 17-12 and with ports by number, until
@@ -251,17 +254,5 @@ func (b *Bridge) find(num uint16) *port {
 
 // index is where the port of this number is among the ports, or belongs.
 func (b *Bridge) index(num uint16) (int, bool) {
-	low, high := 0, len(b.ports)
-	for low < high {
-		mid := int(uint(low+high) / 2)
-		switch c := cmp.Compare(b.ports[mid].num, num); {
-		case c == 0:
-			return mid, true
-		case c < 0:
-			low = mid + 1
-		default:
-			high = mid
-		}
-	}
-	return low, false
+	return slices.BinarySearchFunc(b.ports, num, func(p *port, num uint16) int { return cmp.Compare(p.num, num) })
 }

@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// The half of the script player that looks and prints.
+// The part of the script player that looks and prints.
 
 // roleLetter and stateLetter abbreviate as the scripts do.
 func roleLetter(r Role) string {
