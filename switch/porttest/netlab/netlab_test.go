@@ -94,6 +94,21 @@ func TestStationSeesTagsWhereTheyWere(t *testing.T) {
 	}
 }
 
+func TestRecvOfZeroTakesWhatIsThere(t *testing.T) {
+	a, b := pair(t)
+	from, to := a.Station("eth0"), b.Station("eth0")
+	if f, ok := to.Recv(0); ok {
+		t.Errorf("received % x before anything was sent", f)
+	}
+	from.Send(bytes.Repeat([]byte{2}, 60))
+	Await(t, time.Second, "the frame is there", func() error {
+		if _, ok := to.Recv(0); !ok {
+			return errors.New("nothing")
+		}
+		return nil
+	})
+}
+
 func TestAuxTag(t *testing.T) {
 	message := func(status uint32, tci, tpid uint16) []byte {
 		b := make([]byte, unix.CmsgSpace(sizeofAuxdata))
