@@ -248,6 +248,23 @@ func TestControlFramesPassAFloodOfData(t *testing.T) {
 	}
 }
 
+// A worker that spins without end arms nothing. It asks epoll about queues that
+// are not polled, also after many frames.
+func TestControlQueueIsReadableWithoutArm(t *testing.T) {
+	a, b := pair(t, Options{})
+	q := b.Queues()[0]
+	for i := range 3 * busySpell {
+		send(t, a, porttest.Ethernet(frame.MAC{0x01, 0x80, 0xc2}, porttest.MAC(i), "hello"))
+		netlab.Await(t, 10*time.Second, "readable", func() error {
+			if n, err := unix.Poll([]unix.PollFd{{Fd: int32(q.FD()), Events: unix.POLLIN}}, 0); n != 1 {
+				return fmt.Errorf("frame %d: poll says %d, %v", i, n, err)
+			}
+			return nil
+		})
+		receive(t, b, 1)
+	}
+}
+
 func TestControlQueueLendsNothingTwiceBeforeRelease(t *testing.T) {
 	a, b := pair(t, Options{})
 	dst := frame.MAC{0x01, 0x80, 0xc2, 0, 0, 0}
@@ -389,6 +406,38 @@ func TestFanoutKeepsEachFlowInOrderAndOnce(t *testing.T) {
 	receive(t, a, 4)
 	if own := take(b); len(own) != 0 {
 		t.Errorf("the port received %d of the frames it sent", len(own))
+	}
+}
+
+// A queue that is busy spares its senders the wake-up, and one that is armed
+// again wakes.
+func TestBusyQueueWakesNobodyUntilItIsArmedAgain(t *testing.T) {
+	a, b := pair(t, Options{})
+	q := b.Queues()[1]
+	readable := func() bool {
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(q.FD()), Events: unix.POLLIN}}, 0)
+		return err == nil && n == 1
+	}
+	for range 3 {
+		q.Arm()
+		for i := range busySpell {
+			send(t, a, numbered(i, 60))
+		}
+		receive(t, b, busySpell)
+		send(t, a, numbered(1, 60))
+		netlab.Await(t, 10*time.Second, "a frame", func() error {
+			if !b.queues[1].cur.ready() {
+				return errors.New("not there")
+			}
+			return nil
+		})
+		if readable() {
+			t.Error("readable while busy")
+		}
+		if !q.Arm() || !readable() {
+			t.Error("not readable after Arm")
+		}
+		receive(t, b, 1)
 	}
 }
 
