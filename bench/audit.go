@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/kvswitch/kvswitch/bench/gen"
+	"github.com/kvswitch/kvswitch/bench/guest"
 	"github.com/kvswitch/kvswitch/bench/probe"
 	"github.com/kvswitch/kvswitch/bench/sink"
 )
@@ -87,7 +88,22 @@ func sizeWord(s probe.Size) string {
 // audited sends one load from port 0 and has every frame at port 1 checked.
 func audited(ctx context.Context, r *rig, size probe.Size, load gen.Load) (sink.Outcome, error) {
 	const stations = 10
-	s, err := gen.NewSender(r.top, size, probe.Flows{From: 0, To: []int{1}, Count: stations})
+	flows := probe.Flows{From: 0, To: []int{1}, Count: stations}
+	if r.userland() {
+		d, err := guest.Open(r.top, size, flows)
+		if err != nil {
+			return sink.Outcome{}, err
+		}
+		defer d.Close()
+		if err := passes(ctx, d); err != nil {
+			return sink.Outcome{}, err
+		}
+		return d.Audit(sink.NewLedger(0, 1, d.Sequence()), func() (uint64, error) {
+			sent, err := d.Send(ctx, load)
+			return sent.Frames, err
+		})
+	}
+	s, err := gen.NewSender(r.top, size, flows)
 	if err != nil {
 		return sink.Outcome{}, err
 	}

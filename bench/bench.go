@@ -87,7 +87,7 @@ func (b *run) start() {
 	b.rep = &Report{
 		Schema: report.Schema, Program: b.Program, Started: time.Now(),
 		Quick: b.Quick, Path: b.Path, Rounds: b.Runs, TrialMs: int(b.trialLength.Milliseconds()),
-		Refer: subject.Reference, Machine: machine.Read(),
+		Refer: subject.Reference(b.Path), Machine: machine.Read(),
 		Series: []report.Series{}, Searches: []report.Search{}, Latencies: []report.Latency{},
 		Trials: report.Trials{Reasons: map[string]int{}}, Notes: []string{},
 	}
@@ -133,6 +133,7 @@ func (b *run) all(ctx context.Context) error {
 // assemble attaches contenders to topologies of their own. One that can't be
 // attached is left out, and the report says why.
 func (b *run) assemble(ctx context.Context, kinds []subject.Kind, spec topo.Spec) (grid, error) {
+	spec.Sockets, spec.Taps = b.Path == "vhost-user", b.Path == "tap"
 	var g grid
 	for _, k := range kinds {
 		b.line.step("attaching %s", k.Name)

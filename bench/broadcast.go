@@ -109,7 +109,7 @@ func (b *run) blocking(ctx context.Context, kinds []subject.Kind) (err error) {
 	if err != nil {
 		return err
 	}
-	c := report.Case{Size: size.Name, Ports: 3, Source: "af_packet", Load: fmt.Sprintf("%.0f %% of the receive rate", 100*hungShare)}
+	c := report.Case{Size: size.Name, Ports: 3, Source: b.source(), Load: fmt.Sprintf("%.0f %% of the receive rate", 100*hungShare)}
 	for _, r := range g {
 		if err := b.measureRate(ctx, r, size); err != nil {
 			return err
@@ -155,7 +155,7 @@ func (b *run) measureRate(ctx context.Context, r *rig, size probe.Size) (err err
 	if _, ok := b.rates[rateKey{r.kind.Name, size.Name}]; ok {
 		return nil
 	}
-	l, err := newLane(r, size, oneWay(1))
+	l, err := newLane(ctx, r, size, oneWay(1))
 	if err != nil {
 		return err
 	}

@@ -8,7 +8,6 @@ import (
 	"github.com/kvswitch/kvswitch/bench/gen"
 	"github.com/kvswitch/kvswitch/bench/probe"
 	"github.com/kvswitch/kvswitch/bench/report"
-	"github.com/kvswitch/kvswitch/bench/subject"
 )
 
 const (
@@ -33,7 +32,7 @@ func (b *run) cost(ctx context.Context, g grid) (err error) {
 		return nil
 	}
 	name := b.ends()[0]
-	ref, ok := b.rates[rateKey{subject.Reference, name}]
+	ref, ok := b.rates[rateKey{b.rep.Refer, name}]
 	if !ok {
 		return nil
 	}
@@ -41,12 +40,12 @@ func (b *run) cost(ctx context.Context, g grid) (err error) {
 	if err != nil {
 		return err
 	}
-	lanes, done, err := g.lanes(size, oneWay(1))
+	lanes, done, err := g.lanes(ctx, size, oneWay(1))
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, done()) }()
-	c := report.Case{Size: name, Flows: 1, Source: "af_packet", Load: "40 % of the reference's"}
+	c := report.Case{Size: name, Flows: 1, Source: b.source(), Load: "40 % of the reference's"}
 	type key struct {
 		contender string
 		round     int

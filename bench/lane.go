@@ -9,14 +9,22 @@ import (
 	"github.com/HdrHistogram/hdrhistogram-go"
 
 	"github.com/kvswitch/kvswitch/bench/gen"
+	"github.com/kvswitch/kvswitch/bench/guest"
 	"github.com/kvswitch/kvswitch/bench/probe"
 	"github.com/kvswitch/kvswitch/bench/sink"
 )
 
-// source is a generator: gen.Sender or gen.LiveSender.
+// source is a generator: gen.Sender, gen.LiveSender or guest.Duplex.
 type source interface {
 	Send(context.Context, gen.Load) (gen.Sent, error)
 	Close() error
+}
+
+// counter counts what arrives: sink.Counter or guest.Duplex.
+type counter interface {
+	Read() (sink.Counts, error)
+	Latencies() (*hdrhistogram.Histogram, error)
+	Reset() error
 }
 
 // lane is a generator and a counter on a rig: what one case needs.
@@ -25,7 +33,9 @@ type lane struct {
 	size    probe.Size
 	flows   []probe.Flows
 	source  source
-	counter *sink.Counter
+	counter counter
+	teacher func(context.Context) error // has the destinations send once
+	closes  []func() error
 	taught  time.Time
 }
 
@@ -37,8 +47,12 @@ const relearn = 60 * time.Second
 // those contenders that learn in another process.
 const lessonRate = 100_000
 
-// newLane sends the flows with AF_PACKET and counts at their destinations.
-func newLane(r *rig, size probe.Size, flows ...probe.Flows) (*lane, error) {
+// newLane sends the flows with the path's ordinary generator and counts at their
+// destinations.
+func newLane(ctx context.Context, r *rig, size probe.Size, flows ...probe.Flows) (*lane, error) {
+	if r.userland() {
+		return guestLane(ctx, r, size, flows[0])
+	}
 	s, err := gen.NewSender(r.top, size, flows...)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", r.kind.Name, err)
@@ -46,7 +60,26 @@ func newLane(r *rig, size probe.Size, flows ...probe.Flows) (*lane, error) {
 	return laneWith(r, s, size, flows...)
 }
 
-// laneWith is newLane with another generator, which is closed with the lane.
+// guestLane has package guest play both ends. The contender has a part in that,
+// so it is woken for it.
+func guestLane(ctx context.Context, r *rig, size probe.Size, flows probe.Flows) (l *lane, err error) {
+	if err := r.resume(); err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, r.pause()) }()
+	d, err := guest.Open(r.top, size, flows)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", r.kind.Name, err)
+	}
+	if err := passes(ctx, d); err != nil {
+		return nil, errors.Join(fmt.Errorf("%s: %w", r.kind.Name, err), d.Close())
+	}
+	return &lane{
+		rig: r, size: size, flows: []probe.Flows{flows}, source: d, counter: d, teacher: d.Teach, closes: []func() error{d.Close},
+	}, nil
+}
+
+// laneWith sends with another generator, which is closed with the lane.
 func laneWith(r *rig, s source, size probe.Size, flows ...probe.Flows) (*lane, error) {
 	var ports []int
 	seen := map[int]bool{}
@@ -62,17 +95,34 @@ func laneWith(r *rig, s source, size probe.Size, flows ...probe.Flows) (*lane, e
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("%s: %w", r.kind.Name, err), s.Close())
 	}
-	return &lane{rig: r, size: size, flows: flows, source: s, counter: c}, nil
+	l := &lane{rig: r, size: size, flows: flows, source: s, counter: c, closes: []func() error{s.Close, c.Close}}
+	l.teacher = l.lessons
+	return l, nil
 }
 
-func (l *lane) close() error { return errors.Join(l.source.Close(), l.counter.Close()) }
+func (l *lane) close() error {
+	var errs []error
+	for _, c := range l.closes {
+		errs = append(errs, c())
+	}
+	return errors.Join(errs...)
+}
 
-// teach has every destination send once, so that the contender knows where it
-// is. The contender must be awake.
+// teach makes sure that the contender knows where the destinations are. The
+// contender must be awake.
 func (l *lane) teach(ctx context.Context) error {
 	if time.Since(l.taught) < relearn {
 		return nil
 	}
+	if err := l.teacher(ctx); err != nil {
+		return fmt.Errorf("teach addresses: %w", err)
+	}
+	l.taught = time.Now()
+	return nil
+}
+
+// lessons has every destination send once from its own port.
+func (l *lane) lessons(ctx context.Context) error {
 	small, err := probe.ParseSize("64")
 	if err != nil {
 		return err
@@ -86,11 +136,10 @@ func (l *lane) teach(ctx context.Context) error {
 			}
 			_, err = s.Send(ctx, gen.Load{Rate: lessonRate, Frames: uint64(lesson.Frames())})
 			if err := errors.Join(err, s.Close()); err != nil {
-				return fmt.Errorf("teach addresses: %w", err)
+				return err
 			}
 		}
 	}
-	l.taught = time.Now()
 	return nil
 }
 
@@ -108,7 +157,7 @@ type outcome struct {
 }
 
 // mark is called at the beginning and the end of the trial's time.
-func (o *outcome) mark(c *sink.Counter) {
+func (o *outcome) mark(c counter) {
 	if o.marks == len(o.at) {
 		return
 	}
@@ -169,7 +218,7 @@ func (l *lane) drain(ctx context.Context) (sink.Counts, error) {
 func (l *lane) latencies() (*hdrhistogram.Histogram, error) { return l.counter.Latencies() }
 
 // lanes makes a lane on each rig; they are closed by the function returned.
-func (g grid) lanes(size probe.Size, flows ...probe.Flows) (map[*rig]*lane, func() error, error) {
+func (g grid) lanes(ctx context.Context, size probe.Size, flows ...probe.Flows) (map[*rig]*lane, func() error, error) {
 	m := make(map[*rig]*lane, len(g))
 	closeAll := func() error {
 		var errs []error
@@ -179,7 +228,7 @@ func (g grid) lanes(size probe.Size, flows ...probe.Flows) (map[*rig]*lane, func
 		return errors.Join(errs...)
 	}
 	for _, r := range g {
-		l, err := newLane(r, size, flows...)
+		l, err := newLane(ctx, r, size, flows...)
 		if err != nil {
 			return nil, nil, errors.Join(err, closeAll())
 		}

@@ -23,7 +23,10 @@ var percentiles = []struct {
 // latency measures how long frames take: one way under three loads, and there
 // and back on an idle switch.
 func (b *run) latency(ctx context.Context) error {
-	return errors.Join(b.loaded(ctx), b.idle(ctx))
+	if err := b.loaded(ctx); err != nil || b.Path != "veth" {
+		return err
+	}
+	return b.idle(ctx)
 }
 
 // loaded measures one-way latency at 10, 50 and 90 % of what each contender
@@ -50,13 +53,13 @@ func (b *run) loaded(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	lanes, done, err := g.lanes(size, oneWay(1))
+	lanes, done, err := g.lanes(ctx, size, oneWay(1))
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, done()) }()
 	for _, percent := range []float64{10, 50, 90} {
-		c := report.Case{Size: size.Name, Flows: 1, Source: "af_packet", Load: fmt.Sprintf("%.0f %% of PDR", percent)}
+		c := report.Case{Size: size.Name, Flows: 1, Source: b.source(), Load: fmt.Sprintf("%.0f %% of PDR", percent)}
 		d := newDistributions(b, c, "one-way latency")
 		err := b.rounds(ctx, g, b.Runs, "latency, "+c.String(), func(round int, r *rig) error {
 			load := gen.Load{Rate: b.pdr[r.kind.Name] * percent / 100, Length: b.trialLength, Warm: b.trialLength / 8, Stamp: true}

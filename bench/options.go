@@ -15,7 +15,16 @@ import (
 var Tests = []string{"throughput", "latency", "bulk", "address", "broadcast", "scale"}
 
 // Paths between the contenders and the far ends.
-var Paths = []string{"veth", "tap"}
+var Paths = subject.Paths
+
+// possible says which tests a path allows: where this program holds the far ends
+// itself there is no network stack behind them, and there are two of them.
+func possible(path string) []string {
+	if path == "veth" {
+		return Tests
+	}
+	return []string{"throughput", "latency"}
+}
 
 // Options say what to run. The zero value of each field means its default.
 type Options struct {
@@ -72,14 +81,14 @@ func (o *Options) complete() error {
 	if err := def(&o.Against, []string{"kernel", "ovs", "vde"}, "contender"); err != nil {
 		return err
 	}
-	if err := def(&o.Tests, Tests, "test"); err != nil {
-		return err
-	}
 	if o.Path == "" {
 		o.Path = Paths[0]
 	}
 	if !slices.Contains(Paths, o.Path) {
 		return fmt.Errorf("unknown path %q: want one of %s", o.Path, strings.Join(Paths, ","))
+	}
+	if err := def(&o.Tests, possible(o.Path), "test on path "+o.Path); err != nil {
+		return err
 	}
 	if o.Out == nil {
 		o.Out = io.Discard
@@ -128,7 +137,7 @@ func (o *Options) defaults() {
 		o.trialLength = d.trial
 	}
 	if o.kinds == nil {
-		o.kinds = subject.Kinds()
+		o.kinds = subject.Kinds(o.Path)
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/kvswitch/kvswitch/bench/gen"
+	"github.com/kvswitch/kvswitch/bench/guest"
 	"github.com/kvswitch/kvswitch/bench/probe"
 	"github.com/kvswitch/kvswitch/bench/sink"
 	"github.com/kvswitch/kvswitch/bench/subject"
@@ -46,8 +47,47 @@ func newRig(ctx context.Context, k subject.Kind, spec topo.Spec) (*rig, error) {
 // spanning tree's two forward delays.
 const opening = 35 * time.Second
 
-// await sends probes from every port until its neighbour receives them.
+// userland reports that the far ends are no devices: package guest holds them.
+func (r *rig) userland() bool { return r.top.Spec.Sockets || r.top.Spec.Taps }
+
+// await returns when frames pass from every port to another.
 func (r *rig) await(ctx context.Context) error {
+	if !r.userland() {
+		return r.awaitDevices(ctx)
+	}
+	size, err := probe.ParseSize("64")
+	if err != nil {
+		return err
+	}
+	d, err := guest.Open(r.top, size, oneWay(1))
+	if err != nil {
+		return err
+	}
+	return errors.Join(passes(ctx, d), d.Close())
+}
+
+// passes teaches and sends until something arrives. A guest that has just come
+// is not there for the switch at once.
+func passes(ctx context.Context, d *guest.Duplex) error {
+	for deadline := time.Now().Add(opening); ; {
+		if err := errors.Join(d.Reset(), d.Teach(ctx)); err != nil {
+			return err
+		}
+		if _, err := d.Send(ctx, gen.Load{Rate: 20_000, Frames: 20, Sleep: true}); err != nil {
+			return err
+		}
+		n, err := d.Read()
+		switch {
+		case err != nil || n.Frames > 0:
+			return err
+		case time.Now().After(deadline):
+			return fmt.Errorf("no frames between the guests after %v", opening)
+		}
+	}
+}
+
+// awaitDevices sends probes from every port until its neighbour receives them.
+func (r *rig) awaitDevices(ctx context.Context) error {
 	all := make([]int, r.top.Spec.Ports)
 	var flows []probe.Flows
 	for i := range all {

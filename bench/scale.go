@@ -101,12 +101,12 @@ func (b *run) worker(ctx context.Context, k subject.Kind, n, rounds int) (err er
 // race measures the receive rate of the smallest frames at full load. c says
 // what is special about the case.
 func (b *run) race(ctx context.Context, g grid, m report.Metric, c report.Case, rounds int, flows ...probe.Flows) error {
-	c.Size, c.Source, c.Load = "64", "af_packet", "full"
+	c.Size, c.Source, c.Load = "64", b.source(), "full"
 	size, err := probe.ParseSize(c.Size)
 	if err != nil {
 		return err
 	}
-	lanes, done, err := g.lanes(size, flows...)
+	lanes, done, err := g.lanes(ctx, size, flows...)
 	if err != nil {
 		return err
 	}

@@ -26,6 +26,17 @@ var (
 	}
 )
 
+// source is the ordinary generator of the path.
+func (b *run) source() string {
+	switch b.Path {
+	case "tap":
+		return "tap"
+	case "vhost-user":
+		return "virtio"
+	}
+	return "af_packet"
+}
+
 // oneWay are the flows from port 0 to port 1.
 func oneWay(count int) probe.Flows { return probe.Flows{From: 0, To: []int{1}, Count: count} }
 
@@ -47,12 +58,15 @@ func (b *run) throughput(ctx context.Context) (err error) {
 			sizes = b.Sizes[:1] // how flows count shows best with the smallest frames
 		}
 		for _, s := range sizes {
-			if err := b.fullLoad(ctx, g, report.Case{Size: s, Flows: flows, Source: "af_packet", Load: "full"}); err != nil {
+			if err := b.fullLoad(ctx, g, report.Case{Size: s, Flows: flows, Source: b.source(), Load: "full"}); err != nil {
 				return err
 			}
 		}
 	}
 	for _, s := range b.ends() {
+		if b.Path != "veth" {
+			break
+		}
 		if err := b.fullLoad(ctx, g, report.Case{Size: s, Flows: 1, Source: "xdp", Load: "full"}); err != nil {
 			return err
 		}
@@ -91,7 +105,7 @@ func (b *run) fullLoad(ctx context.Context, g grid, c report.Case) (err error) {
 	if err != nil {
 		return err
 	}
-	lanes, done, err := b.lanes(g, size, c)
+	lanes, done, err := b.lanes(ctx, g, size, c)
 	if err != nil {
 		return err
 	}
@@ -113,7 +127,7 @@ func (b *run) fullLoad(ctx context.Context, g grid, c report.Case) (err error) {
 		if o.received.Segments > 0 {
 			b.rep.Add(metricMachine, c, r.kind.Name, round, float64(u.Busy)/float64(o.received.Segments))
 		}
-		if c.Source == "af_packet" {
+		if c.Source != "xdp" {
 			b.sawRate(r, c.Size, float64(o.sent.Frames)/o.sent.Elapsed.Seconds(), o.frames)
 		}
 		return nil
@@ -122,9 +136,9 @@ func (b *run) fullLoad(ctx context.Context, g grid, c report.Case) (err error) {
 
 // lanes makes the lanes of a case. With the XDP generator, contenders that it
 // can't reach are left out.
-func (b *run) lanes(g grid, size probe.Size, c report.Case) (map[*rig]*lane, func() error, error) {
+func (b *run) lanes(ctx context.Context, g grid, size probe.Size, c report.Case) (map[*rig]*lane, func() error, error) {
 	if c.Source != "xdp" {
-		return g.lanes(size, oneWay(c.Flows))
+		return g.lanes(ctx, size, oneWay(c.Flows))
 	}
 	m := map[*rig]*lane{}
 	done := func() error {
@@ -173,12 +187,12 @@ func (b *run) goals() []mlr.Goal {
 
 // search finds the highest loads without loss and with 0.5 %.
 func (b *run) search(ctx context.Context, r *rig, sizeName string) (err error) {
-	c := report.Case{Size: sizeName, Flows: 1, Source: "af_packet"}
+	c := report.Case{Size: sizeName, Flows: 1, Source: b.source()}
 	size, err := probe.ParseSize(sizeName)
 	if err != nil {
 		return err
 	}
-	l, err := newLane(r, size, oneWay(1))
+	l, err := newLane(ctx, r, size, oneWay(1))
 	if err != nil {
 		return err
 	}

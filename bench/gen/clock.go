@@ -7,17 +7,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// clock reads CLOCK_MONOTONIC without a system call, by way of Go's own clock,
+// Clock reads CLOCK_MONOTONIC without a system call, by way of Go's own clock,
 // which is the same one with another zero.
-type clock struct {
+type Clock struct {
 	zero time.Time
 	ns   int64 // CLOCK_MONOTONIC at zero
 }
 
-// newClock finds the offset of the two zeros: the closest bracket of a few
+// NewClock finds the offset of the two zeros: the closest bracket of a few
 // tries, so an interrupt between two readings doesn't matter.
-func newClock() (clock, error) {
-	best, c := time.Hour, clock{}
+func NewClock() (Clock, error) {
+	best, c := time.Hour, Clock{}
 	for range 16 {
 		var ts unix.Timespec
 		before := time.Now()
@@ -25,11 +25,11 @@ func newClock() (clock, error) {
 			return c, fmt.Errorf("read CLOCK_MONOTONIC: %w", err)
 		}
 		if d := time.Since(before); d < best {
-			best, c = d, clock{zero: before.Add(d / 2), ns: ts.Nano()}
+			best, c = d, Clock{zero: before.Add(d / 2), ns: ts.Nano()}
 		}
 	}
 	return c, nil
 }
 
-// now is CLOCK_MONOTONIC in nanoseconds.
-func (c clock) now() int64 { return c.ns + int64(time.Since(c.zero)) }
+// Now is CLOCK_MONOTONIC in nanoseconds.
+func (c Clock) Now() int64 { return c.ns + int64(time.Since(c.zero)) }

@@ -68,13 +68,13 @@ const CPU = 0
 type Sender struct {
 	streams []*stream
 	turn    int
-	clock   clock
+	clock   Clock
 }
 
 // NewSender makes a sender of the given flows, each from its port From. Streams
 // take turns.
 func NewSender(t *topo.Topology, size probe.Size, flows ...probe.Flows) (*Sender, error) {
-	c, err := newClock()
+	c, err := NewClock()
 	if err != nil {
 		return nil, err
 	}
@@ -136,7 +136,7 @@ func (s *Sender) run(ctx context.Context, l Load) (Sent, error) {
 }
 
 func (s *Sender) phase(ctx context.Context, l Load) (Sent, error) {
-	p := newPace(l.Rate, l.Length, l.Frames)
+	p := NewPace(l.Rate, l.Length, l.Frames)
 	end := l.Length
 	switch {
 	case l.Frames > 0:
@@ -149,19 +149,19 @@ func (s *Sender) phase(ctx context.Context, l Load) (Sent, error) {
 		limit = max(1, batch/len(s.streams)) // short turns, so that all ports are busy at once
 	}
 	var sent Sent
-	begin := s.clock.now()
+	begin := s.clock.Now()
 	for {
 		if sent.Held%1024 == 1023 { // nothing else would end a trial that waits for frames to go
 			if err := ctx.Err(); err != nil {
 				return sent, err
 			}
 		}
-		now := s.clock.now()
+		now := s.clock.Now()
 		sent.Elapsed = time.Duration(now - begin)
-		if sent.Frames >= p.total || sent.Elapsed >= end {
+		if sent.Frames >= p.Total || sent.Elapsed >= end {
 			return sent, s.wait(ctx, l, sent.Elapsed)
 		}
-		n := p.due(sent.Elapsed, sent.Frames, limit)
+		n := p.Due(sent.Elapsed, sent.Frames, limit)
 		if n == 0 {
 			if err := ctx.Err(); err != nil {
 				return sent, err

@@ -50,15 +50,18 @@ func (r *Report) rateFigures(add addFigure) error {
 	if !ok {
 		return nil
 	}
-	for _, source := range []struct{ name, title string }{
-		{"af_packet", "Receive rate by frame size"},
-		{"xdp", "Receive rate by frame size, frames from XDP"},
+	for _, f := range []struct {
+		title string
+		xdp   bool
+	}{
+		{"Receive rate by frame size", false},
+		{"Receive rate by frame size, frames from XDP", true},
 	} {
 		drawing, shown, err := r.byCategory(m, "frame size, bytes", "frames/s", func(c Case) (category, bool) {
 			_, err := strconv.Atoi(c.Size)
-			return category{c.Size, c.Size}, err == nil && c.Source == source.name && c.Flows == 1
+			return category{c.Size, c.Size}, err == nil && (c.Source == "xdp") == f.xdp && c.Flows == 1
 		})
-		if err := add(source.title, "Full offered load, one flow; median over the rounds.", drawing, shown, err); err != nil {
+		if err := add(f.title, "Full offered load, one flow; median over the rounds.", drawing, shown, err); err != nil {
 			return err
 		}
 	}

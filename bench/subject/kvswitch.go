@@ -1,21 +1,33 @@
 package subject
 
 import (
+	"context"
 	"fmt"
+	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"time"
 
 	"github.com/kvswitch/kvswitch/bench/topo"
 )
 
+// maxEntries is the size of kvswitch's address table here: as large as Open
+// vSwitch gets, for the tests with a million addresses.
+const maxEntries = 1 << 20
+
 // kvswitchKinds are this project's switch, each with its own settings. All have
 // everything on that it has on by default, spanning tree included; ports are
 // edge ports so that they forward at once.
-func kvswitchKinds() []Kind {
+func kvswitchKinds(path string) []Kind {
+	ports := "AF_PACKET ports"
+	if path == "vhost-user" {
+		ports = "vhost-user ports"
+	}
 	return []Kind{
-		kvswitchKind("kvswitch", "kvswitch run, AF_PACKET ports, RSTP on, default busy-poll budget"),
+		kvswitchKind("kvswitch", "kvswitch run, "+ports+", RSTP on, default busy-poll budget"),
 		kvswitchKind("kvswitch-spin", "the same with --busy-poll always", "--busy-poll", "always"),
 		kvswitchKind("kvswitch-sleep", "the same with --busy-poll 0", "--busy-poll", "0"),
 	}
@@ -79,14 +91,52 @@ func (k *kvswitch) Attach(t *topo.Topology) error {
 		return err
 	}
 	const name = "bench"
-	args := append([]string{"run", "--name", name, "--run-dir", t.Dir(), "--no-host"}, k.args...)
+	args := append([]string{
+		"run", "--name", name, "--run-dir", t.Dir(), "--no-host", "--max-entries", strconv.Itoa(maxEntries),
+	}, k.args...)
 	for _, p := range t.Ports {
-		args = append(args, "--port", "netdev:"+p.Name+",edge=on")
+		spec := "netdev:" + p.Name
+		if p.Socket != "" {
+			spec = "vhost-user:" + p.Name + ",mode=server,path=" + p.Socket
+		}
+		args = append(args, "--port", spec+",edge=on")
 	}
 	if err := t.Do(func() { k.start(t, exec.Command(bin, args...)) }); err != nil {
 		return err
 	}
-	return k.appears(filepath.Join(t.Dir(), name+".sock"))
+	socket := filepath.Join(t.Dir(), name+".sock")
+	if err := k.appears(socket); err != nil {
+		return err
+	}
+	return answers(socket)
+}
+
+// answers waits until a switch answers on its control socket, which is when it
+// is ready: the socket is there before the ports are.
+func answers(socket string) error {
+	client := http.Client{
+		Timeout: settle,
+		Transport: &http.Transport{
+			DisableKeepAlives: true,
+			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+				return new(net.Dialer).DialContext(ctx, "unix", socket)
+			},
+		},
+	}
+	for deadline := time.Now().Add(settle); ; {
+		r, err := client.Get("http://kvswitch/v1/switch")
+		if err == nil {
+			r.Body.Close()
+			if r.StatusCode == http.StatusOK {
+				return nil
+			}
+			err = fmt.Errorf("answer %s", r.Status)
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("wait for kvswitch to be ready: %w", err)
+		}
+		time.Sleep(time.Millisecond)
+	}
 }
 
 func (k *kvswitch) Detach() error { return k.stop() }

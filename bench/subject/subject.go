@@ -39,8 +39,8 @@ type Subject interface {
 type Kind struct {
 	// Name is what reports call it.
 	Name string
-	// Family groups settings of one switch: "cable", "kernel", "kvswitch",
-	// "ovs", "vde".
+	// Family groups settings of one switch: "cable", "kernel", "testpmd",
+	// "kvswitch", "ovs", "vde".
 	Family string
 	// About says in one line what is attached and how it is set.
 	About string
@@ -57,14 +57,34 @@ type Kind struct {
 	New func() Subject
 }
 
-// Reference is the Kind that ratios are taken against.
-const Reference = "kernel"
+// Paths are the ways from the contenders to the far ends.
+var Paths = []string{"veth", "tap", "vhost-user"}
 
-// Kinds are all contenders, in the order of reports: ceiling, reference, the
-// reference tuned, kvswitch, the others.
-func Kinds() []Kind {
-	return append(append([]Kind{cableKind()}, kernelKinds()...),
-		append(append(kvswitchKinds(), ovsKinds()...), vdeKind())...)
+// Reference is the Kind that ratios are taken against on a path.
+func Reference(path string) string {
+	if path == "vhost-user" {
+		return "testpmd"
+	}
+	return "kernel"
+}
+
+// Kinds are all contenders on a path, in the order of reports: ceiling,
+// reference, the reference tuned, kvswitch, the others.
+func Kinds(path string) []Kind {
+	if path == "vhost-user" {
+		return append([]Kind{testpmdKind()}, kvswitchKinds(path)...)
+	}
+	var kinds []Kind
+	if path == "veth" {
+		kinds = append(kinds, cableKind())
+	}
+	kinds = append(kinds, kernelKinds()...)
+	kinds = append(kinds, kvswitchKinds(path)...)
+	kinds = append(kinds, ovsKinds()...)
+	if path == "veth" {
+		kinds = append(kinds, vdeKind())
+	}
+	return kinds
 }
 
 // settle is how long a contender may take to come up or go down.

@@ -46,7 +46,7 @@ func passes(t *testing.T, top *topo.Topology, from, to int) error {
 
 func TestEveryContenderForwardsAndLetsGo(t *testing.T) {
 	netlab.RequirePrivilege(t)
-	for _, k := range Kinds() {
+	for _, k := range Kinds("veth") {
 		t.Run(k.Name, func(t *testing.T) {
 			if err := k.Absent(); err != nil {
 				t.Skip(err)
@@ -124,7 +124,7 @@ func TestSteeringReachesThePortsOfTheTopology(t *testing.T) {
 
 func TestAbsentContendersSayWhatIsMissing(t *testing.T) {
 	t.Setenv("PATH", t.TempDir())
-	for _, k := range Kinds() {
+	for _, k := range Kinds("veth") {
 		switch err := k.Absent(); k.Family {
 		case "ovs", "vde":
 			if err == nil {

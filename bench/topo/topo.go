@@ -18,6 +18,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/vishvananda/netlink"
@@ -37,6 +38,12 @@ type Spec struct {
 	// Bare lays no cables: the contender makes the far ends itself, as a switch
 	// that holds taps does, and hands them over with Adopt.
 	Bare bool
+	// Sockets gives every port a path for a vhost-user socket instead of devices:
+	// the contender listens there, and package guest plays the guest.
+	Sockets bool
+	// Taps makes every port a tap in the switch's namespace whose descriptor the
+	// far end holds, as QEMU does.
+	Taps bool
 	// Hung adds one more port, the last: a tap whose owner never reads, as that of
 	// a virtual machine that hangs. It has no far end.
 	Hung bool
@@ -52,6 +59,9 @@ type Port struct {
 	Host  *netlab.Host // namespace of End
 	Index int          // interface index of End
 	Addr  netip.Addr   // of End, with Spec.Stacks
+
+	Socket string   // with Spec.Sockets
+	File   *os.File // with Spec.Taps
 }
 
 // Topology is a built Spec.
@@ -74,7 +84,7 @@ func Allowed() error {
 // Build makes the topology: every device is up and none attached to a switch.
 // ctx ends everything that is started in it later.
 func Build(ctx context.Context, spec Spec) (*Topology, error) {
-	if spec.Hung && (spec.Direct || spec.Bare) {
+	if spec.Hung && (spec.Direct || spec.Bare || spec.Sockets || spec.Taps) {
 		return nil, fmt.Errorf("build topology: no place for a hung port")
 	}
 	if spec.Ports < 2 || spec.Ports > probe.MaxPorts || spec.Direct && (spec.Ports != 2 || spec.Bare) {
@@ -104,6 +114,10 @@ func (t *Topology) lay() {
 		}
 		return ends
 	}
+	if t.Spec.Sockets || t.Spec.Taps {
+		t.userland()
+		return
+	}
 	for i := range t.Spec.Ports {
 		t.Ports = append(t.Ports, Port{End: fmt.Sprintf("e%d", i), Host: host(i)})
 	}
@@ -128,21 +142,41 @@ func (t *Topology) lay() {
 	}
 }
 
-// hang makes the port that is never read.
-func (t *Topology) hang() {
-	const name = "hung"
+// userland makes ports whose far ends are no devices.
+func (t *Topology) userland() {
+	t.Switch = t.lab.Host("switch")
+	for i := range t.Spec.Ports {
+		p := Port{Name: fmt.Sprintf("p%d", i)}
+		if t.Spec.Sockets {
+			p.Socket = filepath.Join(t.lab.Dir(), p.Name+".sock")
+		} else {
+			p.File = t.tap(p.Name, netlink.TUNTAP_VNET_HDR)
+		}
+		t.Ports = append(t.Ports, p)
+	}
+}
+
+// tap makes a tap in the switch's namespace and returns its other end.
+func (t *Topology) tap(name string, flags netlink.TuntapFlag) *os.File {
 	tap := &netlink.Tuntap{
 		LinkAttrs: netlink.NewLinkAttrs(), Mode: netlink.TUNTAP_MODE_TAP,
-		Flags: netlink.TUNTAP_DEFAULTS | netlink.TUNTAP_NO_PI, Queues: 1, NonPersist: true,
+		Flags: netlink.TUNTAP_DEFAULTS | netlink.TUNTAP_NO_PI | flags, Queues: 1, NonPersist: true,
 	}
 	tap.Name = name
 	// A tap belongs to the namespace of the thread that makes it.
 	if err := t.Switch.Do(func() error { return t.Switch.Netlink().LinkAdd(tap) }); err != nil {
-		t.scope.Fatalf("make tap: %v", err)
+		t.scope.Fatalf("make tap %s: %v", name, err)
 	}
-	t.hung = tap.Fds[0]
-	t.scope.Cleanup(func() { t.hung.Close() })
+	f := tap.Fds[0]
+	t.scope.Cleanup(func() { f.Close() })
 	t.Switch.Up(name)
+	return f
+}
+
+// hang makes the port that is never read.
+func (t *Topology) hang() {
+	const name = "hung"
+	t.hung = t.tap(name, 0)
 	t.Ports = append(t.Ports, Port{Name: name})
 }
 
