@@ -20,7 +20,8 @@ type device struct {
 	status   uint64
 	mtu      int // of NET_SET_MTU, or 0
 
-	memory   *memory // nil: none yet
+	memory   *memory           // nil: none yet
+	repeats  map[memRegion]int // see repeated
 	log      *virtq.Log
 	logMap   mapping
 	logFD    int // eventfd to signal when the log changed, or -1

@@ -104,14 +104,21 @@ func (m *memory) with(r memRegion, fd int) (*memory, error) {
 // without is m and one region less, and that region's mapping, which is the
 // caller's to unmap. A region is known by its addresses and its size.
 func (m *memory) without(r memRegion) (*memory, mapping, error) {
-	i := slices.IndexFunc(m.regions, func(have memRegion) bool {
-		return have.guest == r.guest && have.user == r.user && have.size == r.size
-	})
+	i := slices.IndexFunc(m.regions, r.same)
 	if i < 0 {
 		return nil, mapping{}, fmt.Errorf("no region of %#x bytes at guest address %#x and user address %#x", r.size, r.guest, r.user)
 	}
 	smaller, err := newMemory(slices.Delete(slices.Clone(m.regions), i, i+1), slices.Delete(slices.Clone(m.maps), i, i+1))
 	return smaller, m.maps[i], err
+}
+
+// same reports that two regions are one to REM_MEM_REG, whatever offset it gives.
+func (r memRegion) same(have memRegion) bool { return have.key() == r.key() }
+
+// key is what a region is known by: its addresses and its size.
+func (r memRegion) key() memRegion {
+	r.offset = 0
+	return r
 }
 
 func unmapAll(maps []mapping) {

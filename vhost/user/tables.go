@@ -3,6 +3,7 @@ package vhostuser
 import (
 	"encoding/binary"
 	"fmt"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -27,7 +28,7 @@ func (d *device) setMemTable(m *message) (reply, error) {
 		return reply{}, err
 	}
 	old := d.memory
-	d.memory = next
+	d.memory, d.repeats = next, nil
 	d.refreshAll() // a ring outside the table rests until another table comes
 	if old != nil {
 		unmapAll(old.maps)
@@ -40,10 +41,14 @@ func (d *device) addMemReg(m *message) (reply, error) {
 	if have == nil {
 		have = new(memory)
 	}
+	r := parseRegion(m.payload[8:])
+	if slices.Contains(have.regions, r) {
+		d.repeated(r, 1)
+		return reply{}, nil
+	}
 	if len(have.regions) >= maxMemSlots {
 		return reply{}, fmt.Errorf("add memory region: all %d slots are taken", maxMemSlots)
 	}
-	r := parseRegion(m.payload[8:])
 	next, err := have.with(r, m.fds[0])
 	if err != nil {
 		return reply{}, err
@@ -57,11 +62,26 @@ func (d *device) addMemReg(m *message) (reply, error) {
 	return reply{}, nil
 }
 
+// repeated counts how often a region was added that was there. QEMU before 8.0
+// adds, and later removes, every region once for each queue pair; the region
+// lives until the last of them lets it go.
+func (d *device) repeated(r memRegion, n int) {
+	if d.repeats == nil {
+		d.repeats = make(map[memRegion]int)
+	}
+	d.repeats[r.key()] += n
+}
+
 func (d *device) remMemReg(m *message) (reply, error) {
 	if d.memory == nil {
 		return reply{}, errNoMemory
 	}
-	next, gone, err := d.memory.without(parseRegion(m.payload[8:]))
+	r := parseRegion(m.payload[8:])
+	if slices.ContainsFunc(d.memory.regions, r.same) && d.repeats[r.key()] > 0 {
+		d.repeated(r, -1)
+		return reply{}, nil
+	}
+	next, gone, err := d.memory.without(r)
 	if err != nil {
 		return reply{}, err
 	}
