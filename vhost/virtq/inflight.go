@@ -1,6 +1,7 @@
 package virtq
 
 import (
+	"cmp"
 	"encoding/binary"
 	"fmt"
 	"slices"
@@ -86,15 +87,7 @@ func (f *Inflight) restore(size int, used uint16) ([]uint16, error) {
 			again = append(again, taken{binary.LittleEndian.Uint64(e[inflightCounter:]), head})
 		}
 	}
-	slices.SortStableFunc(again, func(a, b taken) int {
-		switch {
-		case a.counter < b.counter:
-			return -1
-		case a.counter > b.counter:
-			return 1
-		}
-		return 0
-	})
+	slices.SortStableFunc(again, func(a, b taken) int { return cmp.Compare(a.counter, b.counter) })
 	heads := make([]uint16, len(again))
 	for i, t := range again {
 		heads[i], f.seq = t.head, t.counter+1

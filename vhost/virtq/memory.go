@@ -1,6 +1,7 @@
 package virtq
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 )
@@ -25,12 +26,7 @@ type Memory struct {
 func NewMemory(regions ...Region) (*Memory, error) {
 	m := &Memory{guest: slices.Clone(regions), user: slices.Clone(regions)}
 	by := func(start func(*Region) uint64, s []Region, space string) error {
-		slices.SortFunc(s, func(a, b Region) int {
-			if start(&a) < start(&b) {
-				return -1
-			}
-			return 1
-		})
+		slices.SortFunc(s, func(a, b Region) int { return cmp.Compare(start(&a), start(&b)) })
 		for i := range s {
 			from, n := start(&s[i]), uint64(len(s[i].Mem))
 			if n == 0 {

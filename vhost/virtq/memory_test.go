@@ -20,6 +20,15 @@ func TestNewMemoryRefuses(t *testing.T) {
 			t.Errorf("%s: no error", name)
 		}
 	}
+	var many []Region
+	for i := range 40 {
+		many = append(many, Region{uint64(i) << 20, uint64(i) << 20, b})
+	}
+	for i := range many {
+		if _, err := NewMemory(append(many, many[i])...); err == nil {
+			t.Errorf("region %d of 40 twice: no error", i)
+		}
+	}
 	if _, err := NewMemory(); err != nil {
 		t.Errorf("no regions: %v", err)
 	}
