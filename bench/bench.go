@@ -180,10 +180,15 @@ const retries = 2
 // trial wakes the contender, measures, and stops it again. It reports whether
 // the trial counts.
 func (b *run) trial(r *rig, measure func() error) (machine.Usage, bool, error) {
+	return b.judge(r.kind.Name, func() (machine.Usage, error) { return b.attempt(r, measure) })
+}
+
+// judge makes attempts until one was not disturbed, or enough were.
+func (b *run) judge(contender string, attempt func() (machine.Usage, error)) (machine.Usage, bool, error) {
 	for try := 0; ; try++ {
-		u, err := b.attempt(r, measure)
+		u, err := attempt()
 		if err != nil {
-			return u, false, fmt.Errorf("%s: %w", r.kind.Name, err)
+			return u, false, fmt.Errorf("%s: %w", contender, err)
 		}
 		b.rep.Trials.Made++
 		if u.Reject() == "" || b.tolerant {
@@ -216,12 +221,18 @@ func (b *run) attempt(r *rig, measure func() error) (u machine.Usage, err error)
 	if len(r.sub.Processes()) > 0 {
 		time.Sleep(rouse)
 	}
+	u, err = b.observed(measure)
+	return u, errors.Join(err, r.pause())
+}
+
+// observed says what the machine did meanwhile.
+func (b *run) observed(measure func() error) (u machine.Usage, err error) {
 	before, err := b.sample()
 	if err == nil {
 		err = measure()
 	}
 	after, err2 := b.sample()
-	return after.Since(before), errors.Join(err, err2, r.pause())
+	return after.Since(before), errors.Join(err, err2)
 }
 
 // publish writes the tables and the files.

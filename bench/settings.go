@@ -38,7 +38,7 @@ func (b *run) record(r *rig) {
 		b.note("%s: settings not read: %v", r.kind.Name, err)
 	}
 	p := r.top.Ports[0]
-	if p.Name == "" {
+	if p.Name == "" || p.Socket != "" {
 		return
 	}
 	active, err := topo.Offloads(r.top.Switch, p.Name)

@@ -52,6 +52,9 @@ func (b *run) throughput(ctx context.Context) (err error) {
 	if err := b.audit(ctx, g); err != nil {
 		return fmt.Errorf("check frames: %w", err)
 	}
+	if err := b.memory(ctx); err != nil {
+		return err
+	}
 	for i, flows := range b.Flows {
 		sizes := b.Sizes
 		if i > 0 {

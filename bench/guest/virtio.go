@@ -3,6 +3,8 @@ package guest
 import (
 	"errors"
 	"fmt"
+	"io"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -80,11 +82,23 @@ func dialVirtio(path string, size probe.Size, flows probe.Flows) (*virtio, error
 	if size.GSO {
 		return nil, errors.New("make virtio guest: super-frames are not for this driver")
 	}
-	v := &virtio{fd: -1, flows: flows}
-	if err := v.open(path, size); err != nil {
-		return nil, errors.Join(fmt.Errorf("make virtio guest: %w", err), v.close())
+	for deadline := time.Now().Add(answerLimit); ; {
+		v := &virtio{fd: -1, flows: flows}
+		err := v.open(path, size)
+		if err == nil {
+			return v, nil
+		}
+		err = errors.Join(fmt.Errorf("make virtio guest: %w", err), v.close())
+		// A back end that has not yet seen its last guest go turns the next away.
+		if !turnedAway(err) || time.Now().After(deadline) {
+			return nil, err
+		}
+		time.Sleep(time.Millisecond)
 	}
-	return v, nil
+}
+
+func turnedAway(err error) bool {
+	return errors.Is(err, unix.EPIPE) || errors.Is(err, unix.ECONNRESET) || errors.Is(err, io.EOF)
 }
 
 func (v *virtio) open(path string, size probe.Size) (err error) {

@@ -31,7 +31,7 @@ func (c Case) String() string {
 		add("%s", plural(c.Workers, "worker"))
 	}
 	switch c.Source {
-	case "", "af_packet", "tap", "virtio":
+	case "", "af_packet", "tap", "virtio", "memory":
 	case "xdp":
 		add("XDP live frames")
 	default:

@@ -30,6 +30,7 @@ type Outcome struct {
 	Reordered  uint64 // overtaken by a later frame of the same station
 	Astray     uint64 // copies at a port where they don't belong
 	Unsent     uint64 // intact, but with a sequence number never sent
+	Earlier    uint64 // intact, sent before the account was opened: no fault
 	Foreign    uint64 // frames that are no probes
 	// Missed is how many frames the receiver itself could not keep up with.
 	// They may be among the lost ones.
@@ -64,6 +65,10 @@ func (l *Ledger) Enter(b []byte) {
 		return
 	}
 	i := s.Seq - l.first // wraps around with the sequence numbers
+	if int32(i) < 0 {
+		o.Earlier++
+		return
+	}
 	if i >= maxFrames {
 		o.Unsent++
 		return

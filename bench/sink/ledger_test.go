@@ -67,6 +67,10 @@ func TestLedgerNamesEachFault(t *testing.T) {
 			Outcome{Sent: 200, Intact: 200, Unsent: 1}, "made up 1 of 200 frames (0.5 %)",
 		},
 		{
+			"is late with an older stream", func(f [][]byte) [][]byte { return append(sequence(math.MaxUint32-110, 3, 1), f...) },
+			Outcome{Sent: 200, Intact: 200, Earlier: 3}, "",
+		},
+		{
 			"adds its own frames", func(f [][]byte) [][]byte { return append(f, make([]byte, 60)) },
 			Outcome{Sent: 200, Intact: 200, Foreign: 1}, "",
 		},
