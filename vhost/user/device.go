@@ -166,7 +166,13 @@ var errNoMemory = errors.New("no memory table")
 // which memory, with which features. Workers use the ring all the while. An
 // error says why it can't run; it is also kept as the ring's reason.
 func (d *device) refresh(i int) error {
-	next, err := d.build(i)
+	var next *live
+	var err error
+	if fault := guarded(func() { next, err = d.build(i) }); fault != nil {
+		next, err = nil, fault
+		d.port.ring(i).broken.Store(&brokenRing{reason: fault, memory: true})
+		d.port.attend()
+	}
 	v := &d.rings[i]
 	v.reason = ""
 	if err != nil {

@@ -39,8 +39,9 @@ type ring struct {
 // brokenRing is what is left of live when a worker had to stop it.
 type brokenRing struct {
 	reason error
-	memory bool // because guest memory could not be accessed
-	last   *virtq.Device
+	memory bool          // because guest memory could not be accessed
+	last   *virtq.Device // where it was, if it ran
+	told   bool          // the front end was; Port.mu guards it
 }
 
 // live is a started ring. Its configuration never changes: the control side
@@ -64,25 +65,26 @@ func (r *ring) exchange(next *live, v *vring) {
 	defer r.mu.Unlock()
 	if l := r.live.Load(); l != nil {
 		v.last = l.Device
-	} else if b := r.broken.Load(); b != nil {
+	} else if b := r.broken.Load(); b != nil && b.last != nil {
 		v.last = b.last
 	}
-	if next != nil {
-		if v.last != nil {
-			next.Resume(v.last)
-			v.last = nil
-		}
-		if r.index%2 == 0 {
-			next.DisableKicks() // new buffers are found when there is something to put in
-		}
+	if next != nil && v.last != nil {
+		next.Resume(v.last)
+		v.last = nil
 	}
 	old := r.live.Swap(next)
 	if r.index%2 == 1 {
 		r.port.queues[r.index/2].bell.ring()
 	}
-	if next == nil && old != nil {
-		old.EnableKicks() // whoever serves the ring next may wait for one
-	}
+	// A fault here shows again, to the worker.
+	guarded(func() {
+		switch {
+		case next != nil && r.index%2 == 0:
+			next.DisableKicks() // new buffers are found when there is something to put in
+		case next == nil && old != nil:
+			old.EnableKicks() // whoever serves the ring next may wait for one
+		}
+	})
 }
 
 // fail stops the ring for what its driver did and tells the control side, which
@@ -94,7 +96,7 @@ func (r *ring) fail(reason error, memory bool) {
 	}
 	r.live.Store(nil)
 	r.batch.Reset()
-	r.broken.Store(&brokenRing{reason, memory, l.Device})
+	r.broken.Store(&brokenRing{reason: reason, memory: memory, last: l.Device})
 	r.port.attend()
 }
 

@@ -129,18 +129,13 @@ func (p *Port) handle(conn *net.UnixConn, m *message) error {
 	return rep.send(conn, m.request)
 }
 
-// do finds and runs the handler of a message. Whatever it reads of guest memory
-// may fault.
+// do finds and runs the handler of a message.
 func (d *device) do(m *message) (rep reply, err error) {
 	r, err := m.find(d.protocol)
 	if err != nil {
 		return reply{}, err
 	}
-	fault := guarded(func() { rep, err = r.handle(d, m) })
-	switch {
-	case fault != nil:
-		return reply{}, fmt.Errorf("%w: %s: %w", errProtocol, r.name, fault)
-	case err != nil:
+	if rep, err = r.handle(d, m); err != nil {
 		return reply{}, fmt.Errorf("%s: %w", r.name, err)
 	}
 	return rep, nil
@@ -149,9 +144,7 @@ func (d *device) do(m *message) (rep reply, err error) {
 // close stops the rings and gives back all that the connection brought.
 func (d *device) close() {
 	for i := range d.rings {
-		if guarded(func() { d.stop(i) }) != nil {
-			d.stop(i) // it is stopped by now, and the rest of it touches no memory
-		}
+		d.stop(i)
 		closeFD(&d.rings[i].call)
 		closeFD(&d.rings[i].err)
 	}
@@ -190,9 +183,10 @@ func (p *Port) attendBroken() {
 		p.mu.Lock()
 		for i := 0; p.dev != nil && i < len(p.dev.rings); i++ {
 			b, v := p.ring(i).broken.Load(), &p.dev.rings[i]
-			if b == nil || v.reason == b.reason.Error() {
+			if b == nil || b.told {
 				continue
 			}
+			b.told = true
 			v.reason = b.reason.Error()
 			p.refuse(fmt.Errorf("ring %d: %w", i, b.reason))
 			if v.err >= 0 {

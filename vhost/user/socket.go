@@ -21,8 +21,8 @@ const backlog = 16
 // socket is a listening Unix socket and the file it is known by.
 type socket struct {
 	*net.UnixListener
-	path     string
-	dev, ino uint64
+	path string
+	file int // O_PATH descriptor: nobody else's file gets its inode number while it is open
 }
 
 // listen makes the socket, with its permissions and owner from the moment that
@@ -47,42 +47,44 @@ func listen(o Options) (*socket, error) {
 		return nil, fmt.Errorf("bind socket to %s: %w", o.Path, err)
 	}
 	s := &socket{path: o.Path}
-	if err := s.claim(o); err != nil {
-		s.unlink()
-		return nil, err
+	if s.file, err = unix.Open(o.Path, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0); err != nil {
+		return nil, fmt.Errorf("open socket %s: %w", o.Path, err)
 	}
-	// Only now can anybody connect.
-	if err := unix.Listen(fd, backlog); err != nil {
-		s.unlink()
-		return nil, fmt.Errorf("listen on %s: %w", o.Path, err)
-	}
-	l, err := net.FileListener(file)
+	l, err := s.open(fd, file, o)
 	if err != nil {
 		s.unlink()
-		return nil, fmt.Errorf("listen on %s: %w", o.Path, err)
+		return nil, err
 	}
 	s.UnixListener = l.(*net.UnixListener)
 	s.SetUnlinkOnClose(false) // unlink looks first whose file it is
 	return s, nil
 }
 
-// claim notes which file is ours, and gives it the mode in spite of the umask,
-// and the owner.
-func (s *socket) claim(o Options) error {
-	fd, err := unix.Open(o.Path, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return fmt.Errorf("open socket %s: %w", o.Path, err)
+// open gives the socket file its owner, and its mode in spite of the umask, and
+// then lets front ends connect.
+func (s *socket) open(fd int, file *os.File, o Options) (net.Listener, error) {
+	if err := s.claim(o); err != nil {
+		return nil, err
 	}
-	defer unix.Close(fd)
+	if err := unix.Listen(fd, backlog); err != nil {
+		return nil, fmt.Errorf("listen on %s: %w", o.Path, err)
+	}
+	l, err := net.FileListener(file)
+	if err != nil {
+		return nil, fmt.Errorf("listen on %s: %w", o.Path, err)
+	}
+	return l, nil
+}
+
+func (s *socket) claim(o Options) error {
 	var st unix.Stat_t
-	if err := unix.Fstat(fd, &st); err != nil {
+	if err := unix.Fstat(s.file, &st); err != nil {
 		return fmt.Errorf("fstat socket %s: %w", o.Path, err)
 	}
 	if st.Mode&unix.S_IFMT != unix.S_IFSOCK {
 		return fmt.Errorf("%s was exchanged for something else", o.Path)
 	}
-	s.dev, s.ino = st.Dev, st.Ino
-	self := "/proc/self/fd/" + strconv.Itoa(fd) // an O_PATH descriptor takes no fchmod
+	self := "/proc/self/fd/" + strconv.Itoa(s.file) // an O_PATH descriptor takes no fchmod
 	if o.UID > 0 || o.GID > 0 {
 		uid, gid := -1, -1
 		if o.UID > 0 {
@@ -112,10 +114,11 @@ func (s *socket) close() error {
 
 // unlink removes the socket file, unless somebody else put theirs in its place.
 func (s *socket) unlink() {
-	var st unix.Stat_t
-	if err := unix.Lstat(s.path, &st); err == nil && st.Dev == s.dev && st.Ino == s.ino {
+	var ours, there unix.Stat_t
+	if unix.Fstat(s.file, &ours) == nil && unix.Lstat(s.path, &there) == nil && ours.Dev == there.Dev && ours.Ino == there.Ino {
 		unix.Unlink(s.path)
 	}
+	closeFD(&s.file)
 }
 
 // clearStale removes a socket file that nobody listens on any more.
