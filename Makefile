@@ -46,11 +46,13 @@ demo: ## two hosts, two switches, two real guests: DHCP, ping, 64 MiB over TCP
 	@$(MAKE) --no-print-directory guest build
 	go run ./cmd/kvswitch-demo -kvswitch ./kvswitch
 
-bench: build ## race against the kernel bridge and others (needs root, takes a while)
-	./kvswitch bench run
+bench: build ## race against the kernel bridge and others, into build/bench and bench/RESULTS.md (root, half an hour)
+	./kvswitch bench --report build/bench
+	sed -i -e '/^<!-- results -->$$/,/^<!-- end of results -->$$/{//!d}' \
+		-e '/^<!-- results -->$$/r build/bench/results.md' bench/RESULTS.md
 
-bench-quick: build ## the same in two minutes, for a first impression
-	./kvswitch bench run --quick
+bench-quick: build ## the same in three minutes: shows that the bench works, not who is faster
+	./kvswitch bench --quick --report build/bench-quick
 
 guest: ## prepare the guest that tests and demo boot: build/guest
 	@go run ./switch/porttest/vm/mkguest
