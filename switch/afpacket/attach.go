@@ -3,6 +3,7 @@ package afpacket
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -20,6 +21,7 @@ type attachment struct {
 	before   string   // IPv6 setting to put back
 	control  *control // the queues own the receivers
 	rings    []*ring  // the newest
+	ringErr  error    // why there are none, or none that fit
 	warnings []string
 }
 
@@ -52,9 +54,7 @@ func (p *Port) follow(l netdev.Link, gone bool) {
 	default:
 		p.link = l
 		p.at.clearErrors()
-		if err := p.fitRings(); err != nil {
-			p.reason = err.Error()
-		}
+		p.at.ringErr = p.fitRings()
 	}
 	p.publish()
 }
@@ -160,11 +160,9 @@ func (p *Port) equip(a *attachment, l netdev.Link) (err error) {
 	if err := start(control.fd, l.Index); err != nil {
 		return err
 	}
-	if err := p.fitRings(); err != nil {
-		if l.Up || p.opt.Queues == 1 {
-			return err
-		}
-		p.reason = err.Error() // before Linux 6.13 rings can't join while the device is down
+	a.ringErr = p.fitRings()
+	if a.ringErr != nil && (l.Up || p.opt.Queues == 1) {
+		return a.ringErr // else: before Linux 6.13 rings can't join while the device is down
 	}
 	if p.opt.Up && !l.Up {
 		device := &netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: l.Index}}
@@ -349,8 +347,10 @@ func (p *Port) publish() {
 	s := frame.State{MAC: l.MAC, MTU: l.MTU, Offloads: offloads}
 	v := &view{detail: Detail{Interface: l.Name, Index: l.Index, Kind: l.Kind, Shield: shieldNone}}
 	switch a := p.at; {
-	case a == nil || len(a.rings) == 0:
+	case a == nil:
 		s.Reason = p.reason
+	case len(a.rings) == 0:
+		s.Reason = a.ringErr.Error()
 	case l.Master != 0:
 		s.Reason = "belongs to " + p.master(l)
 	case !l.Up:
@@ -362,10 +362,13 @@ func (p *Port) publish() {
 		s.Speed, s.HalfDup, _ = sysio.LinkSpeed(l.Name)
 	}
 	if a := p.at; a != nil {
-		v.warnings = a.warnings
 		v.detail.Shield = a.shield.kind
 		if v.detail.Rings = len(a.rings); v.detail.Rings > 0 {
 			v.detail.Slots, v.detail.SlotBytes = len(a.rings[0].slots), a.rings[0].size
+		}
+		v.warnings = a.warnings
+		if a.ringErr != nil {
+			v.warnings = append(slices.Clone(v.warnings), fmt.Sprintf("%s: %v: frames longer than %d bytes take a slower way", l.Name, a.ringErr, v.detail.SlotBytes-slotOverhead))
 		}
 	}
 	p.view.Store(v)

@@ -39,19 +39,17 @@ func (g *bigFrames) fits(length int) bool {
 	return g.used == 0 || g.used+vnetLen+length < len(g.mem)
 }
 
-// receive takes the next queued frame off the socket into f. It reports false
-// if the frame is not the one that the slot announced: then neither is lent.
+// receive takes the next queued frame off the socket into f. It reports false,
+// and lends nothing, if that is not the frame that the slot announced, or one
+// longer than frame.MaxLen, as devices with a raised gso_max_size have them.
 func (g *bigFrames) receive(fd int, f *frame.Frame, length int) bool {
 	end := g.used + vnetLen + length
-	if end >= len(g.mem) {
-		return false
-	}
-	b := g.mem[g.used : end+1] // a byte more, so that a longer frame shows
+	b := g.mem[g.used:min(end+1, len(g.mem))] // a byte more, so that a longer frame shows
 	n, errno := sysio.Read(fd, b)
 	if errno != 0 && errno != unix.EAGAIN {
 		n, errno = sysio.Read(fd, b) // that was the socket's pending error: the device went down
 	}
-	if errno != 0 || n != vnetLen+length || length < frame.HeaderLen {
+	if errno != 0 || n != vnetLen+length || length < frame.HeaderLen || length > frame.MaxLen {
 		return false
 	}
 	f.Hdr = frame.ReadVnetHdr(b)

@@ -181,6 +181,21 @@ func TestPortTakesADeletedDeviceBackByItsName(t *testing.T) {
 	}
 }
 
+func TestPortFollowsItsDeviceToAnotherNamespaceAndBack(t *testing.T) {
+	lab := netlab.New(t)
+	sw, far, away := lab.Host("sw"), lab.Host("far"), lab.Host("away")
+	lab.Cable(sw, "port", far, "eth0")
+	p := openOn(t, sw, "port", Options{})
+	awaitState(t, p, "up", up)
+	sw.Run("ip", "link", "set", "port", "netns", away.Name())
+	awaitState(t, p, "gone", func(s frame.State) bool { return !s.Up && s.Reason == "interface is gone" })
+	away.Run("ip", "link", "set", "port", "netns", sw.Name())
+	sw.Up("port")
+	awaitState(t, p, "up", up)
+	awaitCable(t, sw, "port", far, "eth0")
+	roundTrip(t, p, far.Station("eth0"), 1)
+}
+
 func TestLargerMTUGetsLargerSlotsAndLosesNothingReceivedBefore(t *testing.T) {
 	sw, far := cable(t)
 	far.MTU("eth0", 9000)

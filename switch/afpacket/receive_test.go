@@ -198,6 +198,38 @@ func TestLongFramesWithoutRoomForACopyAreCountedNotCutShort(t *testing.T) {
 	}
 }
 
+// Where the devices allow GSO frames beyond 64 KiB ("BIG TCP"), they are refused
+// and counted, and what comes after them is what it is.
+func TestFramesBeyondTheLimitAreRefusedAlone(t *testing.T) {
+	sw, far := cable(t)
+	link, err := far.Netlink().LinkByName("eth0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := far.Netlink().LinkSetGSOIPv4MaxSize(link, 200000); err != nil {
+		t.Skipf("this kernel has no BIG TCP: %v", err) // Linux 6.3
+	}
+	a, b := openOn(t, far, "eth0", Options{}), openOn(t, sw, "port", Options{})
+	awaitState(t, b, "up", up)
+	for i, length := range []int{30000, 150000, 40000, frame.MaxLen + 1, 60} {
+		o := gso(i, max(length, 80))
+		if length == 60 {
+			o.Hdr = frame.VnetHdr{}
+		}
+		if a.Tx(0, []frame.Out{o}) != 1 {
+			t.Fatal("no room")
+		}
+	}
+	for i, g := range receive(t, b, 3) {
+		if gsoNumber(g.data) != 2*i {
+			t.Errorf("frame %d is number %d of %d bytes", i, gsoNumber(g.data), len(g.data))
+		}
+	}
+	if c := b.Counters(); c.RxErrors != 2 || c.RxDropped != 0 {
+		t.Errorf("counters %+v, want 2 errors", c)
+	}
+}
+
 func TestControlFramesPassAFloodOfData(t *testing.T) {
 	a, b := pair(t, Options{RingBytes: 2 * blockSize})
 	linkLocal := []frame.MAC{

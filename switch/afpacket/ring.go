@@ -43,8 +43,9 @@ const (
 	// lines, so that the headers of successive slots don't fall into the same
 	// few cache sets, as they would with 2048 bytes.
 	cacheLine = 64
-	// blockSize is the unit in which the kernel allocates a ring: contiguous
-	// memory, of which a machine that has run for long may have no larger piece.
+	// blockSize is the unit in which the kernel allocates a ring. It tries for
+	// contiguous memory, of which a machine that has run for long may have no
+	// larger pieces.
 	blockSize = 64 << 10
 	// maxSlotMTU is the largest MTU that gets whole frames into slots: jumbo
 	// frames do, the 64 KiB of a veth do not, for every slot would take as much.

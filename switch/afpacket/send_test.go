@@ -2,6 +2,7 @@ package afpacket
 
 import (
 	"bytes"
+	"fmt"
 	"testing"
 	"time"
 
@@ -61,26 +62,40 @@ func TestWrongHeaderLengthDoesNoHarm(t *testing.T) {
 	}
 }
 
-func TestFullSocketIsAShortfallAndNothingIsLostUncounted(t *testing.T) {
-	a, b := pair(t, Options{})
-	// A far end without carrier queues nothing, so fill the socket: a device
-	// behind a queueing discipline that lets nothing out.
-	lane := a.lanes[0]
-	if err := unix.SetsockoptInt(lane.fd, unix.SOL_SOCKET, unix.SO_SNDBUF, 1); err != nil { // the minimum
-		t.Fatal(err)
-	}
+// The frames that found no room are the last ones of the batch, and left to the
+// caller to count.
+func TestWantOfRoomIsAShortfall(t *testing.T) {
+	sw, _ := cable(t)
+	p := openOn(t, sw, "port", Options{})
+	awaitState(t, p, "up", up)
 	out := make([]frame.Out, frame.BatchSize)
 	for i := range out {
-		out[i] = gso(i, 60000)
+		out[i] = frame.Out{Frame: &frame.Frame{Data: numbered(i, 1514)}}
 	}
-	n := a.Tx(0, out)
-	got := receive(t, b, n)
-	for i, g := range got {
-		if gsoNumber(g.data) != i {
-			t.Errorf("frame %d is number %d: not the first %d of the batch went", i, gsoNumber(g.data), n)
+	for what, c := range map[string]struct {
+		limit string // of the queueing discipline, in bytes
+		room  int    // SO_SNDBUF
+	}{
+		"the socket is full":              {"100000000", 32 << 10},
+		"the queueing discipline is full": {"20000", 16 << 20},
+	} {
+		sw.Run("tc", "qdisc", "replace", "dev", "port", "root", "tbf", "rate", "8kbit", "burst", "2000", "limit", c.limit)
+		setBuffer(p.lanes[0].fd, unix.SO_SNDBUFFORCE, unix.SO_SNDBUF, c.room)
+		if n := p.Tx(0, out); n < 5 || n > 40 {
+			t.Errorf("%s: %d of %d frames taken", what, n, len(out))
 		}
+		if n := p.Tx(0, out); n > 2 {
+			t.Errorf("%s: %d more frames taken", what, n)
+		}
+		sw.Run("tc", "qdisc", "del", "dev", "port", "root")
+		netlab.Await(t, 10*time.Second, "room again", func() error {
+			if n := p.Tx(0, out); n != len(out) {
+				return fmt.Errorf("%d of %d taken", n, len(out))
+			}
+			return nil
+		})
 	}
-	if c := a.Counters(); c.TxErrors != 0 {
+	if c := p.Counters(); c.TxErrors != 0 {
 		t.Errorf("counters %+v", c)
 	}
 }
