@@ -54,7 +54,7 @@ func TestOpenRefusesWhatCannotBeAPortInOneLine(t *testing.T) {
 			t.Errorf("%q %+v: %q, want %q in one line", c.name, c.opt, text, c.want)
 		}
 	}
-	if n := openFiles(t); n != fds {
+	if n := openFiles(t); n > fds {
 		t.Errorf("%d open files before, %d after", fds, n)
 	}
 	// The same index in another namespace is another device, and a device that

@@ -227,7 +227,7 @@ func TestWhatCannotBeIsRefusedAndLeavesNothing(t *testing.T) {
 	if after := h.Links(); strings.Join(after, " ") != strings.Join(before, " ") {
 		t.Errorf("devices %v, want %v", after, before)
 	}
-	if n := openFiles(t); n != fds {
+	if n := openFiles(t); n > fds {
 		t.Errorf("%d open files, want %d", n, fds)
 	}
 }
@@ -265,7 +265,7 @@ func TestCloseLeavesNothing(t *testing.T) {
 	if after := h.Links(); strings.Join(after, " ") != strings.Join(before, " ") {
 		t.Errorf("devices %v, want %v", after, before)
 	}
-	if n := openFiles(t); n != fds {
+	if n := openFiles(t); n > fds {
 		t.Errorf("%d open files, want %d", n, fds)
 	}
 }
