@@ -59,6 +59,7 @@ var (
 	ErrPortExists = errors.New("there is a port of that name already")
 	ErrTooMany    = errors.New("no port number is free")
 	ErrClosed     = errors.New("the switch has stopped")
+	ErrRan        = errors.New("a switch runs once")
 )
 
 // Switch is a learning switch. Make one with New.
@@ -152,9 +153,12 @@ func checkAgeing(d time.Duration) error {
 
 // Run forwards until ctx ends, then closes every port. It returns an error
 // only when forwarding could not start; ports are closed then, too. A switch
-// runs once.
+// runs once: another call is an error and changes nothing.
 func (s *Switch) Run(ctx context.Context) error {
 	workers, err := s.makeWorkers()
+	if errors.Is(err, ErrRan) {
+		return err
+	}
 	if err != nil {
 		s.shutdown(nil)
 		return err
@@ -179,7 +183,7 @@ func (s *Switch) makeWorkers() ([]*worker, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed || s.workers != nil {
-		return nil, fmt.Errorf("run switch %s: %w", s.cfg.Name, ErrClosed)
+		return nil, fmt.Errorf("run switch %s: %w", s.cfg.Name, ErrRan)
 	}
 	var workers []*worker
 	for i := range s.cfg.Workers {
@@ -207,14 +211,27 @@ func (s *Switch) shutdown(workers []*worker) {
 	for _, w := range workers {
 		w.close()
 	}
+	// Side by side: the kernel takes some 30 ms to let go of a packet socket,
+	// nearly all of it waiting.
+	var closing sync.WaitGroup
+	room := make(chan struct{}, maxClosing)
 	for _, p := range ports {
-		if p != nil {
+		if p == nil {
+			continue
+		}
+		room <- struct{}{}
+		closing.Go(func() {
+			defer func() { <-room }()
 			if err := p.dev.Close(); err != nil {
 				s.log.Warn("close port", "port", p.name, "err", err)
 			}
-		}
+		})
 	}
+	closing.Wait()
 }
+
+// maxClosing is how many ports are closed at a time: each may hold a thread.
+const maxClosing = 64
 
 // Config is the configuration in force, defaults filled in.
 func (s *Switch) Config() Config {

@@ -3,9 +3,12 @@ package vswitch_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -384,5 +387,65 @@ func TestHundredSwitchesInOneProcess(t *testing.T) {
 		w := porttest.Ethernet(bcast, macA, fmt.Sprint(i))
 		l.send(1, w)
 		l.expect("each its own", map[int][][]byte{2: one(w)})
+	}
+}
+
+func TestASecondRunChangesNothing(t *testing.T) {
+	l := newLab(t, vswitch.Config{}, 2)
+	w := porttest.Ethernet(bcast, macA, "x")
+	l.send(1, w) // Run runs
+	l.expect("first", map[int][][]byte{2: one(w)})
+	if err := l.Run(context.Background()); !errors.Is(err, vswitch.ErrRan) {
+		t.Errorf("second Run: %v, want %v", err, vswitch.ErrRan)
+	}
+	if l.ports[0].Closed() {
+		t.Fatal("a second Run closed the ports of the first")
+	}
+	l.send(1, w)
+	l.expect("after a second Run", map[int][][]byte{2: one(w)})
+}
+
+// togetherPort is a port whose Close waits until others are closing, too.
+type togetherPort struct {
+	*porttest.Port
+	closing *sync.WaitGroup
+	alone   *atomic.Bool
+}
+
+func (p togetherPort) Close() error {
+	p.closing.Done()
+	all := make(chan struct{})
+	go func() { p.closing.Wait(); close(all) }()
+	select {
+	case <-all:
+	case <-time.After(5 * time.Second):
+		p.alone.Store(true)
+	}
+	return p.Port.Close()
+}
+
+// Closing a port may take the kernel long; a switch of many must stop in the
+// time of one.
+func TestPortsAreClosedSideBySide(t *testing.T) {
+	s, err := vswitch.New(vswitch.Config{Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const n = 8
+	var closing sync.WaitGroup
+	var alone atomic.Bool
+	closing.Add(n)
+	for i := range n {
+		if _, err := s.AddPort(fmt.Sprintf("p%d", i), togetherPort{porttest.NewPort(), &closing, &alone}, vswitch.NewPortConfig("memory")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	if err := s.Run(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if alone.Load() {
+		t.Error("a port was closed while others waited for their turn")
 	}
 }
