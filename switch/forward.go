@@ -73,23 +73,23 @@ func (w *worker) classify(v *view, in uint16, pv *portView, c *portCounters, fra
 			w.linkLocal(v, in, c, f, dst)
 			continue
 		}
+		if f.Tag != 0 || tail>>48 == inBandVLAN || tail>>48 == inBandQinQ {
+			size -= frame.TagLen
+		}
 		m := &w.metas[n]
 		m.vid = DefaultVID
 		if v.filtering {
+			etherType := uint16(tail>>56) | uint16(tail>>48)<<8
 			if f.Tag != 0 && (f.Tag.TPID() != frame.EtherTypeVLAN || pv.tunnel) {
+				etherType = f.Tag.TPID() // what stands in front of the rest from now on
 				w.putInBand(i, f)
 			}
-			etherType := uint16(tail>>56) | uint16(tail>>48)<<8
 			if r := m.assignVLAN(pv, f, etherType); r != numReasons {
 				c.drop(r)
 				continue
 			}
-			size = uint32(f.Len())
 		} else {
 			m.tag = f.Tag
-		}
-		if f.Tag != 0 || tail>>48 == inBandVLAN {
-			size -= frame.TagLen
 		}
 		if !pv.learning {
 			c.drop(DropPortState)
@@ -122,9 +122,12 @@ func (w *worker) classify(v *view, in uint16, pv *portView, c *portCounters, fra
 	return w.metas[:n]
 }
 
-// inBandVLAN is the 802.1Q EtherType as the last two bytes of an eight-byte
-// little-endian load show it.
-const inBandVLAN = frame.EtherTypeVLAN>>8 | frame.EtherTypeVLAN&0xff<<8
+// The EtherTypes of tags as the last two bytes of an eight-byte little-endian
+// load show them.
+const (
+	inBandVLAN = frame.EtherTypeVLAN>>8 | frame.EtherTypeVLAN&0xff<<8
+	inBandQinQ = frame.EtherTypeQinQ>>8 | frame.EtherTypeQinQ&0xff<<8
+)
 
 func sourceReason(src uint64) Reason {
 	switch {

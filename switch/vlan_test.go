@@ -127,6 +127,35 @@ func TestOtherTPIDIsPayload(t *testing.T) {
 	l.expect("beside", map[int][][]byte{2: one(want)})
 }
 
+// The VLAN of a service tag is no VLAN of this switch, whatever it wraps.
+func TestServiceTagOverCustomerTagIsPayload(t *testing.T) {
+	l := newLab(t, vswitch.Config{VLANFiltering: true}, 4,
+		words("trunk", "1-4094", "native", "5"), words("vlan", "5"), words("vlan", "20"), words("vlan", "30"))
+	inner := porttest.Tagged(bcast, macA, 30, 0, "customer")
+	in := append(append(append([]byte{}, inner[:12]...), 0x88, 0xa8, 0, 20), inner[12:]...)
+	l.send(1, in)
+	l.expect("in band", map[int][][]byte{2: one(in)})
+	l.sendFrames(1, frame.Frame{Data: inner, Tag: frame.MakeTag(frame.EtherTypeQinQ, 0, 20)})
+	l.expect("beside", map[int][][]byte{2: one(in)})
+}
+
+// A tag does not count against the MTU (802.3 3.2.7), however it came.
+func TestOneTagPassesAboveTheMTU(t *testing.T) {
+	for _, filtering := range []bool{false, true} {
+		for _, tpid := range []uint16{frame.EtherTypeVLAN, frame.EtherTypeQinQ} {
+			l := newLab(t, vswitch.Config{VLANFiltering: filtering}, 2, words("trunk", "1-4094", "native", "1"), words("trunk", "1-4094", "native", "1"))
+			in := porttest.Build(bcast, macA, frame.MakeTag(tpid, 0, 7), 0x88b5, make([]byte, 1500))
+			l.send(1, in)
+			l.expect("in band", map[int][][]byte{2: one(in)})
+			l.sendFrames(1, frame.Frame{Data: append(append([]byte{}, in[:12]...), in[16:]...), Tag: frame.MakeTag(tpid, 0, 7)})
+			l.expect("beside", map[int][][]byte{2: one(in)})
+			if t.Failed() {
+				t.Fatalf("filtering %v, TPID %#x", filtering, tpid)
+			}
+		}
+	}
+}
+
 func TestDoubleTagDoesNotHopVLANs(t *testing.T) {
 	l := newLab(t, vswitch.Config{VLANFiltering: true}, 3, words("vlan", "10"), words("trunk", "20", "native", "10"), words("vlan", "20"))
 	inner := porttest.Tagged(bcast, macA, 20, 0, "hop")
