@@ -284,6 +284,11 @@ func (s *Switch) sendBPDU(p *port, pdu []byte) {
 	p.dev.Tx(0, []frame.Out{{Frame: &f}})
 }
 
+// bpduStart is what every BPDU starts with: the LLC header and protocol
+// identifier 0 (802.1D-2004 9.2.1). What starts otherwise is refused before it
+// can use up the port's allowance.
+var bpduStart = [5]byte{0x42, 0x42, 0x03, 0, 0}
+
 // bpdusPerSecond is what a port may hand to the control side: far more than the
 // hold count lets any bridge send, and little enough that a flood of BPDUs from
 // one port costs a bounded part of one core.
@@ -306,7 +311,7 @@ func (w *worker) linkLocal(v *view, in uint16, c *portCounters, f *frame.Frame, 
 	}
 	length := int(binary.BigEndian.Uint16(buf[12:14]))
 	if !v.spanning || in == hostPort || dst != wordSTP || f.Tag != 0 || n < bpduHeaderLen || length < 3 || length > 1500 ||
-		[3]byte(buf[14:17]) != [3]byte{0x42, 0x42, 0x03} {
+		[5]byte(buf[14:19]) != bpduStart {
 		c.drop(DropLinkLocal)
 		return
 	}
