@@ -8,7 +8,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/kvswitch/kvswitch/switch/frame"
 	"github.com/kvswitch/kvswitch/switch/porttest/netlab"
 )
 
@@ -142,18 +141,17 @@ func (c *contender) inOrder(port int, round []shipment, heard [][]byte) error {
 	if c.reorders {
 		return nil
 	}
-	position := map[string]int{}
-	for i, s := range round {
-		position[string(s.frame)] = i
+	from := map[int]int{} // port by number of the frame
+	for _, s := range round {
+		from[serialOf(s.frame)] = s.port
 	}
-	last := map[int]int{} // by ingress port
+	last := map[int]int{} // number by port
 	for _, f := range heard {
-		i := position[string(f)]
-		from := round[i].port
-		if before, ok := last[from]; ok && i < before {
-			return fmt.Errorf("port p%d of %s: overtaken on the way from p%d: %s", port, c.name, from, describe(f))
+		n := serialOf(f)
+		if n < last[from[n]] {
+			return fmt.Errorf("port p%d of %s: overtaken on the way from p%d: %s", port, c.name, from[n], describe(f))
 		}
-		last[from] = i
+		last[from[n]] = n
 	}
 	return nil
 }
@@ -235,8 +233,8 @@ func TestDifferentialFindsAStaleCache(t *testing.T) {
 		})
 		d.b.reorders = true
 		d.traffic.still = still
-		d.traffic.sane = true                                              // it forwards frames from groups and from nobody
-		d.traffic.tagsOf = func(int) []frame.Tag { return []frame.Tag{0} } // and learns for each VLAN by itself
+		d.traffic.sane = true   // it forwards frames from groups and from nobody
+		d.traffic.tags = noTags // and learns in each VLAN by itself
 		if !still {
 			d.mustDiffer()
 		} else if err := d.run(differentialFrames, 0); err != nil {

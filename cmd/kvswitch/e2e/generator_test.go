@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"bytes"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -17,16 +18,28 @@ import (
 type traffic struct {
 	rng   *rand.Rand
 	ports int
-	// where is the port that each station was last heard on; what is absent was
+	// home is the port that each station sent from last.
+	home map[int]int
+	// where is the port that each address was last heard on; what is absent was
 	// never heard, or is forgotten.
-	where map[int]int
+	where map[address]int
 	sent  int
-	// tagsOf are the tags a port may send; nil is any stack of tags.
-	tagsOf func(port int) []frame.Tag
+
+	// tags are the tags that frames may have.
+	tags func(g *traffic, port int) []frame.Tag
+	// vlan is the VLAN that a port takes such a frame into, or false if it
+	// refuses it.
+	vlan func(port int, tags []frame.Tag) (uint16, bool)
 	// still keeps stations where they are, for oracles that notice moves late.
 	still bool
 	// sane leaves out sources that no station may have.
 	sane bool
+}
+
+// address is what a switch learns: a station in a VLAN.
+type address struct {
+	station int
+	vlan    uint16
 }
 
 // shipment is a frame and the port it comes in by.
@@ -44,7 +57,10 @@ func newTraffic(seed uint64, ports int) *traffic {
 	return &traffic{
 		rng:   rand.New(rand.NewPCG(seed, 0)),
 		ports: ports,
-		where: map[int]int{},
+		home:  map[int]int{},
+		where: map[address]int{},
+		tags:  anyTags,
+		vlan:  func(int, []frame.Tag) (uint16, bool) { return 0, true }, // one for all
 	}
 }
 
@@ -53,7 +69,7 @@ func (g *traffic) forgetAll() { clear(g.where) }
 
 // round draws up to n frames.
 func (g *traffic) round(n int) []shipment {
-	r := round{port: map[int]int{}, changing: map[int]bool{}, addressed: map[int]bool{}}
+	r := round{from: map[address]int{}, changing: map[address]bool{}, addressed: map[address]bool{}}
 	for range n {
 		kind := &kinds[g.pick()]
 		if kind.odd && g.sane {
@@ -63,8 +79,8 @@ func (g *traffic) round(n int) []shipment {
 			r.frames = append(r.frames, s)
 		}
 	}
-	for station, at := range r.port {
-		g.where[station] = at
+	for a, port := range r.from {
+		g.where[a] = port
 	}
 	return r.frames
 }
@@ -72,46 +88,53 @@ func (g *traffic) round(n int) []shipment {
 // round is one under construction.
 type round struct {
 	frames    []shipment
-	port      map[int]int  // of the stations that send in it
-	changing  map[int]bool // stations that it teaches or moves
-	addressed map[int]bool // stations that are its destinations
+	from      map[address]int  // ports that send in it
+	changing  map[address]bool // what it teaches or moves
+	addressed map[address]bool // its destinations
 }
 
 // draw makes one frame that fits into the round, or none.
 func (g *traffic) draw(kind *kind, r *round) (shipment, bool) {
 	src := g.rng.IntN(knownStations)
-	at, sends := r.port[src]
-	was, known := g.where[src]
-	if !sends {
-		at = g.place(src, r.addressed[src])
-	}
-	changing := !known || was != at
+	port := g.place(src)
+	tags := g.tags(g, port)
+	vid, admitted := g.vlan(port, tags)
+	from := address{src, vid}
+
 	dst := kind.dst(g, src)
-	to, toStation := stationOf(dst)
-	if kind.src != nil { // sent by nobody of the pool: it teaches nothing
-		if toStation && r.changing[to] {
-			return shipment{}, false
-		}
-		r.addressed[to] = r.addressed[to] || toStation
-		return shipment{at, g.build(dst, kind.src(g, at), at)}, true
-	}
-	if r.addressed[src] && changing || toStation && (r.changing[to] || to == src && changing) {
+	number, toStation := stationOf(dst)
+	to := address{number, vid}
+
+	was, known := g.where[from]
+	changing := !known || was != port
+	teaches := admitted && kind.src == nil
+	if at, sends := r.from[from]; teaches && sends && at != port ||
+		teaches && changing && r.addressed[from] ||
+		toStation && (r.changing[to] || teaches && changing && to == from) {
 		return shipment{}, false
 	}
-	r.port[src], r.changing[src] = at, changing
-	r.addressed[to] = r.addressed[to] || toStation
-	return shipment{at, g.build(dst, mac(src), at)}, true
+	source := mac(src)
+	if kind.src != nil {
+		source = kind.src(g, port)
+	}
+	if teaches {
+		g.home[src], r.from[from] = port, port
+		r.changing[from] = changing
+	}
+	if toStation {
+		r.addressed[to] = true
+	}
+	return shipment{port, g.build(dst, source, tags)}, true
 }
 
 // place chooses where a station sends from: mostly where it is, sometimes
-// elsewhere. A station that is addressed in this round must not move.
-func (g *traffic) place(station int, addressed bool) int {
-	was, known := g.where[station]
-	if known && (addressed || g.still || g.rng.IntN(8) != 0) {
-		return was
-	}
+// elsewhere.
+func (g *traffic) place(station int) int {
 	if g.still {
 		return station % g.ports
+	}
+	if home, known := g.home[station]; known && g.rng.IntN(8) != 0 {
+		return home
 	}
 	return g.rng.IntN(g.ports)
 }
@@ -165,9 +188,9 @@ func stationOf(m frame.MAC) (int, bool) {
 }
 
 // build makes the frame: its number is in the body, so that no two are alike.
-func (g *traffic) build(dst, src frame.MAC, port int) []byte {
+func (g *traffic) build(dst, src frame.MAC, tags []frame.Tag) []byte {
 	g.sent++
-	f := ether(dst, src, fmt.Sprintf("frame %d ", g.sent), g.tags(port)...)
+	f := ether(dst, src, fmt.Sprintf("%s%d ", serialMark, g.sent), tags...)
 	switch g.rng.IntN(4) {
 	case 0: // as short as it is: shorter than a wire would carry
 	case 1:
@@ -178,15 +201,23 @@ func (g *traffic) build(dst, src frame.MAC, port int) []byte {
 	return f
 }
 
-// tags draws the tags of a frame.
-func (g *traffic) tags(port int) []frame.Tag {
-	if g.tagsOf != nil {
-		choice := g.tagsOf(port)
-		if t := choice[g.rng.IntN(len(choice))]; t != 0 {
-			return []frame.Tag{t}
+// serialMark goes before the number in a frame's body.
+const serialMark = "frame number "
+
+// serialOf is the number of a frame that build made, whatever its tags are now.
+func serialOf(f []byte) (n int) {
+	_, after, _ := bytes.Cut(f, []byte(serialMark))
+	for _, c := range after {
+		if c < '0' || c > '9' {
+			break
 		}
-		return nil
+		n = 10*n + int(c-'0')
 	}
+	return n
+}
+
+// anyTags is every sort of tag, for switches that let all of them pass.
+func anyTags(g *traffic, _ int) []frame.Tag {
 	vid := uint16(g.rng.IntN(4096))
 	prio := uint8(g.rng.IntN(16))
 	switch g.rng.IntN(12) {
@@ -203,3 +234,6 @@ func (g *traffic) tags(port int) []frame.Tag {
 	}
 	return nil
 }
+
+// noTags is for switches that learn in each VLAN by itself.
+func noTags(*traffic, int) []frame.Tag { return nil }

@@ -21,6 +21,7 @@ type kvs struct {
 	t    *testing.T
 	host *netlab.Host
 	dir  string // of control sockets
+	name string // with several switches in dir; else empty
 	proc *netlab.Proc
 }
 
@@ -83,7 +84,7 @@ func (k *kvs) stop() {
 	if err := k.proc.Stop(stopPatience); err != nil {
 		k.t.Errorf("kvswitch run after SIGTERM: %v\n%s", err, k.proc.Log())
 	}
-	if left, _ := filepath.Glob(filepath.Join(k.dir, "*.sock")); len(left) > 0 {
+	if left, _ := filepath.Glob(filepath.Join(k.dir, k.name+"*.sock")); len(left) > 0 {
 		k.t.Errorf("kvswitch run left %v", left)
 	}
 }
@@ -91,7 +92,7 @@ func (k *kvs) stop() {
 // try runs a verb and returns what it printed and its exit status.
 func (k *kvs) try(args ...string) (stdout, stderr string, code int) {
 	k.t.Helper()
-	return cli(k.t, []string{"KVSWITCH_RUN_DIR=" + k.dir}, args...)
+	return cli(k.t, []string{"KVSWITCH_RUN_DIR=" + k.dir, "KVSWITCH_SWITCH=" + k.name}, args...)
 }
 
 // cli runs the program with additions to its environment.

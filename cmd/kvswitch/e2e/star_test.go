@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -60,6 +61,24 @@ func plainSweep(ports int) *sweep {
 		tags:  func(int) []frame.Tag { return []frame.Tag{0} },
 		heard: func(int) int { return ports - 1 },
 	}
+}
+
+// sweepAmong is for a switch without VLANs of which only some ports forward.
+func sweepAmong(ports ...int) *sweep {
+	w := plainSweep(len(ports))
+	w.tags = func(port int) []frame.Tag {
+		if slices.Contains(ports, port) {
+			return []frame.Tag{0}
+		}
+		return nil
+	}
+	w.heard = func(port int) int {
+		if slices.Contains(ports, port) {
+			return len(ports) - 1
+		}
+		return 0
+	}
+	return w
 }
 
 // sweepPatience is how long the last broadcast of a sweep may take.

@@ -110,6 +110,11 @@ var anywhere = &packet.Addr{HardwareAddr: net.HardwareAddr{}}
 // TrySend puts one frame on the wire.
 func (s *Station) TrySend(f []byte) error {
 	_, err := s.conn.WriteTo(f, anywhere)
+	if errors.Is(err, unix.ENETDOWN) {
+		// Possibly of an earlier time: the socket reports it once, whenever it
+		// is used next.
+		_, err = s.conn.WriteTo(f, anywhere)
+	}
 	return err
 }
 
@@ -146,7 +151,7 @@ func (s *Station) recv(deadline time.Time) ([]byte, error) {
 	var recvErr error
 	receive := func(fd uintptr) bool {
 		n, oobn, _, _, recvErr = unix.Recvmsg(int(fd), s.buf, s.oob, unix.MSG_DONTWAIT)
-		return recvErr != unix.EAGAIN && recvErr != unix.EINTR
+		return recvErr != unix.EAGAIN && recvErr != unix.EINTR && recvErr != unix.ENETDOWN
 	}
 	if deadline.IsZero() {
 		// Read with a deadline that has passed does not even look.
