@@ -182,7 +182,14 @@ func seeds(n int, f func(seed uint64)) {
 type loopStats struct {
 	sync.Mutex
 	networks, looped int
+	overtaken        int // loops by an agreement that was overtaken
 	longest          time.Duration
+}
+
+func (st *loopStats) addOvertaken() {
+	st.Lock()
+	defer st.Unlock()
+	st.overtaken++
 }
 
 func (st *loopStats) add(s *sim) (looped bool) {
@@ -203,23 +210,34 @@ func (st *loopStats) String() string {
 		st.looped, st.networks, 100*float64(st.looped)/float64(max(st.networks, 1)), st.longest.Round(time.Millisecond))
 }
 
-// aftermath is how long after the last stale belief a loop may still begin: the
-// BPDUs that tell of the truth are on their way.
-const aftermath = 200 * time.Millisecond
+const (
+	// aftermath is how long after the last stale belief a loop may still begin:
+	// until each LAN has heard the truth, with the third hello if two are lost.
+	aftermath = 6*time.Second + 200*time.Millisecond
+	// inFlight is how long a BPDU may be on its way to a neighbour and back: the
+	// second for which the hold count may keep it, and a LAN's delay and jitter.
+	inFlight = time.Second + 100*time.Millisecond
+)
 
 // TestRandomNetworks: whatever is done to a network of up to 40 bridges and 120
 // LANs, when it is left in peace each LAN has one designated port, the active
 // topology is the spanning tree that the priority vectors define, and on the way
-// there no frame could go round, whatever BPDUs were lost — but for a count to
-// infinity: bridges that believe in a root, or in a way to it, that is no more.
-// Then the message age and the hold count bound the loop.
+// there no frame could go round, whatever BPDUs were lost. There are two
+// exceptions, which are the protocol's:
+//
+//   - A count to infinity: bridges believe in a root, or in a way to it, that is
+//     no more. The message age and the hold count bound the loop.
+//   - An agreement that is overtaken: the neighbour agreed, heard of something
+//     else before the agreement arrived, and what it agreed to is announced
+//     again by then. It lasts no longer than BPDUs are on their way, and some
+//     ten thousands of networks show one.
 func TestRandomNetworks(t *testing.T) {
 	n := 4000
 	switch {
 	case *soak > 0:
 		n = *soak
 	case testing.Short(), raceEnabled:
-		n = 300
+		n = 200
 	}
 	if *onlySeed >= 0 {
 		checkNetwork(t, uint64(*onlySeed), t.Logf, &loopStats{})
@@ -232,12 +250,15 @@ func TestRandomNetworks(t *testing.T) {
 			failed.Add(1)
 		}
 	})
-	t.Logf("%v, each while counting to infinity", &stats)
+	t.Logf("%v, %d of them by an agreement that was overtaken, else counting to infinity", &stats, stats.overtaken)
 	if stats.looped*200 > n {
 		t.Errorf("%v: more than one in 200", &stats)
 	}
-	if limit := 40 * time.Second; stats.longest > limit {
-		t.Errorf("%v: longer than the greatest max age, %v", &stats, limit)
+	if stats.overtaken*10_000 > n {
+		t.Errorf("%d loops by overtaken agreements in %d networks", stats.overtaken, n)
+	}
+	if limit := 20 * time.Second; stats.longest > limit {
+		t.Errorf("%v: longer than %v", &stats, limit)
 	}
 }
 
@@ -252,18 +273,29 @@ func checkNetwork(t *testing.T, seed uint64, trace func(string, ...any), stats *
 		return ok
 	}
 	// Once more, looking out for beliefs that are not true any more.
-	live(seed, false, func(s *sim) {
+	var unexplained []time.Duration
+	again, _ := live(seed, false, func(s *sim) {
 		stale := time.Duration(-1 << 62)
 		s.watch = func() {
 			if s.stale() {
 				stale = s.now
 			}
 			if !s.looping && s.loop() && s.now-stale > aftermath {
-				t.Errorf("seed %d, %+v: a loop at %v, and no bridge has believed in anything stale since %v", seed, sh, s.now, stale)
-				ok = false
+				unexplained = append(unexplained, s.now)
 			}
 		}
 	})
+	for _, l := range again.loops {
+		if !slices.Contains(unexplained, l.from) {
+			continue
+		}
+		if l.to-l.from <= inFlight {
+			stats.addOvertaken()
+			continue
+		}
+		t.Errorf("seed %d, %+v: a loop from %v to %v, and no bridge believed in anything stale (-seed %d shows more)", seed, sh, l.from, l.to, seed)
+		ok = false
+	}
 	return ok
 }
 
@@ -273,7 +305,7 @@ func checkNetwork(t *testing.T, seed uint64, trace func(string, ...any), stats *
 func TestTheLetterOfTheStandardLoops(t *testing.T) {
 	n := 600
 	if testing.Short() || raceEnabled {
-		n = 200
+		n = 150
 	}
 	var letter, strict loopStats
 	seeds(n, func(seed uint64) {

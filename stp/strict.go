@@ -8,9 +8,9 @@ package stp
 // up until the message age ends it (Elmeleegy, Cox and Ng, "On count-to-infinity
 // induced forwarding loops in Ethernet networks", 2006). Lost BPDUs do the rest:
 // by the letter, two lost in a row are enough for both ends of a link to
-// forward. In the random networks of this package's property test one in seven
-// has a loop for a while under the letter of the standard, and one in a thousand
-// under the rules below; TestTheLetterOfTheStandardLoops measures both.
+// forward. Of the random networks of this package's property test one in nine has
+// a loop for a while under the letter of the standard, and less than one in a
+// thousand under the rules below; TestTheLetterOfTheStandardLoops measures both.
 //
 // None of the rules changes a BPDU, none needs a neighbour to know of it, and
 // each only makes a port wait where the standard lets it go ahead:
@@ -30,10 +30,10 @@ package stp
 //   - Information that names this bridge as the root by an identifier that it
 //     no longer has is worthless on arrival (worthless).
 //
-// What remains is a neighbour's agreement or alternate path that was true when
-// its BPDU left and is not when it arrives. It lasts as long as BPDUs need to
-// go round, which the message age bounds to MaxAge bridges and the hold count to
-// a second for each.
+// What remains is what was true when its BPDU left and is not when it arrives: an
+// alternate path that leads back to the bridge itself by now, an agreement that the
+// neighbour has gone back on. The message age bounds how long such news goes round,
+// to MaxAge bridges, and the hold count how long it stays in each, to a second.
 
 // agreementCounts is the condition of recordAgreement (17.21.9) on the priority
 // vector of the message. rcvInfo let it pass if it is the same as or worse than
