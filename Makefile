@@ -9,10 +9,10 @@ LDFLAGS := -s -w -X main.version=$(VERSION)
 
 # Packages whose tests are worth the race detector's price, and those that
 # spend their time in other processes, guests and timings, where it would find
-# nothing.
+# nothing. fdb and stp run both ways: their largest tests only without.
 SLOW := /cmd/kvswitch/e2e$$|/switch/porttest/vm$$|/bench(/|$$)
 RACE  = $(shell go list ./... | grep -vE '$(SLOW)')
-PLAIN = $(shell go list ./... | grep -E '$(SLOW)')
+PLAIN = $(shell go list ./... | grep -E '$(SLOW)|/(fdb|stp)$$')
 
 .DEFAULT_GOAL := build
 .PHONY: help build test race lint fuzz demo bench bench-quick guest deps install clean
