@@ -7,6 +7,7 @@ import (
 
 	"github.com/kvswitch/kvswitch/bench/gen"
 	"github.com/kvswitch/kvswitch/bench/guest"
+	"github.com/kvswitch/kvswitch/bench/machine"
 	"github.com/kvswitch/kvswitch/bench/probe"
 	"github.com/kvswitch/kvswitch/bench/sink"
 )
@@ -51,24 +52,31 @@ func (b *run) inspect(ctx context.Context, r *rig, size probe.Size) (fault strin
 		return "", err
 	}
 	defer func() { err = errors.Join(err, r.pause()) }()
-	slow := gen.Load{Rate: auditRate, Length: 2 * b.trialLength, Sleep: true}
-	for range auditTries {
-		o, err := audited(ctx, r, size, slow)
+	slow := gen.Load{Rate: auditRate, Frames: uint64(auditRate * 2 * b.trialLength.Seconds()), Sleep: true}
+	lossy := 0 // undisturbed attempts in a row that lost frames
+	for try := 0; try < 2*auditTries && lossy < auditTries; try++ {
+		o, u, err := b.audited(ctx, r, size, slow)
 		if err != nil {
 			return "", err
 		}
 		if f := o.Fault(false); f != "" {
 			return fmt.Sprintf("%s of %s at %d frames/s", f, sizeWord(size), auditRate), nil
 		}
-		if fault = o.Fault(true); fault == "" {
+		fault = o.Fault(true)
+		if fault == "" {
 			break
 		}
-		fault = fmt.Sprintf("%s of %s at %d frames/s, %d times in a row", fault, sizeWord(size), auditRate, auditTries)
+		if b.accept(u) {
+			lossy++
+		}
 	}
-	if fault != "" {
-		return fault, nil
+	switch {
+	case lossy == auditTries:
+		return fmt.Sprintf("%s of %s at %d frames/s, %d times in a row", fault, sizeWord(size), auditRate, auditTries), nil
+	case fault != "":
+		b.note("%s lost frames of %s at %d frames/s, but the machine was too busy to blame it", r.kind.Name, sizeWord(size), auditRate)
 	}
-	o, err := audited(ctx, r, size, gen.Load{Length: b.trialLength / 2})
+	o, _, err := b.audited(ctx, r, size, gen.Load{Length: b.trialLength / 2})
 	if err != nil {
 		return "", err
 	}
@@ -85,36 +93,57 @@ func sizeWord(s probe.Size) string {
 	return s.Name + " bytes"
 }
 
+// streamSpace is the distance of the first sequence numbers of two audited
+// streams: more than any of them sends, so that frames which a stalled contender
+// delivers late are not taken for copies.
+const streamSpace = 1 << 24
+
 // audited sends one load from port 0 and has every frame at port 1 checked.
-func audited(ctx context.Context, r *rig, size probe.Size, load gen.Load) (sink.Outcome, error) {
+func (b *run) audited(ctx context.Context, r *rig, size probe.Size, load gen.Load) (o sink.Outcome, u machine.Usage, err error) {
+	b.stream += streamSpace
 	const stations = 10
 	flows := probe.Flows{From: 0, To: []int{1}, Count: stations}
+	audit := b.auditDevices
 	if r.userland() {
-		d, err := guest.Open(r.top, size, flows)
-		if err != nil {
-			return sink.Outcome{}, err
-		}
-		defer d.Close()
-		if err := passes(ctx, d); err != nil {
-			return sink.Outcome{}, err
-		}
-		return d.Audit(sink.NewLedger(0, 1, d.Sequence()), func() (uint64, error) {
-			sent, err := d.Send(ctx, load)
-			return sent.Frames, err
-		})
+		audit = b.auditGuests
 	}
+	u, err = b.observed(func() (err error) {
+		o, err = audit(ctx, r, size, flows, load)
+		return err
+	})
+	return o, u, err
+}
+
+func (b *run) auditDevices(ctx context.Context, r *rig, size probe.Size, flows probe.Flows, load gen.Load) (o sink.Outcome, err error) {
 	s, err := gen.NewSender(r.top, size, flows)
 	if err != nil {
-		return sink.Outcome{}, err
+		return o, err
 	}
-	defer s.Close()
+	defer func() { err = errors.Join(err, s.Close()) }()
 	a, err := sink.NewAuditor(r.top, 1, size.MaxLength())
 	if err != nil {
-		return sink.Outcome{}, err
+		return o, err
 	}
-	defer a.Close()
-	return a.Audit(ctx, sink.NewLedger(0, 1, 0), func() (uint64, error) {
+	defer func() { err = errors.Join(err, a.Close()) }()
+	s.Renumber(b.stream)
+	return a.Audit(ctx, sink.NewLedger(0, 1, b.stream), func() (uint64, error) {
 		sent, err := s.Send(ctx, load)
+		return sent.Frames, err
+	})
+}
+
+func (b *run) auditGuests(ctx context.Context, r *rig, size probe.Size, flows probe.Flows, load gen.Load) (o sink.Outcome, err error) {
+	d, err := guest.Open(r.top, size, flows)
+	if err != nil {
+		return o, err
+	}
+	defer func() { err = errors.Join(err, d.Close()) }()
+	if err := passes(ctx, d); err != nil {
+		return o, err
+	}
+	d.Renumber(b.stream)
+	return d.Audit(sink.NewLedger(0, 1, b.stream), func() (uint64, error) {
+		sent, err := d.Send(ctx, load)
 		return sent.Frames, err
 	})
 }

@@ -36,6 +36,8 @@ type run struct {
 	line *progress
 	// entrants are the contenders that take part.
 	entrants []subject.Kind
+	// stream is the first sequence number of the latest audited stream.
+	stream uint32
 	// sample is machine.Take, but in tests.
 	sample func() (machine.Sample, error)
 	// rates are the highest seen, for tests that load a contender to a part of
@@ -175,7 +177,12 @@ func (b *run) rounds(ctx context.Context, g grid, n int, what string, turn func(
 
 // retries is how often a disturbed trial is made again before its round goes
 // without it.
-const retries = 2
+func (b *run) retries() int {
+	if b.Quick {
+		return 1
+	}
+	return 2
+}
 
 // trial wakes the contender, measures, and stops it again. It reports whether
 // the trial counts.
@@ -190,16 +197,24 @@ func (b *run) judge(contender string, attempt func() (machine.Usage, error)) (ma
 		if err != nil {
 			return u, false, fmt.Errorf("%s: %w", contender, err)
 		}
-		b.rep.Trials.Made++
-		if u.Reject() == "" || b.tolerant {
+		if b.accept(u) {
 			return u, true, nil
 		}
-		b.rep.Trials.Rejected++
-		b.rep.Trials.Reasons[reason(u)]++
-		if try == retries {
+		if try == b.retries() {
 			return u, false, nil
 		}
 	}
+}
+
+// accept counts a trial and says whether it was undisturbed.
+func (b *run) accept(u machine.Usage) bool {
+	b.rep.Trials.Made++
+	if u.Reject() == "" || b.tolerant {
+		return true
+	}
+	b.rep.Trials.Rejected++
+	b.rep.Trials.Reasons[reason(u)]++
+	return false
 }
 
 // reason is the class of a rejection, for the tally.

@@ -77,7 +77,11 @@ func (b *run) throughput(ctx context.Context) (err error) {
 	if err := b.cost(ctx, g); err != nil {
 		return err
 	}
-	for _, s := range b.ends() {
+	searched := b.ends()
+	if b.Quick && len(searched) > 0 {
+		searched = searched[:1]
+	}
+	for _, s := range searched {
 		for _, r := range g {
 			if err := b.search(ctx, r, s); err != nil {
 				return err
@@ -188,6 +192,14 @@ func (b *run) goals() []mlr.Goal {
 	}
 }
 
+// searchTrials bounds a search: some ten loads with five trials each are usual.
+func (b *run) searchTrials() int {
+	if b.Quick {
+		return 40
+	}
+	return 120
+}
+
 // search finds the highest loads without loss and with 0.5 %.
 func (b *run) search(ctx context.Context, r *rig, sizeName string) (err error) {
 	c := report.Case{Size: sizeName, Flows: 1, Source: b.source()}
@@ -209,19 +221,19 @@ func (b *run) search(ctx context.Context, r *rig, sizeName string) (err error) {
 		trials++
 		b.line.step("loss search, %s: %s, trial %d at %s", c, r.kind.Name, trials, report.Format(load, "frame/s"))
 		var o *outcome
-		_, counts, err := b.trial(r, func() (err error) {
+		u, err := b.attempt(r, func() (err error) {
 			o, err = l.offer(ctx, gen.Load{Rate: load, Length: b.trialLength})
 			return err
 		})
 		if err != nil {
 			return mlr.Trial{}, err
 		}
-		if !counts {
+		if !b.accept(u) { // the search has its own budget for making it again
 			return mlr.Trial{}, mlr.ErrRepeat
 		}
 		return mlr.Trial{Load: load, Sent: o.sent.Frames, Received: o.received.Frames}, nil
 	}
-	limits := mlr.Limits{Min: 1000, Max: max(2000, top), Trial: b.trialLength, Trials: 120}
+	limits := mlr.Limits{Min: 1000, Max: max(2000, top), Trial: b.trialLength, Trials: b.searchTrials()}
 	results, err := mlr.Search(ctx, limits, b.goals(), measure)
 	if err != nil {
 		return fmt.Errorf("%s: %w", r.kind.Name, err)

@@ -89,9 +89,16 @@ func NewSender(t *topo.Topology, size probe.Size, flows ...probe.Flows) (*Sender
 	return s, nil
 }
 
-// Sequence is the number of frames that the i-th flow has sent since the sender
-// was made: the next frame's sequence number.
+// Sequence is the next sequence number of the i-th flow. It begins at 0.
 func (s *Sender) Sequence(i int) uint32 { return s.streams[i].seq }
+
+// Renumber has all flows go on at a sequence number, so that a receiver can tell
+// this sender's frames from those of another that are still on their way.
+func (s *Sender) Renumber(seq uint32) {
+	for _, st := range s.streams {
+		st.seq = seq
+	}
+}
 
 // Send offers one load and returns when it is over. The error is the context's,
 // or that of a socket that can't send any more.

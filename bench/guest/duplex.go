@@ -34,8 +34,8 @@ type end interface {
 	transmit(n int, at int64) (int, error)
 	// receive takes up to batch frames that have arrived.
 	receive(t *tally) (int, error)
-	// send makes it send these flows from now on, numbered from 0.
-	send(f probe.Flows)
+	// send makes it send these flows from now on, numbered from seq.
+	send(f probe.Flows, seq uint32)
 	// sequence is the number of the next frame.
 	sequence() uint32
 	close() error
@@ -209,7 +209,7 @@ func sleep(d time.Duration) {
 // Teach has every station at the second end speak once.
 func (d *Duplex) Teach(ctx context.Context) error {
 	lesson := d.flows.Lesson(1)
-	d.ends[1].send(lesson)
+	d.ends[1].send(lesson, 0)
 	return onThread(func() error {
 		for int(d.ends[1].sequence()) < lesson.Frames() {
 			left := lesson.Frames() - int(d.ends[1].sequence())
@@ -235,8 +235,11 @@ func (d *Duplex) Audit(l *sink.Ledger, send func() (uint64, error)) (sink.Outcom
 	return l.Close(sent, 0), err
 }
 
-// Sequence is the number of the next frame.
+// Sequence is the number of the next frame. It begins at 0.
 func (d *Duplex) Sequence() uint32 { return d.ends[0].sequence() }
+
+// Renumber goes on at a sequence number: see gen.Sender.
+func (d *Duplex) Renumber(seq uint32) { d.ends[0].send(d.flows, seq) }
 
 // Read is what has arrived since the last Reset.
 func (d *Duplex) Read() (sink.Counts, error) { return d.tally.counts, nil }

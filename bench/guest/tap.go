@@ -85,7 +85,7 @@ func (e *tapEnd) receive(t *tally) (int, error) {
 func (e *tapEnd) sequence() uint32 { return e.seq }
 
 // send implements end.
-func (e *tapEnd) send(f probe.Flows) { e.flows, e.seq = f, 0 }
+func (e *tapEnd) send(f probe.Flows, seq uint32) { e.flows, e.seq = f, seq }
 
 // close implements end.
 func (e *tapEnd) close() error { return nil }

@@ -268,8 +268,8 @@ func (v *virtio) refill() {
 // sequence implements end.
 func (v *virtio) sequence() uint32 { return v.seq }
 
-// send sends the given flows instead of its own from now on.
-func (v *virtio) send(f probe.Flows) { v.flows, v.seq = f, 0 }
+// send implements end.
+func (v *virtio) send(f probe.Flows, seq uint32) { v.flows, v.seq = f, seq }
 
 // close implements end.
 func (v *virtio) close() error {
