@@ -10,7 +10,7 @@ LDFLAGS := -s -w -X main.version=$(VERSION)
 # Packages whose tests are worth the race detector's price, and those that
 # spend their time in other processes, guests and timings, where it would find
 # nothing. fdb and stp run both ways: their largest tests only without.
-SLOW := /cmd/kvswitch/e2e$$|/switch/porttest/vm$$|/bench(/|$$)
+SLOW := /cmd/kvswitch/e2e$$|/cmd/kvswitch-demo$$|/switch/porttest/vm$$|/bench(/|$$)
 RACE  = $(shell go list ./... | grep -vE '$(SLOW)')
 PLAIN = $(shell go list ./... | grep -E '$(SLOW)|/(fdb|stp)$$')
 

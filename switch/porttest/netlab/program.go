@@ -22,6 +22,7 @@ func Program(name string, w io.Writer, f func(TB)) error {
 	p := &program{name: name, w: w, ctx: inner}
 	p.wait(func() { f(p) })
 	interrupted := ctx.Err() != nil
+	p.mute(interrupted)
 	stop() // a second Ctrl-C during cleanup ends the process at once; the guard does the rest
 	cancel()
 	for len(p.cleanups) > 0 {
@@ -45,6 +46,7 @@ type program struct {
 	ctx      context.Context
 	mu       sync.Mutex
 	failed   bool
+	muted    bool // interrupted: whatever fails now fails for that
 	cleanups []func()
 }
 
@@ -65,7 +67,15 @@ func (p *program) Context() context.Context { return p.ctx }
 func (p *program) Logf(format string, args ...any) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	fmt.Fprintf(p.w, format+"\n", args...)
+	if !p.muted {
+		fmt.Fprintf(p.w, format+"\n", args...)
+	}
+}
+
+func (p *program) mute(on bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.muted = on
 }
 
 func (p *program) Errorf(format string, args ...any) {
@@ -92,5 +102,5 @@ func (p *program) Cleanup(f func()) {
 func (p *program) Failed() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.failed
+	return p.failed && !p.muted
 }

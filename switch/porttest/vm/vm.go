@@ -47,6 +47,8 @@ type Options struct {
 	Net []string
 	// Args are further QEMU arguments.
 	Args []string
+	// Env is the environment of QEMU and its scripts; nil is this process's.
+	Env []string
 	// ExtraFiles are handed to QEMU as descriptors 3, 4 and so on.
 	ExtraFiles []*os.File
 	// MemMB is the memory in MiB; 256 by default.
@@ -156,6 +158,7 @@ func launch(tb netlab.TB, o Options, img image.Image) (*Guest, error) {
 		pending: map[uint64]chan wire.Reply{},
 	}
 	cmd := exec.Command(program, arguments(o, img, g.console, 3+len(o.ExtraFiles))...)
+	cmd.Env = o.Env
 	cmd.ExtraFiles = append(append([]*os.File{}, o.ExtraFiles...), theirs)
 	if o.Host != nil {
 		g.proc = o.Host.Start(cmd)
