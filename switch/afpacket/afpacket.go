@@ -167,8 +167,8 @@ func (p *Port) Start(notify func()) error {
 	return nil
 }
 
-// Queues implements frame.Port. The first is the one for link-local group
-// addresses, so that a driver that goes through them in order sees those first.
+// Queues implements frame.Port. The first is the one for BPDUs, so that a driver
+// that goes through them in order sees those first.
 func (p *Port) Queues() []frame.Queue {
 	qs := make([]frame.Queue, len(p.queues))
 	for i, q := range p.queues {

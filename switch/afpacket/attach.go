@@ -157,7 +157,11 @@ func (p *Port) equip(a *attachment, l netdev.Link) (err error) {
 	if a.shield, err = newShield(p.watcher.Handle(), l.Index); err != nil {
 		a.warnings = append(a.warnings, fmt.Sprintf("%s: can't shield the host's stack (%v): it sees every frame, too, and may answer ARP and forward by itself; give the interface no address, or %s", l.Name, err, shieldAdvice))
 	}
-	if err := start(control.fd, l.Index); err != nil {
+	protocol := uint16(unix.ETH_P_802_2)
+	if a.shield.kind == shieldNone {
+		protocol = unix.ETH_P_ALL
+	}
+	if err := start(control.fd, l.Index, protocol); err != nil {
 		return err
 	}
 	a.ringErr = p.fitRings()
@@ -177,10 +181,10 @@ func (p *Port) equip(a *attachment, l netdev.Link) (err error) {
 
 const shieldAdvice = "use a kernel with BPF (CONFIG_NET_XGRESS or CONFIG_NET_CLS_BPF) and run with CAP_BPF and CAP_NET_ADMIN"
 
-// openControl opens the socket for link-local group addresses. It also holds the
-// device in promiscuous mode, for all of them.
+// openControl opens the socket for BPDUs. It also holds the device in promiscuous
+// mode, for all sockets.
 func (p *Port) openControl(l netdev.Link) (*control, error) {
-	fd, err := openSocket(l.Index, true, linkLocalFilter(true))
+	fd, err := openSocket(l.Index, true, bpduFilter())
 	if err != nil {
 		return nil, err
 	}
@@ -218,13 +222,13 @@ func (p *Port) fitRings() error {
 		return err
 	}
 	for _, r := range a.rings {
-		_ = setFilter(r.fd, nothingFilter()) // or every frame would come twice
+		_ = shut(r.fd) // or every frame would come twice
 	}
 	if err := p.startRings(rings); err != nil {
 		for i, r := range rings {
 			r.free()
 			if i < len(a.rings) {
-				_ = setFilter(a.rings[i].fd, linkLocalFilter(false))
+				_ = unshut(a.rings[i].fd)
 			}
 		}
 		return err
@@ -236,7 +240,7 @@ func (p *Port) fitRings() error {
 	return nil
 }
 
-// openRings makes rings that receive nothing yet, and would let nothing pass.
+// openRings makes rings that receive nothing yet, and are shut.
 func (p *Port) openRings() (rings []*ring, err error) {
 	for range p.opt.Queues {
 		var fd int
@@ -262,12 +266,12 @@ func (p *Port) openRings() (rings []*ring, err error) {
 	return rings, nil
 }
 
-// startRings binds the rings, joins them, and then opens their filters: so no
-// frame comes to two of them.
+// startRings binds the rings, which are shut, joins them, and then opens them: so
+// no frame comes to two of them.
 func (p *Port) startRings(rings []*ring) error {
 	group := 0
 	for _, r := range rings {
-		if err := start(r.fd, p.at.index); err != nil {
+		if err := start(r.fd, p.at.index, unix.ETH_P_ALL); err != nil {
 			return err
 		}
 		if len(rings) > 1 {
@@ -278,7 +282,7 @@ func (p *Port) startRings(rings []*ring) error {
 		}
 	}
 	for _, r := range rings {
-		if err := setFilter(r.fd, linkLocalFilter(false)); err != nil {
+		if err := unshut(r.fd); err != nil {
 			return err
 		}
 	}
@@ -324,7 +328,7 @@ func (p *Port) detach() {
 		l.mu.Unlock()
 	}
 	for _, fd := range a.sockets() {
-		_ = setFilter(fd, nothingFilter())
+		_ = shut(fd)
 		_ = sysio.SocketError(fd)
 	}
 	switch a.shield.kind {

@@ -39,7 +39,7 @@ func forward(b *testing.B, length int, tagged bool) {
 	source, in, out := open(far, "source"), open(sw, "in"), open(sw, "out")
 	sink := open(far, "sink") // for its shield: the far stack takes no part
 	w := sink.watcher
-	w.Do(func() { _ = setFilter(sink.at.rings[0].fd, nothingFilter()) })
+	w.Do(func() { _ = shut(sink.at.rings[0].fd) })
 
 	burst := frame.BatchSize
 	o := frame.Out{Frame: &frame.Frame{Data: numbered(1, length)}}

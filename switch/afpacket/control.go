@@ -9,14 +9,12 @@ import (
 	"github.com/kvswitch/kvswitch/switch/sysio"
 )
 
-// control receives frames to link-local group addresses. They are few, so each
-// batch is one recvmmsg.
+// control receives BPDUs. They are few, so each batch is one recvmmsg.
 type control struct {
 	fd   int
 	mem  []byte
 	msgs [controlBatch]sysio.Mmsghdr
 	iov  [controlBatch][1]unix.Iovec
-	aux  [controlBatch]auxMessage
 	lent bool // mem is in use
 }
 
@@ -32,11 +30,8 @@ const (
 // when it fails.
 func newControl(fd int) (*control, error) {
 	c := &control{fd: fd}
-	err := unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_AUXDATA, 1)
-	if err == nil {
-		c.mem, err = sysio.MapAnonymous(controlBatch * controlStride)
-	}
-	if err != nil {
+	var err error
+	if c.mem, err = sysio.MapAnonymous(controlBatch * controlStride); err != nil {
 		c.free()
 		return nil, err
 	}
@@ -53,9 +48,6 @@ func (c *control) receive(b []frame.Frame, _, bad *atomic.Uint64) (n int) {
 		return 0
 	}
 	want := min(len(b), controlBatch)
-	for i := range want {
-		c.msgs[i].SetControl(c.aux[i].buffer()) // the kernel changes its length
-	}
 	got, errno := sysio.Receive(c.fd, c.msgs[:want], 0)
 	if errno != 0 {
 		return 0 // nothing there, or the device went down
@@ -67,7 +59,7 @@ func (c *control) receive(b []frame.Frame, _, bad *atomic.Uint64) (n int) {
 			continue
 		}
 		m := c.mem[i*controlStride:][:length:length]
-		b[n] = frame.Frame{Data: m[vnetLen:], Hdr: frame.ReadVnetHdr(m), Tag: c.tag(i)}
+		b[n] = frame.Frame{Data: m[vnetLen:], Hdr: frame.ReadVnetHdr(m)}
 		n++
 	}
 	c.lent = n > 0
@@ -82,14 +74,4 @@ func (c *control) free() {
 	_ = sysio.Unmap(c.mem)
 	unix.Close(c.fd)
 	c.mem, c.fd = nil, -1
-}
-
-// tag is the tag that came beside message i.
-func (c *control) tag(i int) frame.Tag {
-	aux := &c.aux[i]
-	if c.msgs[i].Hdr.Controllen == 0 || aux.hdr.Level != unix.SOL_PACKET || aux.hdr.Type != unix.PACKET_AUXDATA ||
-		aux.data.Status&unix.TP_STATUS_VLAN_VALID == 0 {
-		return 0
-	}
-	return makeTag(aux.data.Status, aux.data.Vlan_tci, aux.data.Vlan_tpid)
 }

@@ -14,53 +14,104 @@ import (
 	"github.com/kvswitch/kvswitch/switch/porttest/netlab"
 )
 
-func TestControlFramesPassAFloodOfData(t *testing.T) {
+// bpdu is a frame with the addresses of one, to 01:80:c2:00:00:NN, whose number
+// of use is in its payload.
+func bpdu(last byte, payload ...byte) []byte {
+	b := porttest.Build(frame.MAC{0x01, 0x80, 0xc2, 0, 0, last}, porttest.MAC(1), 0, 38, append([]byte{0x42, 0x42, 3}, payload...))
+	return b
+}
+
+func TestBPDUsPassAFloodOfData(t *testing.T) {
 	a, b := pair(t, Options{RingBytes: 2 * blockSize})
-	linkLocal := []frame.MAC{
-		{0x01, 0x80, 0xc2, 0, 0, 0}, {0x01, 0x80, 0xc2, 0, 0, 2}, {0x01, 0x80, 0xc2, 0, 0, 0x0e}, {0x01, 0x80, 0xc2, 0, 0, 0x0f},
-	}
-	ordinary := []frame.MAC{
-		{0x01, 0x80, 0xc2, 0, 0, 0x10}, {0x01, 0x80, 0xc2, 0, 1, 0}, {0x01, 0x80, 0xc2, 1, 0, 0}, {0x01, 0x80, 0xc3, 0, 0, 0}, {0x00, 0x80, 0xc2, 0, 0, 0},
-	}
-	var want []byte
-	for _, dst := range append(linkLocal, ordinary...) {
-		send(t, a, porttest.Ethernet(dst, porttest.MAC(1), "who gets it"))
-	}
-	for _, g := range receive(t, b, len(linkLocal)+len(ordinary)) {
-		if dst := frame.MAC(g.data[:6]); dst.IsLinkLocal() != (g.queue == 0) {
-			t.Errorf("%v came by queue %d", dst, g.queue)
-		}
-	}
 	for i := range 10 * b.Detail().(Detail).Slots {
 		send(t, a, numbered(i, 60))
 	}
-	tagged := porttest.Build(linkLocal[0], porttest.MAC(1), frame.MakeTag(0x88a8, 7, 100), 0x88b5, []byte("tagged"))
-	for i := range 20 {
-		want = porttest.Ethernet(linkLocal[0], porttest.MAC(1), fmt.Sprint("hello ", i))
-		if i == 10 {
-			want = tagged
-		}
-		send(t, a, want)
+	for i := range byte(20) {
+		send(t, a, bpdu(0, i))
 	}
-	i := 0
+	i := byte(0)
 	for _, g := range take(b) {
 		if g.queue != 0 {
 			continue
 		}
-		if i == 10 {
-			if !bytes.Equal(g.wire(), tagged) || g.tag != frame.MakeTag(0x88a8, 7, 100) {
-				t.Errorf("tagged control frame came as % x, tag %x", g.data, g.tag)
-			}
-		} else if !bytes.Contains(g.data, fmt.Append(nil, "hello ", i)) {
-			t.Errorf("control frame %d is % x", i, g.data)
+		if !bytes.Equal(g.data, bpdu(0, i)) || g.tag != 0 {
+			t.Errorf("BPDU %d is % x, tag %08x", i, g.data, uint32(g.tag))
 		}
 		i++
 	}
 	if i != 20 {
-		t.Errorf("%d of 20 control frames came through the flood", i)
+		t.Errorf("%d of 20 BPDUs came through the flood", i)
 	}
 	if b.Counters().RxDropped == 0 {
 		t.Error("it was no flood")
+	}
+}
+
+func TestEveryFrameComesByOneQueue(t *testing.T) {
+	t.Run("one ring", func(t *testing.T) {
+		a, b := pair(t, Options{})
+		oneQueueEach(t, a, b)
+	})
+	t.Run("three rings", func(t *testing.T) {
+		a, b := pair(t, Options{Queues: 3})
+		oneQueueEach(t, a, b)
+	})
+	t.Run("no shield", func(t *testing.T) {
+		sw, far := cable(t)
+		w := watcherOf(t, sw)
+		w.Do(func() { dropCapabilities(t, unix.CAP_BPF, unix.CAP_SYS_ADMIN, unix.CAP_NET_ADMIN) })
+		b, err := Open("port", Options{Watcher: w})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer b.Close()
+		if d := b.Detail().(Detail); d.Shield != shieldNone {
+			t.Errorf("shield %q", d.Shield)
+		}
+		awaitState(t, b, "up", up)
+		oneQueueEach(t, openOn(t, far, "eth0", Options{}), b)
+	})
+}
+
+func oneQueueEach(t *testing.T, a, b *Port) {
+	const control, data = true, false
+	linkLocal := func(last byte) frame.MAC { return frame.MAC{0x01, 0x80, 0xc2, 0, 0, last} }
+	build := func(dst frame.MAC, etherType uint16, payload ...byte) []byte {
+		return porttest.Build(dst, porttest.MAC(1), 0, etherType, payload)
+	}
+	for _, c := range []struct {
+		what  string
+		frame []byte
+		tag   frame.Tag
+		want  bool
+	}{
+		{"BPDU", bpdu(0), 0, control},
+		{"BPDU to the provider's address", bpdu(8), 0, control},
+		{"BPDU to the last address", bpdu(15), 0, control},
+		{"BPDU beyond the last address", bpdu(16), 0, data},
+		{"tagged BPDU", bpdu(0), frame.MakeTag(0x8100, 0, 5), data},
+		{"priority-tagged BPDU", bpdu(0), frame.MakeTag(0x8100, 14, 0), data},
+		{"service-tagged BPDU", bpdu(0), frame.MakeTag(0x88a8, 0, 5), data},
+		{"other LLC to a link-local address", build(linkLocal(0), 38, 0xaa, 0xaa, 3), 0, data},
+		{"raw 802.3 to a link-local address", build(linkLocal(0), 38, 0xff, 0xff), 0, data},
+		{"LLDP", build(linkLocal(14), 0x88cc), 0, data},
+		{"LACP", build(linkLocal(2), 0x8809, 0x42, 0x42), 0, data},
+		{"LLC to anybody", build(frame.Broadcast, 38, 0x42, 0x42, 3), 0, data},
+		{"IPv4", build(frame.Broadcast, 0x0800), 0, data},
+	} {
+		if a.Tx(0, []frame.Out{{Frame: &frame.Frame{Data: c.frame}, EgressTag: c.tag}}) != 1 {
+			t.Fatal("no room")
+		}
+		got := receive(t, b, 1)[0]
+		if (got.queue == 0) != c.want || !bytes.Equal(got.data, c.frame) || got.tag != c.tag {
+			t.Errorf("%s came by queue %d as % x, tag %08x", c.what, got.queue, got.data, uint32(got.tag))
+		}
+	}
+	if got := take(b); len(got) != 0 {
+		t.Errorf("%d frames came twice: %x", len(got), got[0].data)
+	}
+	if c := b.Counters(); c != (frame.Counters{}) {
+		t.Errorf("counters %+v", c)
 	}
 }
 
@@ -70,7 +121,7 @@ func TestControlQueueIsReadableWithoutArm(t *testing.T) {
 	a, b := pair(t, Options{})
 	q := b.Queues()[0]
 	for i := range 3 * busySpell {
-		send(t, a, porttest.Ethernet(frame.MAC{0x01, 0x80, 0xc2}, porttest.MAC(i), "hello"))
+		send(t, a, bpdu(0, byte(i)))
 		netlab.Await(t, 10*time.Second, "readable", func() error {
 			if n, err := unix.Poll([]unix.PollFd{{Fd: int32(q.FD()), Events: unix.POLLIN}}, 0); n != 1 {
 				return fmt.Errorf("frame %d: poll says %d, %v", i, n, err)
@@ -83,9 +134,8 @@ func TestControlQueueIsReadableWithoutArm(t *testing.T) {
 
 func TestControlQueueLendsNothingTwiceBeforeRelease(t *testing.T) {
 	a, b := pair(t, Options{})
-	dst := frame.MAC{0x01, 0x80, 0xc2, 0, 0, 0}
-	for i := range 2 * controlBatch {
-		send(t, a, porttest.Ethernet(dst, porttest.MAC(1), string(rune('a'+i))))
+	for i := range byte(2 * controlBatch) {
+		send(t, a, bpdu(0, i))
 	}
 	q := b.Queues()[0]
 	var first, second [frame.BatchSize]frame.Frame
@@ -96,7 +146,7 @@ func TestControlQueueLendsNothingTwiceBeforeRelease(t *testing.T) {
 		}
 		return nil
 	})
-	if q.Rx(second[:]) != 0 || first[0].Data[frame.HeaderLen] != 'a' {
+	if q.Rx(second[:]) != 0 || !bytes.Equal(first[0].Data, bpdu(0, 0)) {
 		t.Error("lent frames were overwritten")
 	}
 	q.Release()

@@ -163,6 +163,8 @@ func (r *ring) receive(b []frame.Frame, lost, bad *atomic.Uint64) (n int) {
 		f.Rest, f.Strip, f.Tag = nil, 0, 0
 		if status&unix.TP_STATUS_VLAN_VALID != 0 {
 			f.Tag = makeTag(status, s.Vlan_tci, s.Vlan_tpid)
+		} else if isBPDU(f.Data) {
+			continue // the control socket has it
 		}
 		n++
 		r.lent++

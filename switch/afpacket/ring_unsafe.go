@@ -23,15 +23,3 @@ func (s *slot) bytes() []byte {
 func (s *slot) vnet() []byte {
 	return unsafe.Slice((*byte)(unsafe.Add(unsafe.Pointer(s), int(s.Mac)-vnetLen)), vnetLen)
 }
-
-// auxMessage is a control buffer that holds one PACKET_AUXDATA message.
-type auxMessage struct {
-	hdr  unix.Cmsghdr
-	data unix.TpacketAuxdata
-	_    [4]byte // CMSG_ALIGN
-}
-
-// buffer is the message as the kernel is given it.
-func (a *auxMessage) buffer() []byte {
-	return unsafe.Slice((*byte)(unsafe.Pointer(a)), unsafe.Sizeof(*a))
-}

@@ -141,7 +141,7 @@ func TestCaptureOnThePortSeesBothDirections(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer unix.Close(fd)
-	if err := start(fd, sw.Index("port")); err != nil {
+	if err := start(fd, sw.Index("port"), unix.ETH_P_ALL); err != nil {
 		t.Fatal(err)
 	}
 	in, out := porttest.Ethernet(frame.Broadcast, porttest.MAC(1), "in"), porttest.Ethernet(frame.Broadcast, porttest.MAC(2), "out")
@@ -175,7 +175,7 @@ func TestReceivingAndSendingAllocateNothing(t *testing.T) {
 		{Frame: &frame.Frame{Data: data}},
 		{Frame: &frame.Frame{Data: data}, EgressTag: frame.MakeTag(0x8100, 0, 5)},
 		{Frame: &frame.Frame{Data: data[:20], Rest: [][]byte{data[20:40], data[40:]}}},
-		{Frame: &frame.Frame{Data: porttest.Ethernet(frame.MAC{0x01, 0x80, 0xc2}, porttest.MAC(1), "control")}},
+		{Frame: &frame.Frame{Data: bpdu(0)}},
 		gso(1, 60000),
 	}
 	var frames [frame.BatchSize]frame.Frame

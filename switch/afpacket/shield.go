@@ -13,9 +13,10 @@ import (
 )
 
 // A packet socket sees every frame, and then the host's own stack gets it, too:
-// it would answer ARP, forward, reset connections. The shield is a one-line BPF
-// program at the device's tc ingress hook, behind the sockets and before the
-// stack, that drops everything.
+// it would answer ARP, forward, reset connections. The shield is a BPF program at
+// the device's tc ingress hook, behind the rings' sockets and before the stack.
+// It drops everything but untagged 802.2 frames, which the control socket waits
+// for further on, and with which IP has nothing to do.
 //
 // By tcx (Linux 6.6) it hangs on a descriptor and is gone when the process is,
 // however it ends. By clsact it is a filter that stays; Close removes it, and
@@ -24,8 +25,18 @@ import (
 // shieldName is the program's name, 15 bytes at most, as bpftool and tc show it.
 const shieldName = "kvswitch_shield"
 
-// tcActShot is TC_ACT_SHOT and TCX_DROP.
-const tcActShot = 2
+// Verdicts of a program: TC_ACT_OK and TC_ACT_SHOT, which are TCX_PASS and
+// TCX_DROP.
+const (
+	tcActOK   = 0
+	tcActShot = 2
+)
+
+// Offsets in struct __sk_buff.
+const (
+	skbProtocol    = 16 // in network byte order
+	skbVLANPresent = 20
+)
 
 // shieldKind says how a shield is attached, in words of Detail.
 type shieldKind string
@@ -63,7 +74,10 @@ func newShield(nl *netlink.Handle, index int) (shield, error) {
 }
 
 func attachTCX(index int, program *ebpf.Program) (shield, error) {
-	l, err := link.AttachTCX(link.TCXOptions{Interface: index, Program: program, Attach: ebpf.AttachTCXIngress})
+	l, err := link.AttachTCX(link.TCXOptions{
+		Interface: index, Program: program, Attach: ebpf.AttachTCXIngress,
+		Anchor: link.Head(), // a program before it might let frames pass
+	})
 	if err != nil {
 		return shield{}, err
 	}
@@ -94,10 +108,18 @@ func attachClsact(nl *netlink.Handle, index int, program *ebpf.Program) (shield,
 func shieldProgram() (*ebpf.Program, error) {
 	_ = rlimit.RemoveMemlock() // Linux before 5.11 counts BPF as locked memory
 	program, err := ebpf.NewProgram(&ebpf.ProgramSpec{
-		Name:         shieldName,
-		Type:         ebpf.SchedCLS,
-		License:      "Apache-2.0",
-		Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, tcActShot), asm.Return()},
+		Name:    shieldName,
+		Type:    ebpf.SchedCLS,
+		License: "Apache-2.0",
+		Instructions: asm.Instructions{
+			asm.Mov.Imm(asm.R0, tcActShot),
+			asm.LoadMem(asm.R2, asm.R1, skbProtocol, asm.Word),
+			asm.JNE.Imm(asm.R2, unix.ETH_P_802_2<<8, "out"),
+			asm.LoadMem(asm.R2, asm.R1, skbVLANPresent, asm.Word),
+			asm.JNE.Imm(asm.R2, 0, "out"),
+			asm.Mov.Imm(asm.R0, tcActOK),
+			asm.Return().WithSymbol("out"),
+		},
 	})
 	if errors.Is(err, unix.EPERM) {
 		return nil, fmt.Errorf("load BPF program: %w: needs root or CAP_BPF and CAP_NET_ADMIN", unix.EPERM)

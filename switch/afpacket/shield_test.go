@@ -156,7 +156,10 @@ func TestOpenWithoutBPFWarnsAndWorks(t *testing.T) {
 		t.Fatal(err)
 	}
 	awaitState(t, p, "up", up)
-	roundTrip(t, p, far.Station("eth0"), 1)
+	station := far.Station("eth0")
+	roundTrip(t, p, station, 1)
+	station.Send(bpdu(0))
+	receive(t, p, 1)
 }
 
 func TestHostDoesNotAnnounceItselfOnAPort(t *testing.T) {

@@ -240,7 +240,7 @@ func TestDHCPArrivesWithAChecksumThatIsRightOrMarkedUnfinished(t *testing.T) {
 				if fd, err = openSocket(s.b.Index(s.bDev), false, nil); err != nil {
 					return err
 				}
-				return start(fd, s.b.Index(s.bDev))
+				return start(fd, s.b.Index(s.bDev), unix.ETH_P_ALL)
 			}); err != nil {
 				t.Fatal(err)
 			}
