@@ -168,13 +168,24 @@ func TestStopKillsWhatIgnoresIt(t *testing.T) {
 	}
 }
 
-func TestParseCPU(t *testing.T) {
-	got, err := parseCPU("12 (a ) b) S 1 2 3 4 5 6 7 8 9 10 7 5 0 0 20 0")
-	if err != nil || got != 120*time.Millisecond {
-		t.Errorf("%v, %v", got, err)
+func TestProcessorTime(t *testing.T) {
+	sleeper := Start(t, exec.Command("sleep", "1000"))
+	worker := Start(t, exec.Command("sh", "-c", "while :; do :; done"))
+	used := func(p *Proc) time.Duration {
+		d, err := p.CPU()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return d
 	}
-	if _, err := parseCPU("12 (x) S 1 2"); err == nil {
-		t.Error("no error for a short line")
+	Await(t, 20*time.Second, "the worker uses half a second", func() error {
+		if d := used(worker); d < 500*time.Millisecond {
+			return fmt.Errorf("%v so far", d)
+		}
+		return nil
+	})
+	if d := used(sleeper); d > 100*time.Millisecond {
+		t.Errorf("a sleeping process used %v", d)
 	}
 }
 

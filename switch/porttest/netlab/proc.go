@@ -1,6 +1,7 @@
 package netlab
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -179,38 +180,37 @@ func (p *Proc) Log() string {
 	return string(b)
 }
 
-// CPU is the processor time that the process has used, user and system, in
-// steps of the kernel's 10 ms tick.
+// CPU is the processor time that the threads of the process have used so far,
+// as the scheduler counted it. What a thread used that has ended since is left
+// out.
 func (p *Proc) CPU() (time.Duration, error) {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.Pid()))
-	if err != nil {
-		return 0, err
+	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", p.Pid()))
+	if err != nil || len(threads) == 0 {
+		return 0, fmt.Errorf("find threads of process %d: %d found, %w", p.Pid(), len(threads), err)
 	}
-	return parseCPU(string(b))
+	var sum time.Duration
+	for _, t := range threads {
+		b, err := os.ReadFile(t)
+		if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ESRCH) {
+			continue
+		}
+		if err != nil {
+			return 0, err
+		}
+		ran, _, _ := strings.Cut(string(b), " ")
+		ns, err := strconv.ParseInt(ran, 10, 64)
+		if err != nil {
+			return 0, fmt.Errorf("parse %s: %w", t, err)
+		}
+		sum += time.Duration(ns)
+	}
+	return sum, nil
 }
 
 // Files says how many descriptors the process has open.
 func (p *Proc) Files() (int, error) {
 	entries, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", p.Pid()))
 	return len(entries), err
-}
-
-// parseCPU reads fields 14 and 15 of /proc/PID/stat, proc(5). The command name
-// before them may hold anything, so fields count from its closing parenthesis.
-func parseCPU(stat string) (time.Duration, error) {
-	fields := strings.Fields(stat[strings.LastIndexByte(stat, ')')+1:])
-	if len(fields) < 13 {
-		return 0, fmt.Errorf("parse /proc/PID/stat: %q", stat)
-	}
-	var ticks uint64
-	for _, f := range fields[11:13] {
-		n, err := strconv.ParseUint(f, 10, 64)
-		if err != nil {
-			return 0, fmt.Errorf("parse /proc/PID/stat: %w", err)
-		}
-		ticks += n
-	}
-	return time.Duration(ticks) * 10 * time.Millisecond, nil // USER_HZ is 100
 }
 
 func lastLines(s string, n int) string {
