@@ -12,13 +12,24 @@ import (
 
 // ring is a packet socket with a memory-mapped receive ring (TPACKET_V2).
 //
-// Why V2 rather than V3: V3 hands whole blocks over, and a block that is not
-// full only after a millisecond or more; a lone ping would wait for it. V2 hands
-// every frame over as it comes. What V3 saves, packing frames of any size
-// tightly, matters for 64 KiB GSO frames, which in V2 would need slots of that
-// size: here they come by PACKET_COPY_THRESH instead. The kernel marks the slot
-// and queues the whole frame on the socket, under one lock, so the n-th marked
-// slot is the n-th queued frame and order is kept.
+// Why V2: it hands over every frame as it comes. V3 hands over blocks, and one
+// that is not full only after a millisecond; a lone ping would wait for it. What
+// V3 has for it is that it packs frames of any size tightly, where V2 needs
+// slots of one size, and a slot of 64 KiB for GSO frames is a waste. Instead,
+// frames longer than a slot come by PACKET_COPY_THRESH: the kernel marks the
+// slot and queues the whole frame on the socket, under one lock, so the n-th
+// marked slot is the n-th queued frame and order is kept.
+//
+// CPU time of a frame from veth to veth, the sender's part included, on Linux
+// 6.18 with mitigations, medians of 15, this ring = 1:
+//
+//	                   60 bytes   60,000 bytes (TSO)
+//	V3, 128 KiB blocks     1.00         1.14
+//	V3, 256 KiB blocks     1.00         1.18
+//	V2, 64 KiB slots          –         0.89
+//	recvmmsg               1.11         0.99
+//
+// Rings from 256 KiB to 4 MiB do not differ by more than the noise (4 %).
 //
 // One goroutine uses a ring: the one that drives its queue.
 type ring struct {
@@ -39,9 +50,7 @@ const (
 	// 16, plus the offload header, minus the 14 bytes that the header has. If a
 	// kernel needs more, full-sized frames come as copies.
 	slotOverhead = 80 + vnetLen - frame.HeaderLen
-	// cacheLine is the granularity of slot sizes. They are an odd number of
-	// lines, so that the headers of successive slots don't fall into the same
-	// few cache sets, as they would with 2048 bytes.
+	// cacheLine is the granularity of slot sizes.
 	cacheLine = 64
 	// blockSize is the unit in which the kernel allocates a ring. It tries for
 	// contiguous memory, of which a machine that has run for long may have no
@@ -56,7 +65,7 @@ const (
 // MTU, one tag of it in band. A longer frame comes as a copy.
 func slotSize(mtu int) int {
 	want := slotOverhead + frame.HeaderLen + frame.TagLen + min(mtu, maxSlotMTU)
-	return ((want+cacheLine-1)/cacheLine | 1) * cacheLine
+	return (want + cacheLine - 1) / cacheLine * cacheLine
 }
 
 // newRing sets up a ring of about bytes on the socket fd, which it owns from

@@ -15,12 +15,13 @@ import (
 // callers with the same hint, and the port's side, apart.
 //
 // Frames go out by sendmmsg, gathered from where they lie: the kernel copies
-// once, into its own buffer. A PACKET_TX_RING would need a copy into the ring
-// first and, on veth and tap, the kernel's copy all the same.
+// once, into its own buffer. A PACKET_TX_RING costs the same for small frames
+// (between 0.91 and 1.04, measured as in ring.go), needs a copy into slots of
+// one size, and gets its slots back only when the far end is done with them.
 //
-// PACKET_QDISC_BYPASS is not used. It would hide what the switch sends from
-// tcpdump on the port, drop where a NIC's queueing discipline would wait, and
-// veth and tap have none to bypass.
+// PACKET_QDISC_BYPASS is not used. It gained nothing on veth, which has no
+// queueing discipline to bypass; on a NIC it would drop where the discipline
+// waits; and what the switch sends would be hidden from tcpdump on the port.
 type lane struct {
 	mu   sync.Mutex
 	fd   int // -1: the device is not there
