@@ -115,14 +115,25 @@ func TestSilentClientsAreCutOff(t *testing.T) {
 	eventually(t, "the room for connections is full", func() bool {
 		conn := h.dial()
 		defer conn.Close()
-		conn.SetDeadline(time.Now().Add(100 * time.Millisecond))
+		conn.SetDeadline(time.Now().Add(5 * time.Second))
+		io.WriteString(conn, "GET /v1/switch HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
 		resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
 		if err != nil {
-			return false // it was let in, and waits for our request
+			return false
 		}
 		body, _ := io.ReadAll(resp.Body)
 		return resp.StatusCode == http.StatusServiceUnavailable && strings.Contains(string(body), "too many connections")
 	})
+	c := ctl.NewClient(h.dir, "kvs0")
+	if _, err := c.Status(t.Context()); err == nil || err.Error() != "too many connections to the control socket: try again" {
+		t.Errorf("a client too many gets %v", err)
+	}
+	// It is told when it has asked: cut off before, it would see a broken pipe.
+	slow := h.dial()
+	slow.SetDeadline(time.Now().Add(50 * time.Millisecond))
+	if n, err := slow.Read(make([]byte, 1)); !os.IsTimeout(err) {
+		t.Errorf("a client that has not asked yet: read %d bytes, %v", n, err)
+	}
 	forwards(t, h)
 	for _, conn := range silent { // the server ends each by itself
 		if _, err := io.Copy(io.Discard, conn); err != nil && os.IsTimeout(err) {

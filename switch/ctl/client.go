@@ -140,6 +140,8 @@ func (c *Client) unreachable(err error) error {
 		return fmt.Errorf("switch %s is not running: it left %s behind: start it with `kvswitch run`", c.name, c.path)
 	case errors.Is(err, fs.ErrPermission):
 		return fmt.Errorf("may not open %s: be root or in the socket's group", c.path)
+	case errors.Is(err, unix.EPIPE), errors.Is(err, unix.ECONNRESET), errors.Is(err, io.EOF):
+		return fmt.Errorf("switch %s closed the connection: it is stopping, or has too many clients: try again", c.name)
 	}
 	var u *url.Error
 	if errors.As(err, &u) {

@@ -25,6 +25,7 @@ const (
 	requestTimeout = 10 * time.Second // to the end of the body
 	answerTimeout  = 60 * time.Second // to the end of the answer; a guest may take long to let go of a device
 	idleTimeout    = 30 * time.Second // between two requests
+	refusalTimeout = time.Second      // of a client that is turned away, from connecting to its end
 	maxHeader      = 16 << 10         // bytes
 	maxConns       = 64
 	maxEventConns  = 16 // of them; so that watchers can't lock others out
@@ -81,7 +82,7 @@ func NewServer(sw *vswitch.Switch, d Daemon, g Guests, logger *slog.Logger) *Ser
 
 // Serve answers on l until Close; it returns nil then.
 func (s *Server) Serve(l net.Listener) error {
-	err := s.http.Serve(&limited{Listener: l, room: make(chan struct{}, maxConns)})
+	err := s.http.Serve(&limited{Listener: l, room: make(chan struct{}, maxConns), refusals: make(chan struct{}, maxConns)})
 	if errors.Is(err, http.ErrServerClosed) {
 		return nil
 	}
@@ -252,7 +253,8 @@ func (d *discard) WriteHeader(code int)        { d.code = code }
 // limited is a listener that turns away connections beyond its room, saying so.
 type limited struct {
 	net.Listener
-	room chan struct{}
+	room     chan struct{}
+	refusals chan struct{} // a token for each connection that is being turned away
 }
 
 const turnedAway = "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n" +
@@ -268,10 +270,26 @@ func (l *limited) Accept() (net.Conn, error) {
 		case l.room <- struct{}{}:
 			return &counted{Conn: conn, leave: sync.OnceFunc(func() { <-l.room })}, nil
 		default:
-			conn.SetWriteDeadline(time.Now().Add(time.Second))
-			io.WriteString(conn, turnedAway)
+		}
+		select {
+		case l.refusals <- struct{}{}:
+			go func() {
+				refuse(conn)
+				<-l.refusals
+			}()
+		default:
 			conn.Close()
 		}
+	}
+}
+
+// refuse answers one request without looking at it. It hears it first: a client
+// that is answered and cut off while it still asks takes that for a fault.
+func refuse(conn net.Conn) {
+	defer conn.Close()
+	conn.SetDeadline(time.Now().Add(refusalTimeout))
+	if n, _ := conn.Read(make([]byte, maxHeader)); n > 0 {
+		io.WriteString(conn, turnedAway)
 	}
 }
 
