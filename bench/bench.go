@@ -16,6 +16,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"time"
 
@@ -215,6 +216,15 @@ func (b *run) accept(u machine.Usage) bool {
 	b.rep.Trials.Rejected++
 	b.rep.Trials.Reasons[reason(u)]++
 	return false
+}
+
+// file puts a trial's value into the report, or that there is none.
+func (b *run) file(m report.Metric, c report.Case, contender string, round int, value float64, counts bool) {
+	if !counts || math.IsNaN(value) {
+		b.rep.Reject(m, c, contender)
+		return
+	}
+	b.rep.Add(m, c, contender, round, value)
 }
 
 // reason is the class of a rejection, for the tally.

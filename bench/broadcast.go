@@ -116,6 +116,11 @@ func (b *run) blocking(ctx context.Context, kinds []subject.Kind) (err error) {
 		}
 	}
 	return b.rounds(ctx, g, b.Runs, "head-of-line blocking", func(round int, r *rig) error {
+		load := gen.Load{Rate: hungShare * b.rates[rateKey{r.kind.Name, size.Name}].received, Length: b.trialLength}
+		if load.Rate == 0 {
+			b.rep.Reject(metricBlocking, c, r.kind.Name)
+			return nil
+		}
 		// The lane counts at the free port only, but sends to both in turn.
 		s, err := gen.NewSender(r.top, size, probe.Flows{From: sender, To: []int{free, hung}, Count: 1})
 		if err != nil {
@@ -126,7 +131,6 @@ func (b *run) blocking(ctx context.Context, kinds []subject.Kind) (err error) {
 			return err
 		}
 		var o *outcome
-		load := gen.Load{Rate: hungShare * b.rates[rateKey{r.kind.Name, size.Name}].received, Length: b.trialLength}
 		_, counts, err := b.trial(r, func() (err error) {
 			if err = introduce(r, hung, size); err != nil {
 				return err
@@ -134,9 +138,9 @@ func (b *run) blocking(ctx context.Context, kinds []subject.Kind) (err error) {
 			o, err = l.offer(ctx, load)
 			return err
 		})
-		if err == nil && counts {
+		if err == nil {
 			lost := 1 - float64(o.received.Frames)/(float64(o.sent.Frames)/2)
-			b.rep.Add(metricBlocking, c, r.kind.Name, round, max(0, lost))
+			b.file(metricBlocking, c, r.kind.Name, round, max(0, lost), counts)
 		}
 		return errors.Join(err, l.close())
 	})

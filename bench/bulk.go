@@ -39,8 +39,8 @@ func (b *run) bulk(ctx context.Context) (err error) {
 			case failure != nil || bits == 0:
 				dumb[r] = true
 				b.note("%s: no %s stream gets through (%v)", r.kind.Name, network, failure)
-			case counts:
-				b.rep.Add(metricBulk, c, r.kind.Name, round, bits)
+			default:
+				b.file(metricBulk, c, r.kind.Name, round, bits, counts)
 			}
 			return nil
 		})

@@ -3,6 +3,7 @@ package bench
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/kvswitch/kvswitch/bench/gen"
@@ -33,8 +34,8 @@ func (b *run) cost(ctx context.Context, g grid) (err error) {
 	}
 	name := b.ends()[0]
 	ref, ok := b.rates[rateKey{b.rep.Refer, name}]
-	if !ok {
-		return nil
+	if !ok || !slices.ContainsFunc(g, func(r *rig) bool { return r.kind.Direct }) {
+		return nil // nothing to load them to, or no cable to subtract
 	}
 	size, err := probe.ParseSize(name)
 	if err != nil {
@@ -55,6 +56,9 @@ func (b *run) cost(ctx context.Context, g grid) (err error) {
 	length := max(4*b.trialLength, 100*time.Millisecond)
 	err = b.rounds(ctx, g, b.Runs, "processor time", func(round int, r *rig) error {
 		load := min(costShare*ref.received, costCap*b.rates[rateKey{r.kind.Name, name}].received)
+		if load == 0 {
+			return nil
+		}
 		var o *outcome
 		u, counts, err := b.trial(r, func() (err error) {
 			o, err = lanes[r].offer(ctx, gen.Load{Rate: load, Length: length, Sleep: true})
@@ -66,14 +70,13 @@ func (b *run) cost(ctx context.Context, g grid) (err error) {
 		return err
 	})
 	for round := range b.Runs {
-		base, ok := perFrame[key{"cable", round}]
-		if !ok {
-			continue
-		}
 		for _, r := range g {
-			if v, ok := perFrame[key{r.kind.Name, round}]; ok && r.kind.Name != "cable" {
-				b.rep.Add(metricCost, c, r.kind.Name, round, max(0, v-base))
+			if r.kind.Name == "cable" {
+				continue
 			}
+			base, ok := perFrame[key{"cable", round}]
+			v, ok2 := perFrame[key{r.kind.Name, round}]
+			b.file(metricCost, c, r.kind.Name, round, max(0, v-base), ok && ok2)
 		}
 	}
 	return err

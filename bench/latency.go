@@ -73,8 +73,8 @@ func (b *run) loaded(ctx context.Context) (err error) {
 				}
 				return err
 			})
-			if err == nil && counts {
-				d.add(r.kind.Name, round, h)
+			if err == nil {
+				d.add(r.kind.Name, round, h, counts)
 			}
 			return err
 		})
@@ -112,9 +112,7 @@ func (b *run) idle(ctx context.Context) (err error) {
 			b.note("%s: no echo came back in round %d", r.kind.Name, round+1)
 			return nil
 		}
-		if counts {
-			d.add(r.kind.Name, round, h)
-		}
+		d.add(r.kind.Name, round, h, counts)
 		return nil
 	})
 	d.file()
@@ -134,16 +132,17 @@ func newDistributions(b *run, c report.Case, title string) *distributions {
 }
 
 // add files one trial's percentiles and keeps the whole.
-func (d *distributions) add(contender string, round int, h *hdrhistogram.Histogram) {
-	if h.TotalCount() == 0 {
-		return
-	}
+func (d *distributions) add(contender string, round int, h *hdrhistogram.Histogram, counts bool) {
+	counts = counts && h.TotalCount() > 0
 	for _, p := range percentiles {
 		m := report.Metric{
 			Test: "latency", Name: p.name, Unit: "ns", Lower: true,
 			Title: d.title + ", " + p.name,
 		}
-		d.b.rep.Add(m, d.c, contender, round, float64(h.ValueAtQuantile(p.percent)))
+		d.b.file(m, d.c, contender, round, float64(h.ValueAtQuantile(p.percent)), counts)
+	}
+	if !counts {
+		return
 	}
 	if d.sum[contender] == nil {
 		d.sum[contender] = sink.NewHistogram()

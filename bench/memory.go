@@ -46,9 +46,7 @@ func (b *run) memory(ctx context.Context) error {
 			if err != nil {
 				return err
 			}
-			if counts {
-				b.rep.Add(metricMemory, c, memoryName, round, rate)
-			}
+			b.file(metricMemory, c, memoryName, round, rate, counts)
 		}
 	}
 	return nil

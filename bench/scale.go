@@ -116,8 +116,8 @@ func (b *run) race(ctx context.Context, g grid, m report.Metric, c report.Case, 
 			o, err = lanes[r].offer(ctx, gen.Load{Length: b.trialLength, Warm: b.trialLength / 4})
 			return err
 		})
-		if err == nil && counts {
-			b.rep.Add(m, c, r.kind.Name, round, o.frames)
+		if err == nil {
+			b.file(m, c, r.kind.Name, round, o.frames, counts)
 		}
 		return err
 	})

@@ -127,14 +127,14 @@ func (b *run) fullLoad(ctx context.Context, g grid, c report.Case) (err error) {
 			o, err = l.offer(ctx, gen.Load{Length: b.trialLength, Warm: b.trialLength / 4})
 			return err
 		})
-		if err != nil || !counts {
+		if err != nil {
 			return err
 		}
-		b.rep.Add(metricReceived, c, r.kind.Name, round, o.frames)
+		b.file(metricReceived, c, r.kind.Name, round, o.frames, counts)
 		if o.received.Segments > 0 {
-			b.rep.Add(metricMachine, c, r.kind.Name, round, float64(u.Busy)/float64(o.received.Segments))
+			b.file(metricMachine, c, r.kind.Name, round, float64(u.Busy)/float64(o.received.Segments), counts)
 		}
-		if c.Source != "xdp" {
+		if c.Source != "xdp" { // disturbed or not: it only decides what to load it to later
 			b.sawRate(r, c.Size, float64(o.sent.Frames)/o.sent.Elapsed.Seconds(), o.frames)
 		}
 		return nil

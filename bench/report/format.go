@@ -83,6 +83,14 @@ func Format(v float64, unit string) string {
 	return strings.TrimSpace(scaled(v, []string{"", "k", "M", "G"}))
 }
 
+// figure is a series' median, or that it has none.
+func (s *Series) figure() string {
+	if len(s.Values) == 0 {
+		return "–"
+	}
+	return Format(s.Median, s.Unit)
+}
+
 func scaled(v float64, prefixes []string) string {
 	i := 0
 	for math.Abs(v) >= 999.5 && i < len(prefixes)-1 {
@@ -100,6 +108,17 @@ func digits(v float64) string {
 		return strconv.FormatFloat(v, 'f', 1, 64)
 	}
 	return strconv.FormatFloat(v, 'f', 2, 64)
+}
+
+// against is a series' ratio, or what stands in its place.
+func (r *Report) against(s *Series) string {
+	switch {
+	case len(s.Values) == 0:
+		return "disturbed"
+	case s.Contender == r.Refer:
+		return "reference"
+	}
+	return s.Ratio.String()
 }
 
 // String is the ratio with its interval, or the reason why not.

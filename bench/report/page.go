@@ -94,7 +94,7 @@ func (r *Report) sheets() []sheet {
 }
 
 func (r *Report) sheetCell(s *Series) sheetCell {
-	c := sheetCell{Value: Format(s.Median, s.Unit), Ratio: s.Ratio.String()}
+	c := sheetCell{Value: s.figure(), Ratio: r.against(s)}
 	var all []string
 	for _, v := range s.Values {
 		all = append(all, Format(v.Value, s.Unit))
@@ -109,6 +109,8 @@ func (r *Report) sheetCell(s *Series) sheetCell {
 func class(s *Series, reference bool) string {
 	q := s.Ratio
 	switch {
+	case len(s.Values) == 0:
+		return "noisy"
 	case reference:
 		return "reference"
 	case q == nil:

@@ -84,9 +84,10 @@ type Series struct {
 	Metric
 	Case      Case    `json:"case"`
 	Contender string  `json:"contender"`
-	Values    []Value `json:"values"` // by round; rejected trials are missing
-	Median    float64 `json:"median"` // 0 when there are no values
-	Low       float64 `json:"low"`    // smallest and largest value
+	Values    []Value `json:"values"`   // by round; rejected trials are missing
+	Rejected  int     `json:"rejected"` // rounds without a value: every attempt was disturbed
+	Median    float64 `json:"median"`   // 0 when there are no values
+	Low       float64 `json:"low"`      // smallest and largest value
 	High      float64 `json:"high"`
 	// Ratio to the reference in the same case; missing for the reference itself,
 	// and where the two have no rounds in common.
@@ -156,13 +157,22 @@ func (r *Report) Contender(name string) *Contender {
 
 // Add files one value. Rounds of a series come in ascending order.
 func (r *Report) Add(m Metric, c Case, contender string, round int, value float64) {
-	v := Value{Round: round, Value: value}
+	s := r.series(m, c, contender)
+	s.Values = append(s.Values, Value{Round: round, Value: value})
+}
+
+// Reject files a round that has no value, so that the report shows that it was
+// tried.
+func (r *Report) Reject(m Metric, c Case, contender string) { r.series(m, c, contender).Rejected++ }
+
+// series finds a series or begins it.
+func (r *Report) series(m Metric, c Case, contender string) *Series {
 	for i := range r.Series {
 		s := &r.Series[i]
 		if s.Metric == m && s.Case == c && s.Contender == contender {
-			s.Values = append(s.Values, v)
-			return
+			return s
 		}
 	}
-	r.Series = append(r.Series, Series{Metric: m, Case: c, Contender: contender, Values: []Value{v}})
+	r.Series = append(r.Series, Series{Metric: m, Case: c, Contender: contender, Values: []Value{}})
+	return &r.Series[len(r.Series)-1]
 }

@@ -186,6 +186,24 @@ func TestPageIsSelfContainedAndComplete(t *testing.T) {
 	}
 }
 
+func TestRoundsWithoutAValueAreShown(t *testing.T) {
+	r := sample()
+	c := Case{Size: "256", Flows: 1, Source: "af_packet", Load: "full"}
+	r.Add(rate, c, "a", 1, 1000)
+	r.Reject(rate, c, "a")
+	r.Reject(rate, c, "b")
+	r.Summarise()
+	for _, s := range r.Series {
+		if s.Case == c && (s.Rejected != 1 || s.Contender == "b" && (s.Values == nil || s.Ratio != nil)) {
+			t.Errorf("%+v: want one rejected round, a list of values and no ratio", s)
+		}
+	}
+	var b strings.Builder
+	if err := Text(&b, r); err != nil || !strings.Contains(b.String(), "disturbed") {
+		t.Errorf("error %v, or no word of it in\n%s", err, b.String())
+	}
+}
+
 func TestEmptyReportCanBeWritten(t *testing.T) {
 	r := &Report{Schema: Schema, Refer: "a"}
 	r.Summarise()
@@ -225,7 +243,7 @@ func TestColourSaysBetterOnlyWhenTheIntervalDoes(t *testing.T) {
 		{1.1, 1.2, false, "better"}, {0.8, 0.9, false, "worse"}, {0.95, 1.05, false, "even"},
 		{1.1, 1.2, true, "worse"}, {0.8, 0.9, true, "better"},
 	} {
-		s := &Series{Metric: Metric{Lower: tc.lower}, Ratio: &Ratio{Low: tc.low, High: tc.high}}
+		s := &Series{Metric: Metric{Lower: tc.lower}, Values: []Value{{0, 1}}, Ratio: &Ratio{Low: tc.low, High: tc.high}}
 		if got := class(s, false); got != tc.want {
 			t.Errorf("%v–%v, lower is better %v: %q, want %q", tc.low, tc.high, tc.lower, got, tc.want)
 		}

@@ -70,7 +70,7 @@ func Text(w io.Writer, r *Report) error {
 		for _, row := range t.Rows {
 			fmt.Fprintf(tw, "  %s\n", row.Case)
 			for _, c := range row.Cells {
-				fmt.Fprintf(tw, "    %s\t%s\t%s\t%s\n", c.Contender, Format(c.Series.Median, t.Unit), r.against(c.Series), span(c.Series, t.Unit))
+				fmt.Fprintf(tw, "    %s\t%s\t%s\t%s\n", c.Contender, c.Series.figure(), r.against(c.Series), span(c.Series, t.Unit))
 			}
 		}
 	}
@@ -91,14 +91,6 @@ func Text(w io.Writer, r *Report) error {
 	}
 	fmt.Fprintln(tw, r.Conditions())
 	return tw.Flush()
-}
-
-// against is the ratio, or what stands in its place.
-func (r *Report) against(s *Series) string {
-	if s.Contender == r.Refer {
-		return "reference"
-	}
-	return s.Ratio.String()
 }
 
 // span is how far the values lie apart.
