@@ -46,11 +46,15 @@ type Event struct {
 	State State  `json:"state"` // the port's state now
 	// Root is the root bridge now (RootChanged).
 	Root BridgeID `json:"root"`
-	// Bridge is the other bridge concerned: the sender of the BPDU that tripped
-	// a guard, or that told of a topology change; zero if there is none.
+	// Bridge is the other bridge concerned: the sender of the BPDU that tripped a
+	// guard or told of a topology change, the new root port's designated bridge;
+	// zero if there is none.
 	Bridge BridgeID `json:"bridge"`
-	Guard  Guard    `json:"guard"`  // GuardTripped, GuardCleared
-	Reason string   `json:"reason"` // GuardTripped: why, in a line
+	Guard  Guard    `json:"guard"` // GuardTripped, GuardCleared
+	// Reason says more in a few words. GuardTripped: why. TopologyChanged:
+	// "detected" or "received". VersionChanged: what the port sends now, "rstp" or
+	// "stp". EdgeChanged: "edge" or "not edge".
+	Reason string `json:"reason"`
 }
 
 // EventKind says what an Event is about.
@@ -72,7 +76,7 @@ const (
 	// GuardCleared: Guard no longer does.
 	GuardCleared
 	// VersionChanged: Port now speaks another protocol version to its
-	// neighbours (17.24); see PortStatus.Sends.
+	// neighbours (17.24).
 	VersionChanged
 	// EdgeChanged: Port became an edge port or ceased to be one (17.25).
 	EdgeChanged

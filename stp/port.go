@@ -18,50 +18,58 @@ type port struct {
 	tcWhile        uint32 // 17.17.8: while topology changes are announced
 	txCount        uint32 // 17.19.44: BPDUs counted against TxHoldCount
 
-	// Per-Port variables (17.19).
-	agree              bool     // 17.19.2
-	agreed             bool     // 17.19.3
-	designatedPriority vector   // 17.19.4
+	// What the port knows of its LAN.
+	infoIs             infoIs   // 17.19.10: where portPriority and portTimes come from
+	portPriority       vector   // 17.19.21: the best claim on the LAN
+	portTimes          times    // 17.19.22: and the times that came with it
+	designatedPriority vector   // 17.19.4: what the bridge itself could claim there
 	designatedTimes    times    // 17.19.5
-	disputed           bool     // 17.19.6
-	fdbFlush           bool     // 17.19.7
-	forward            bool     // 17.19.8
-	forwarding         bool     // 17.19.9
-	infoIs             infoIs   // 17.19.10
-	learn              bool     // 17.19.11
-	learning           bool     // 17.19.12
-	mcheck             bool     // 17.19.13
-	msgPriority        vector   // 17.19.14
+	rcvdInfo           rcvdInfo // 17.19.26: how the last BPDU compares with portPriority
+	msgPriority        vector   // 17.19.14: the claim in the last BPDU
 	msgTimes           times    // 17.19.15
-	newInfo            bool     // 17.19.16
-	operEdge           bool     // 17.19.17
-	portEnabled        bool     // 17.19.18
-	portPathCost       uint32   // 17.13.11 in force
-	portPriority       vector   // 17.19.21
-	portTimes          times    // 17.19.22
-	proposed           bool     // 17.19.23
-	proposing          bool     // 17.19.24
-	rcvdBPDU           bool     // 17.19.25
-	rcvdInfo           rcvdInfo // 17.19.26
-	rcvdMsg            bool     // 17.19.27
-	rcvdRSTP           bool     // 17.19.28
-	rcvdSTP            bool     // 17.19.29
-	rcvdTc             bool     // 17.19.30
-	rcvdTcAck          bool     // 17.19.31
-	rcvdTcn            bool     // 17.19.32
-	reRoot             bool     // 17.19.33
-	reselect           bool     // 17.19.34
-	role               Role     // 17.19.35
-	selected           bool     // 17.19.36
-	selectedRole       Role     // 17.19.37
-	sendRSTP           bool     // 17.19.38
-	sync               bool     // 17.19.39
-	synced             bool     // 17.19.40
-	tcAck              bool     // 17.19.41
-	tcProp             bool     // 17.19.42
-	updtInfo           bool     // 17.19.45
+	portPathCost       uint32   // 17.13.11, as it is in force
+	updtInfo           bool     // 17.19.45: portPriority is to be replaced with designatedPriority
 
-	bpdu BPDU // the BPDU that rcvdBPDU and rcvdMsg speak of
+	// What it is, and what it may do.
+	portEnabled  bool // 17.19.18: up, and not disabled by a guard
+	operEdge     bool // 17.19.17: no bridge is out there
+	reselect     bool // 17.19.34: roles have to be selected again
+	selected     bool // 17.19.36: selectedRole is up to date
+	selectedRole Role // 17.19.37: what Port Role Selection wants
+	role         Role // 17.19.35: what Port Role Transitions made of it
+	learn        bool // 17.19.11: the port is to learn...
+	learning     bool // 17.19.12: ...and does
+	forward      bool // 17.19.8: the port is to forward...
+	forwarding   bool // 17.19.9: ...and does
+
+	// Proposal and agreement (17.10).
+	proposing bool // 17.19.24: a designated port asks its neighbour whether it may forward
+	proposed  bool // 17.19.23: the neighbour's designated port asks that
+	agree     bool // 17.19.2: the neighbour was told that it may
+	agreed    bool // 17.19.3: the neighbour said that the port may
+	sync      bool // 17.19.39: the port is to get in step: to discard, or to have an agreement
+	synced    bool // 17.19.40: the port is in step
+	reRoot    bool // 17.19.33: there is a new root port: ports that were it are to discard
+	disputed  bool // 17.19.6: an inferior neighbour forwards as if it were designated
+
+	// BPDUs in and out.
+	rcvdBPDU bool // 17.19.25: bpdu has come in
+	rcvdMsg  bool // 17.19.27: Port Information is to look at it
+	rcvdRSTP bool // 17.19.28: it was one of RSTP
+	rcvdSTP  bool // 17.19.29: it was one of STP
+	sendRSTP bool // 17.19.38: the port speaks RSTP
+	mcheck   bool // 17.19.13: it is to try RSTP again
+	newInfo  bool // 17.19.16: a BPDU is due
+
+	// Topology changes (17.11).
+	rcvdTc    bool // 17.19.30: the neighbour told of one, by the flag
+	rcvdTcn   bool // 17.19.32: the same, by a TCN BPDU
+	rcvdTcAck bool // 17.19.31: the neighbour heard this bridge's TCN
+	tcAck     bool // 17.19.41: this bridge is to acknowledge the neighbour's
+	tcProp    bool // 17.19.42: another port heard of one: pass it on
+	fdbFlush  bool // 17.19.7: addresses learned on the port are to be forgotten
+
+	bpdu BPDU // the last valid BPDU, of which most of this speaks
 
 	// Where each machine stands.
 	prx prxState

@@ -103,12 +103,14 @@ type pending struct {
 	arena  []byte // holds the PDUs of bpdus
 }
 
+// send encodes a BPDU.
 func (o *pending) send(port uint16, m BPDU) {
 	start := len(o.arena)
 	o.arena = m.Append(o.arena)
 	o.bpdus = append(o.bpdus, SendBPDU{port, o.arena[start:len(o.arena):len(o.arena)]})
 }
 
+// event keeps an event for its place among the outputs.
 func (o *pending) event(e Event) {
 	if e.Kind == TopologyChanged {
 		o.topo = append(o.topo, e)
@@ -171,6 +173,7 @@ func (b *Bridge) publishEvents(events []Event) {
 	}
 }
 
+// publishRoot writes an event if there is another root or root port.
 func (b *Bridge) publishRoot() {
 	var num uint16
 	if b.rootPort != nil {
@@ -187,25 +190,32 @@ func (b *Bridge) publishRoot() {
 	b.out = append(b.out, e)
 }
 
+// publishChanges writes the events of one port.
 func (p *port) publishChanges() {
 	s, was := &p.said, p.said
 	s.role, s.state, s.edge, s.rstp = p.role, p.state(), p.operEdge, p.sendRSTP
 	if *s == was {
 		return
 	}
-	e := Event{Port: p.num, Role: p.role, State: s.state}
+	edge, sends := "not edge", STP.String()
+	if p.operEdge {
+		edge = "edge"
+	}
+	if p.sendRSTP {
+		sends = RSTP.String()
+	}
 	for _, c := range [...]struct {
 		changed bool
 		kind    EventKind
+		reason  string
 	}{
-		{s.role != was.role, RoleChanged},
-		{s.state != was.state, StateChanged},
-		{s.edge != was.edge, EdgeChanged},
-		{s.rstp != was.rstp, VersionChanged},
+		{s.role != was.role, RoleChanged, ""},
+		{s.state != was.state, StateChanged, ""},
+		{s.edge != was.edge, EdgeChanged, edge},
+		{s.rstp != was.rstp, VersionChanged, sends},
 	} {
 		if c.changed {
-			e.Kind = c.kind
-			p.b.out = append(p.b.out, e)
+			p.b.out = append(p.b.out, Event{Kind: c.kind, Port: p.num, Role: p.role, State: s.state, Reason: c.reason})
 		}
 	}
 }

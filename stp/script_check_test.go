@@ -203,13 +203,9 @@ func (p *player) print(br *simBridge, o Output) {
 		case GuardCleared:
 			line("%s %v lets go", at(o.Port), o.Guard)
 		case VersionChanged:
-			line("%s speaks %s now", at(o.Port), br.b.Status().Ports[o.Port-1].Sends)
+			line("%s speaks %s now", at(o.Port), o.Reason)
 		case EdgeChanged:
-			edge := "is not an edge port"
-			if br.b.find(o.Port).operEdge {
-				edge = "is an edge port"
-			}
-			line("%s %s", at(o.Port), edge)
+			line("%s is %s", at(o.Port), map[string]string{"edge": "an edge port", "not edge": "not an edge port"}[o.Reason])
 		}
 	}
 }

@@ -146,6 +146,7 @@ func (b *Bridge) Status() Status {
 	return s
 }
 
+// status copies out everything there is to show of a port.
 func (p *port) status() PortStatus {
 	s := PortStatus{
 		Port: p.num, ID: p.portID(), Enabled: p.portEnabled,
