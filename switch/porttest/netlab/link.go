@@ -2,11 +2,21 @@ package netlab
 
 import (
 	"net"
+	"sync/atomic"
 
 	"github.com/vishvananda/netlink"
 
 	"github.com/kvswitch/kvswitch/switch/frame"
 )
+
+// firstCable is the interface index of the first cable's end on its host a. The
+// kernel takes a veth whose ends have the same index, each on its host, for a
+// physical device, and keeps the news of a lost carrier back for up to a second
+// when there was other such news just before, anywhere on the machine. So ends
+// on a count from here and ends on b, as all devices do, from 2.
+const firstCable = 1 << 20
+
+var cables atomic.Int32
 
 // Cable joins two hosts by a veth pair, with the names that its ends get there,
 // and brings both ends up. The kernel's default offloads stay on.
@@ -17,7 +27,7 @@ func (l *Lab) Cable(a *Host, aName string, b *Host, bName string) {
 		PeerName:      bName,
 		PeerNamespace: netlink.NsFd(b.ns),
 	}
-	veth.Name = aName
+	veth.Name, veth.Index = aName, firstCable+int(cables.Add(1))
 	if err := a.nl.LinkAdd(veth); err != nil {
 		l.tb.Fatalf("lay cable %s:%s to %s:%s: %v", a.name, aName, b.name, bName, err)
 	}

@@ -109,6 +109,17 @@ func TestRecvOfZeroTakesWhatIsThere(t *testing.T) {
 	})
 }
 
+func TestEndsOfACableDifferInIndex(t *testing.T) {
+	l := New(t)
+	a, b := l.Host("a"), l.Host("b")
+	for _, name := range []string{"eth0", "eth1"} {
+		l.Cable(a, name, b, name)
+		if i := a.Index(name); i == b.Index(name) {
+			t.Errorf("%s has index %d on both hosts", name, i)
+		}
+	}
+}
+
 func TestAuxTag(t *testing.T) {
 	message := func(status uint32, tci, tpid uint16) []byte {
 		b := make([]byte, unix.CmsgSpace(sizeofAuxdata))
