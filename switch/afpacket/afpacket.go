@@ -204,19 +204,19 @@ func (p *Port) Counters() frame.Counters {
 }
 
 // Close implements frame.Port. The device is left as it was found, except that
-// Options.Up is not taken back. Only the first call does anything.
+// Options.Up is not taken back. The Watcher should still be open: without it the
+// IPv6 setting, and a shield by clsact, stay. Only the first call does anything.
 func (p *Port) Close() error {
 	if p.closed.Swap(true) {
 		return nil
 	}
-	end := func() {
+	if p.watcher != nil && !p.watcher.Do(func() {
 		if p.unfollow != nil {
 			p.unfollow()
 		}
 		p.detach()
-	}
-	if p.watcher == nil || !p.watcher.Do(end) {
-		end()
+	}) {
+		p.release() // the Watcher's goroutine has ended
 	}
 	for _, q := range p.queues {
 		p.freeing.Go(q.close)

@@ -34,6 +34,7 @@ func (p *Port) begin() error {
 	if err := p.attach(l); err != nil {
 		return err
 	}
+	p.publish()
 	p.unfollow = p.watcher.Follow(p.follow)
 	return nil
 }
@@ -102,7 +103,6 @@ func (p *Port) attach(l netdev.Link) error {
 		p.detach()
 		return err
 	}
-	p.publish()
 	return nil
 }
 
@@ -151,7 +151,7 @@ func (p *Port) equip(a *attachment, l netdev.Link) (err error) {
 	if err := p.openLanes(l.Index); err != nil {
 		return err
 	}
-	if a.before, err = silence(l.Name); err != nil {
+	if a.before, err = silence(p.watcher.Handle(), l); err != nil {
 		a.warnings = append(a.warnings, fmt.Sprintf("%s: %v: the host may announce an IPv6 address of its own there", l.Name, err))
 	}
 	if a.shield, err = newShield(p.watcher.Handle(), l.Index); err != nil {
@@ -181,139 +181,27 @@ func (p *Port) equip(a *attachment, l netdev.Link) (err error) {
 
 const shieldAdvice = "use a kernel with BPF (CONFIG_NET_XGRESS or CONFIG_NET_CLS_BPF) and run with CAP_BPF and CAP_NET_ADMIN"
 
-// openControl opens the socket for BPDUs. It also holds the device in promiscuous
-// mode, for all sockets.
-func (p *Port) openControl(l netdev.Link) (*control, error) {
-	fd, err := openSocket(l.Index, true, bpduFilter())
-	if err != nil {
-		return nil, err
-	}
-	if err := quietOwn(fd); err != nil {
-		unix.Close(fd)
-		return nil, err
-	}
-	return newControl(fd)
-}
-
-// openLanes gives each lane a socket that only sends.
-func (p *Port) openLanes(index int) error {
-	for _, l := range p.lanes {
-		fd, err := openSocket(index, false, nothingFilter())
-		if err != nil {
-			return err
-		}
-		setBuffer(fd, unix.SO_SNDBUFFORCE, unix.SO_SNDBUF, sendRoom)
-		l.mu.Lock()
-		l.fd = fd
-		l.mu.Unlock()
-	}
-	return nil
-}
-
-// fitRings gives the queues rings whose slots hold the device's frames, unless
-// they have them. What lies in the old ones is still forwarded.
-func (p *Port) fitRings() error {
-	a := p.at
-	if len(a.rings) > 0 && a.rings[0].size >= slotSize(p.link.MTU) {
-		return nil
-	}
-	rings, err := p.openRings()
-	if err != nil {
-		return err
-	}
-	for _, r := range a.rings {
-		_ = shut(r.fd) // or every frame would come twice
-	}
-	if err := p.startRings(rings); err != nil {
-		for i, r := range rings {
-			r.free()
-			if i < len(a.rings) {
-				_ = unshut(a.rings[i].fd)
-			}
-		}
-		return err
-	}
-	for i, r := range rings {
-		p.queues[1+i].replace(r)
-	}
-	a.rings = rings
-	return nil
-}
-
-// openRings makes rings that receive nothing yet, and are shut.
-func (p *Port) openRings() (rings []*ring, err error) {
-	for range p.opt.Queues {
-		var fd int
-		if fd, err = openSocket(p.at.index, false, nothingFilter()); err != nil {
-			break
-		}
-		if err = quietOwn(fd); err != nil {
-			unix.Close(fd)
-			break
-		}
-		var r *ring
-		if r, err = newRing(fd, p.link.MTU, p.opt.RingBytes); err != nil {
-			break
-		}
-		rings = append(rings, r)
-	}
-	if err != nil {
-		for _, r := range rings {
-			r.free()
-		}
-		return nil, err
-	}
-	return rings, nil
-}
-
-// startRings binds the rings, which are shut, joins them, and then opens them: so
-// no frame comes to two of them.
-func (p *Port) startRings(rings []*ring) error {
-	group := 0
-	for _, r := range rings {
-		if err := start(r.fd, p.at.index, unix.ETH_P_ALL); err != nil {
-			return err
-		}
-		if len(rings) > 1 {
-			var err error
-			if group, err = joinFanout(r.fd, group); err != nil {
-				return err
-			}
-		}
-	}
-	for _, r := range rings {
-		if err := unshut(r.fd); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// joinFanout joins the socket to a fanout group, 0 for a new one, and returns
-// the group. Frames of one flow, in both directions, go to one member. Within a
-// group the kernel heeds the group's setting on the host's own frames and not
-// the socket's.
-func joinFanout(fd, group int) (int, error) {
-	mode := unix.PACKET_FANOUT_HASH | unix.PACKET_FANOUT_FLAG_IGNORE_OUTGOING
-	if group == 0 {
-		mode |= unix.PACKET_FANOUT_FLAG_UNIQUEID
-	}
-	err := unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_FANOUT, group|mode<<16)
-	if err != nil {
-		return 0, fmt.Errorf("join rings (PACKET_FANOUT): %w", err)
-	}
-	v, err := unix.GetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_FANOUT)
-	if err != nil {
-		return 0, fmt.Errorf("join rings (PACKET_FANOUT): %w", err)
-	}
-	return v & 0xffff, nil
-}
-
-// detach lets go of the device. The queues keep their receivers, which will lend
-// no more frames once they are empty, until they are given others. Closing a
-// packet socket or a tcx link waits for a grace period of the whole kernel, some
-// 15 ms each, so that is left to goroutines that Close waits for.
+// detach lets go of the device and puts back what was changed about it.
 func (p *Port) detach() {
+	a := p.at
+	if a == nil {
+		return
+	}
+	p.release()
+	if a.shield.kind == shieldClsact {
+		a.shield.remove()
+	}
+	if l, err := p.watcher.ByIndex(a.index); err == nil {
+		unsilence(p.watcher.Handle(), l, a.before)
+	}
+}
+
+// release closes what detach must close, which needs no Watcher. The queues keep
+// their receivers, which will lend no more frames once they are empty, until they
+// are given others. Closing a packet socket or a tcx link waits for a grace
+// period of the whole kernel, some 15 ms each, so that is left to goroutines that
+// Close waits for.
+func (p *Port) release() {
 	a := p.at
 	if a == nil {
 		return
@@ -331,14 +219,8 @@ func (p *Port) detach() {
 		_ = shut(fd)
 		_ = sysio.SocketError(fd)
 	}
-	switch a.shield.kind {
-	case shieldTCX:
+	if a.shield.kind == shieldTCX {
 		p.freeing.Go(a.shield.remove)
-	case shieldClsact:
-		a.shield.remove()
-	}
-	if l, err := p.watcher.ByIndex(a.index); err == nil {
-		unsilence(l.Name, a.before)
 	}
 	if a.claim >= 0 {
 		unix.Close(a.claim)
@@ -371,7 +253,7 @@ func (p *Port) publish() {
 			v.detail.Slots, v.detail.SlotBytes = len(a.rings[0].slots), a.rings[0].size
 		}
 		v.warnings = a.warnings
-		if a.ringErr != nil {
+		if a.ringErr != nil && len(a.rings) > 0 {
 			v.warnings = append(slices.Clone(v.warnings), fmt.Sprintf("%s: %v: frames longer than %d bytes take a slower way", l.Name, a.ringErr, v.detail.SlotBytes-slotOverhead))
 		}
 	}

@@ -197,6 +197,26 @@ func TestHostDoesNotAnnounceItselfOnAPort(t *testing.T) {
 	}
 }
 
+// In a container /proc/sys is read-only as a rule; netlink does it, too.
+func TestAddressGenerationIsSetByNetlinkWhereProcCannotBeWritten(t *testing.T) {
+	sw, _ := cable(t)
+	sw.Sysctl("net/ipv6/conf/port/addr_gen_mode", "0")
+	w := watcherOf(t, sw)
+	unwritable := netdev.Link{Name: "no-such-name", Index: sw.Index("port")}
+	for _, mode := range []int{addrGenNone, 0} {
+		var err error
+		w.Do(func() { err = setAddrGen(w.Handle(), unwritable, mode) })
+		if got, readErr := readSysctl(sw, "net/ipv6/conf/port/addr_gen_mode"); err != nil || readErr != nil || got != fmt.Sprint(mode) {
+			t.Errorf("mode %q, want %d: %v, %v", got, mode, err, readErr)
+		}
+	}
+	w.Do(func() {
+		if err := setAddrGen(w.Handle(), netdev.Link{Name: "no-such-name", Index: 1 << 20}, 0); err == nil {
+			t.Error("set on a device that does not exist")
+		}
+	})
+}
+
 func readSysctl(h *netlab.Host, key string) (value string, err error) {
 	err = h.Do(func() error {
 		b, err := os.ReadFile("/proc/sys/" + key)
