@@ -2,7 +2,6 @@ package sysio
 
 import (
 	"syscall"
-	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -56,15 +55,6 @@ func Write(fd int, b []byte) (n int, errno syscall.Errno) {
 	return int(r), 0
 }
 
-// Readv is readv(2) on a non-blocking descriptor.
-func Readv(fd int, iov []unix.Iovec) (n int, errno syscall.Errno) {
-	r, _, e := unix.RawSyscall(unix.SYS_READV, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(iov))), uintptr(len(iov)))
-	if e != 0 {
-		return 0, e
-	}
-	return int(r), 0
-}
-
 // Writev is writev(2) on a non-blocking descriptor.
 func Writev(fd int, iov []unix.Iovec) (n int, errno syscall.Errno) {
 	r, _, e := unix.RawSyscall(unix.SYS_WRITEV, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(iov))), uintptr(len(iov)))
@@ -98,15 +88,5 @@ func epollWait(fd int, events []Event, timeoutMs int) (int, syscall.Errno) {
 		return int(n), e
 	}
 	n, _, e := unix.Syscall6(unix.SYS_EPOLL_PWAIT, uintptr(fd), p, uintptr(len(events)), uintptr(timeoutMs), 0, 0)
-	return int(n), e
-}
-
-func epollPwait2(fd int, events []Event, d time.Duration) (int, syscall.Errno) {
-	if len(events) == 0 {
-		return 0, unix.EINVAL
-	}
-	ts := unix.NsecToTimespec(int64(d))
-	n, _, e := unix.Syscall6(unix.SYS_EPOLL_PWAIT2, uintptr(fd), uintptr(unsafe.Pointer(&events[0])),
-		uintptr(len(events)), uintptr(unsafe.Pointer(&ts)), 0, 0)
 	return int(n), e
 }

@@ -2,7 +2,6 @@ package sysio
 
 import (
 	"fmt"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -69,25 +68,6 @@ func (e *Epoll) Wait(timeoutMs int, events []Event) (int, error) {
 	return n, nil
 }
 
-// WaitFor is Wait with a time limit finer than a millisecond: epoll_pwait2(2),
-// Linux 5.11. On an older kernel d is rounded up to milliseconds. A negative d
-// waits without limit.
-func (e *Epoll) WaitFor(d time.Duration, events []Event) (int, error) {
-	if d < 0 {
-		return e.Wait(-1, events)
-	}
-	n, errno := epollPwait2(e.fd, events, d)
-	switch errno {
-	case 0:
-		return n, nil
-	case unix.EINTR:
-		return 0, nil
-	case unix.ENOSYS:
-		return e.Wait(int((d+time.Millisecond-1)/time.Millisecond), events)
-	}
-	return 0, fmt.Errorf("wait on epoll set: %w", errno)
-}
-
 // Close closes the set, not its members.
 func (e *Epoll) Close() error { return unix.Close(e.fd) }
 
@@ -96,9 +76,6 @@ type Event unix.EpollEvent
 
 // Value is the value that the descriptor was added with.
 func (e *Event) Value() uint64 { return uint64(uint32(e.Fd)) | uint64(uint32(e.Pad))<<32 }
-
-// Failed reports an error or hang-up on the descriptor.
-func (e *Event) Failed() bool { return e.Events&(unix.EPOLLERR|unix.EPOLLHUP) != 0 }
 
 // putValue spreads value over the two fields that x/sys makes of epoll_data.
 func putValue(ev *unix.EpollEvent, value uint64) {

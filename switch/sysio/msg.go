@@ -20,17 +20,6 @@ func (m *Mmsghdr) SetIovecs(iov []unix.Iovec) {
 	m.Hdr.SetIovlen(len(iov))
 }
 
-// SetControl gives the message a buffer for ancillary data; nil is none.
-func (m *Mmsghdr) SetControl(b []byte) {
-	if len(b) == 0 {
-		m.Hdr.Control = nil
-		m.Hdr.SetControllen(0)
-		return
-	}
-	m.Hdr.Control = &b[0]
-	m.Hdr.SetControllen(len(b))
-}
-
 // Piece is the iovec of b. An empty b is an empty piece.
 func Piece(b []byte) (v unix.Iovec) {
 	if len(b) > 0 {
