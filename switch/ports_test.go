@@ -1,0 +1,173 @@
+package vswitch_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	vswitch "github.com/kvswitch/kvswitch/switch"
+	"github.com/kvswitch/kvswitch/switch/frame"
+	"github.com/kvswitch/kvswitch/switch/porttest"
+)
+
+func TestStaticStationDoesNotMoveAndSurvivesFlush(t *testing.T) {
+	l := newLab(t, vswitch.Config{}, 3)
+	if err := l.AddFDB(macA, 0, "p1", true); err != nil {
+		t.Fatal(err)
+	}
+	l.send(2, porttest.Ethernet(bcast, macA, "pretender"))
+	if _, err := l.FlushFDB("", 0); err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range l.ports {
+		p.Sent()
+	}
+	w := porttest.Ethernet(macA, macC, "")
+	l.send(3, w)
+	l.expect("static", map[int][][]byte{1: one(w)})
+}
+
+func TestPortDownForgetsItsStations(t *testing.T) {
+	l := newLab(t, vswitch.Config{}, 3)
+	l.send(1, porttest.Ethernet(bcast, macA, ""))
+	l.ports[0].SetState(func(s *frame.State) { s.Up, s.Reason = false, "no carrier" })
+	eventually(t, "the port is down", func() bool { st, _ := l.PortStatus("p1"); return st.Link == "down" })
+	l.ports[1].Sent()
+	l.ports[2].Sent()
+	w := porttest.Ethernet(macA, macB, "")
+	l.send(2, w)
+	l.expect("down", map[int][][]byte{3: one(w)})
+	l.ports[0].SetState(func(s *frame.State) { s.Up = true })
+	eventually(t, "the port is up", func() bool { st, _ := l.PortStatus("p1"); return st.Link == "up" })
+	w = porttest.Ethernet(macC, macB, "")
+	l.send(2, w)
+	l.expect("up again", map[int][][]byte{1: one(w), 3: one(w)})
+}
+
+func TestRemovedPortIsClosedAndItsNumberReused(t *testing.T) {
+	l := newLab(t, vswitch.Config{}, 3)
+	l.send(2, porttest.Ethernet(bcast, macA, ""))
+	if err := l.RemovePort("p2"); err != nil {
+		t.Fatal(err)
+	}
+	if !l.ports[1].Closed() {
+		t.Error("the removed port is not closed")
+	}
+	l.ports[0].Sent()
+	l.ports[2].Sent()
+	p := porttest.NewPort()
+	id, err := l.AddPort("new", p, vswitch.NewPortConfig("memory"))
+	if err != nil || id != 2 {
+		t.Fatalf("AddPort = %d, %v; want 2", id, err)
+	}
+	w := porttest.Ethernet(macA, macB, "")
+	l.send(1, w)
+	l.ports[1] = p
+	l.expect("the number's former stations are unknown", map[int][][]byte{2: one(w), 3: one(w)})
+}
+
+func TestHostInterface(t *testing.T) {
+	own := frame.MAC{0x02, 0, 0, 0, 0, 0x77}
+	s, err := vswitch.New(vswitch.Config{MAC: own, STP: vswitch.STPConfig{Mode: "off"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := &lab{Switch: s, t: t, ports: []*porttest.Port{porttest.NewPort(), porttest.NewPort(), porttest.NewPort()}}
+	if err := s.SetHost("kvs0", l.ports[0]); err != nil {
+		t.Fatal(err)
+	}
+	for i, p := range l.ports[1:] {
+		if id, err := s.AddPort(fmt.Sprintf("p%d", i+2), p, vswitch.NewPortConfig("memory")); err != nil || id != i+1 {
+			t.Fatalf("AddPort = %d, %v", id, err)
+		}
+	}
+	l.run()
+	in := porttest.Ethernet(own, macA, "to the host")
+	l.send(2, in)
+	l.expect("to the host", map[int][][]byte{1: one(in)})
+	out := porttest.Ethernet(macA, own, "from the host")
+	l.send(1, out)
+	l.expect("from the host", map[int][][]byte{2: one(out)})
+	st := s.Status()
+	if st.Host != "kvs0" || len(st.Ports) != 2 || st.HostPort == nil {
+		t.Errorf("status: host %q, %d ports", st.Host, len(st.Ports))
+	}
+	entries, _ := s.FDB("kvs0", 0)
+	if len(entries) != 1 || entries[0].Type != "local" {
+		t.Errorf("FDB of the host = %+v", entries)
+	}
+}
+
+func TestHundredSwitchesInOneProcess(t *testing.T) {
+	for i := range 100 {
+		l := newLab(t, vswitch.Config{Name: fmt.Sprintf("kvs%d", i)}, 2)
+		w := porttest.Ethernet(bcast, macA, fmt.Sprint(i))
+		l.send(1, w)
+		l.expect("each its own", map[int][][]byte{2: one(w)})
+	}
+}
+
+func TestASecondRunChangesNothing(t *testing.T) {
+	l := newLab(t, vswitch.Config{}, 2)
+	w := porttest.Ethernet(bcast, macA, "x")
+	l.send(1, w) // Run runs
+	l.expect("first", map[int][][]byte{2: one(w)})
+	if err := l.Run(context.Background()); !errors.Is(err, vswitch.ErrRan) {
+		t.Errorf("second Run: %v, want %v", err, vswitch.ErrRan)
+	}
+	if l.ports[0].Closed() {
+		t.Fatal("a second Run closed the ports of the first")
+	}
+	l.send(1, w)
+	l.expect("after a second Run", map[int][][]byte{2: one(w)})
+}
+
+// togetherPort is a port whose Close waits until others are closing, too.
+type togetherPort struct {
+	*porttest.Port
+	closing *sync.WaitGroup
+	alone   *atomic.Bool
+}
+
+func (p togetherPort) Close() error {
+	p.closing.Done()
+	all := make(chan struct{})
+	go func() { p.closing.Wait(); close(all) }()
+	select {
+	case <-all:
+	case <-time.After(5 * time.Second):
+		p.alone.Store(true)
+	}
+	return p.Port.Close()
+}
+
+// Closing a port may take the kernel long; a switch of many must stop in the
+// time of one.
+func TestPortsAreClosedSideBySide(t *testing.T) {
+	s, err := vswitch.New(vswitch.Config{Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const n = 8
+	var closing sync.WaitGroup
+	var alone atomic.Bool
+	closing.Add(n)
+	for i := range n {
+		if _, err := s.AddPort(fmt.Sprintf("p%d", i), togetherPort{porttest.NewPort(), &closing, &alone}, vswitch.NewPortConfig("memory")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	if err := s.Run(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if alone.Load() {
+		t.Error("a port was closed while others waited for their turn")
+	}
+}
