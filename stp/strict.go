@@ -38,8 +38,15 @@ package stp
 // agreementCounts is the condition of recordAgreement (17.21.9) on the priority
 // vector of the message. rcvInfo let it pass if it is the same as or worse than
 // the port's.
+//
+// A root port sends the vector that it has received (17.21.20), which then must
+// be the port's. Others, Open vSwitch for one, send their bridge's own from it:
+// what they agree to can't be told from that but for the root, and that they are
+// farther from it. That much must be right.
 func (p *port) agreementCounts() bool {
-	return p.b.toTheLetter || p.msgPriority == p.portPriority
+	m, mine := &p.msgPriority, &p.portPriority
+	return p.b.toTheLetter || *m == *mine ||
+		m.bridge != mine.bridge && m.root == mine.root && m.cost > mine.cost
 }
 
 // stillAgreed is whether agreed survives UPDATE (17.27).
