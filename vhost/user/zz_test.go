@@ -25,17 +25,18 @@ func TestZZ(t *testing.T) {
 	last := time.Now()
 	n, turns := 0, 0
 	was := false
+	idle := 0
 	for {
 		k := l[0].turn() + l[1].turn()
 		n += k
-		if k > 0 { turns++ }
-		if k == 0 || turns & 0xfff == 0 {
+		if k > 0 { turns++ } else { idle++ }
+		if (k == 0 && idle & 0xff == 0) || turns & 0xfff == 0 {
 			now := time.Now()
 			if now.After(end) { break }
 			if up := a.State().Up; up { was = true } else if was { break }
 			if d := now.Sub(last); d > time.Second {
-				fmt.Printf("%.2f M/s, %.1f per turn, %v %v %+v %+v\n", float64(n)/d.Seconds()/1e6, float64(n)/float64(turns+1), a.State().Up, a.State().Reason, a.Counters(), b.Counters())
-				n, last, turns = 0, now, 0
+				fmt.Printf("%.2f M/s, %.1f per turn, %d idle/%d turns, %v %v %+v %+v\n", float64(n)/d.Seconds()/1e6, float64(n)/float64(turns+1), idle, turns, a.State().Up, a.State().Reason, a.Counters(), b.Counters())
+				n, last, turns = 0, now, 0; idle=0
 			}
 		}
 	}
