@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/digitalocean/go-qemu/qmp/raw"
 
@@ -239,10 +240,17 @@ func (vm *guest) all() []*plugged {
 	return slices.Clone(vm.nics)
 }
 
-// Detach unplugs a device and returns when the guest has let go of it. A guest
-// whose operating system does not answer (none is up yet, or it has no driver
-// for hot unplug) keeps it: the error says so, and a second Detach waits again.
+// unplugPatience is how long Detach waits for a guest. One that works answers
+// in milliseconds, an emulated one in seconds.
+const unplugPatience = 30 * time.Second
+
+// Detach unplugs a device and returns when the guest has let go of it, after
+// 30 s at most. A guest whose operating system does not answer (none is up yet,
+// or it has no driver for hot unplug) keeps it: the error says so, and a second
+// Detach waits again.
 func (g *Guests) Detach(ctx context.Context, qmpPath, id string) error {
+	ctx, cancel := context.WithTimeout(ctx, unplugPatience)
+	defer cancel()
 	g.mu.Lock()
 	vm := g.guests[qmpPath]
 	g.mu.Unlock()
