@@ -239,6 +239,29 @@ func TestFlushMatchTakesDynamicEntriesOfPortAndVLAN(t *testing.T) {
 	}
 }
 
+func TestFlushVLANsTakesDynamicEntriesOfThePortThere(t *testing.T) {
+	tb := New(0, DefaultAgeing)
+	for i := range 8 {
+		wantLearn(t, tb, testKey(i), uint16(1+i/4), Added) // VLANs 1 and 2 in turn
+	}
+	tb.Set(testKey(8), 1, Static)
+	vid := testKey(0).VID()
+	if n := tb.FlushVLANs(1, func(v uint16) bool { return v == vid }); n != 2 {
+		t.Errorf("FlushVLANs = %d, want 2", n)
+	}
+	for i := range 9 {
+		want := 1 + i/4
+		switch i {
+		case 0, 2:
+			want = -1
+		case 8:
+			want = 1
+		}
+		wantPort(t, tb, testKey(i), want)
+	}
+	checkSlots(t, tb)
+}
+
 func TestWhatCannotBeSetIsRefused(t *testing.T) {
 	good := [6]byte{2, 0, 0, 0, 0, 1}
 	for name, c := range map[string]struct {

@@ -143,18 +143,17 @@ func (s *Switch) SetPort(name string, cfg PortConfig) error {
 			return fmt.Errorf("set port %s: %w", name, err)
 		}
 	}
-	left := p.cfg.VLAN.Member
+	was := p.cfg.VLAN.Member
 	p.cfg, p.vlan = cfg, &cfg.VLAN
 	s.table.SetPortLimit(uint16(p.id), cfg.MaxLearned)
-	for vid := range left.All {
-		if s.cfg.VLANFiltering && !cfg.VLAN.Member.Has(vid) {
-			s.table.FlushMatch(p.id, int(vid))
-		}
-	}
 	if p.id == hostPort {
 		s.setLocal(p)
 	}
 	s.settle()
+	if s.cfg.VLANFiltering && was != cfg.VLAN.Member {
+		// Only now: no worker learns in the VLANs that the port left any more.
+		s.table.FlushVLANs(uint16(p.id), func(vid uint16) bool { return was.Has(vid) && !cfg.VLAN.Member.Has(vid) })
+	}
 	return nil
 }
 

@@ -1,6 +1,7 @@
 package vswitch_test
 
 import (
+	"errors"
 	"testing"
 
 	vswitch "github.com/kvswitch/kvswitch/switch"
@@ -205,6 +206,53 @@ func TestLeavingAVLANFlushesItsStations(t *testing.T) {
 	if l.drops(1, "vlan-member") != 1 {
 		t.Error("a frame of a VLAN that the port left is not counted as vlan-member")
 	}
+}
+
+// A worker that learns until the last moment leaves nothing behind, or its
+// station could not be reached until the entry aged.
+func TestLeavingAVLANUnderTrafficLeavesNoStation(t *testing.T) {
+	l := newLab(t, vswitch.Config{VLANFiltering: true, MaxEntries: 64}, 0)
+	src := porttest.NewEndless([]frame.Frame{{Data: porttest.Tagged(bcast, macA, 10, 0, "x")}})
+	src.Lend(1 << 60)
+	in, out := vswitch.NewPortConfig("memory"), vswitch.NewPortConfig("memory")
+	if err := errors.Join(in.Set(words("trunk", "10+20")...), out.Set(words("trunk", "20")...)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := l.AddPort("p1", src, in); err != nil {
+		t.Fatal(err)
+	}
+	for range 20 {
+		eventually(t, "the station is learned", func() bool { e, _ := l.FDB("p1", 10); return len(e) == 1 })
+		if err := l.SetPort("p1", out); err != nil {
+			t.Fatal(err)
+		}
+		if e, _ := l.FDB("p1", 10); len(e) != 0 {
+			t.Fatalf("p1 has left VLAN 10, and %+v is still there", e)
+		}
+		if err := l.SetPort("p1", in); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// Thousands of VLANs left at once cost one walk of the table, not one each: the
+// switch hears no BPDU meanwhile.
+func TestLeavingEveryVLANOfALargeTable(t *testing.T) {
+	l := newLab(t, vswitch.Config{VLANFiltering: true, MaxEntries: 1 << 20}, 1, words("trunk", "1-4094"))
+	cfg, _ := l.PortConfig("p1")
+	if err := cfg.Set(words("vlan", "10")...); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() { done <- l.SetPort("p1", cfg) }()
+	eventually(t, "the port has left its VLANs", func() bool {
+		select {
+		case err := <-done:
+			return err == nil
+		default:
+			return false
+		}
+	})
 }
 
 func TestTagsAreTransparentWithoutFiltering(t *testing.T) {
