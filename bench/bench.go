@@ -136,11 +136,10 @@ func (b *run) all(ctx context.Context) error {
 // assemble attaches contenders to topologies of their own. One that can't be
 // attached is left out, and the report says why.
 func (b *run) assemble(ctx context.Context, kinds []subject.Kind, spec topo.Spec) (grid, error) {
-	spec.Sockets, spec.Taps = b.Path == "vhost-user", b.Path == "tap"
 	var g grid
 	for _, k := range kinds {
 		b.line.step("attaching %s", k.Name)
-		r, err := newRig(ctx, k, spec)
+		r, err := newRig(ctx, k, b.Path, spec)
 		if ctx.Err() != nil {
 			return nil, errors.Join(ctx.Err(), g.close())
 		}

@@ -23,10 +23,13 @@ var percentiles = []struct {
 // latency measures how long frames take: one way under three loads, and there
 // and back on an idle switch.
 func (b *run) latency(ctx context.Context) error {
-	if err := b.loaded(ctx); err != nil || b.Path != "veth" {
-		return err
+	switch b.Path {
+	case "vm":
+		return b.idle(ctx)
+	case "veth":
+		return errors.Join(b.loaded(ctx), b.idle(ctx))
 	}
-	return b.idle(ctx)
+	return b.loaded(ctx)
 }
 
 // loaded measures one-way latency at 10, 50 and 90 % of what each contender
@@ -99,10 +102,17 @@ func (b *run) idle(ctx context.Context) (err error) {
 	}
 	defer func() { err = errors.Join(err, g.close()) }()
 	c := report.Case{Source: "icmp", Load: "1 kHz"}
-	d := newDistributions(b, c, "round trip of an ICMP echo, 1000 a second")
+	title := "round trip of an ICMP echo, 1000 a second"
+	if b.Path == "vm" {
+		c.Load, title = "100 Hz", "round trip of an ICMP echo between guests, 100 a second"
+	}
+	d := newDistributions(b, c, title)
 	err = b.rounds(ctx, g, b.Runs, "round trip", func(round int, r *rig) error {
 		h := sink.NewHistogram()
 		_, counts, err := b.trial(r, func() error {
+			if r.vms != nil {
+				return r.vms.ping(ctx, pingLength*b.trialLength, h)
+			}
 			return gen.Ping(ctx, r.top.Ports[0].Host, r.top.Ports[1].Addr, pingLength*b.trialLength, h)
 		})
 		if err != nil {

@@ -24,11 +24,14 @@ type rig struct {
 	kind subject.Kind
 	sub  subject.Subject
 	top  *topo.Topology
+	vms  *machines // on path vm
 }
 
 // newRig builds the topology and attaches the contender, stopped.
-func newRig(ctx context.Context, k subject.Kind, spec topo.Spec) (*rig, error) {
+func newRig(ctx context.Context, k subject.Kind, path string, spec topo.Spec) (*rig, error) {
 	spec.Direct, spec.Bare = k.Direct, k.Bare
+	spec.Sockets = path == "vhost-user" || path == "vm" && k.VhostUser
+	spec.Taps = path == "tap" || path == "vm" && !k.VhostUser
 	top, err := topo.Build(ctx, spec)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", k.Name, err)
@@ -36,6 +39,11 @@ func newRig(ctx context.Context, k subject.Kind, spec topo.Spec) (*rig, error) {
 	r := &rig{kind: k, sub: k.New(), top: top}
 	if err := r.sub.Attach(top); err != nil {
 		return nil, errors.Join(fmt.Errorf("attach %s: %w", k.Name, err), r.close())
+	}
+	if path == "vm" {
+		if r.vms, err = boot(top, k.VhostUser); err != nil {
+			return nil, errors.Join(fmt.Errorf("attach %s: %w", k.Name, err), r.close())
+		}
 	}
 	if err := errors.Join(r.await(ctx), r.pause()); err != nil {
 		return nil, errors.Join(fmt.Errorf("attach %s: %w", k.Name, err), r.close())
@@ -52,7 +60,10 @@ func (r *rig) userland() bool { return r.top.Spec.Sockets || r.top.Spec.Taps }
 
 // await returns when frames pass from every port to another.
 func (r *rig) await(ctx context.Context) error {
-	if !r.userland() {
+	switch {
+	case r.vms != nil:
+		return r.vms.await(ctx)
+	case !r.userland():
 		return r.awaitDevices(ctx)
 	}
 	size, err := probe.ParseSize("64")

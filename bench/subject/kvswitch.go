@@ -33,6 +33,16 @@ func kvswitchKinds(path string) []Kind {
 	}
 }
 
+// guestKinds are kvswitch's two ways to attach a virtual machine.
+func guestKinds() []Kind {
+	direct := kvswitchKind("kvswitch-vhost", "kvswitch run, vhost-user ports, RSTP on, default busy-poll budget")
+	direct.VhostUser = true
+	return []Kind{
+		kvswitchKind("kvswitch", "kvswitch run, AF_PACKET ports on the guests' taps, RSTP on, default busy-poll budget"),
+		direct,
+	}
+}
+
 // WithWorkers is kvswitch with a number of workers.
 func WithWorkers(n int) Kind {
 	return kvswitchKind("kvswitch", "kvswitch run", "--workers", strconv.Itoa(n))

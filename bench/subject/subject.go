@@ -14,6 +14,7 @@ import (
 	"io/fs"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"time"
 
@@ -48,6 +49,8 @@ type Kind struct {
 	Direct bool
 	// Bare asks for a topology whose far ends the contender makes.
 	Bare bool
+	// VhostUser has guests attached by a socket where others have taps.
+	VhostUser bool
 	// Absent says why the contender can't run on this machine; nil error if it
 	// can.
 	Absent func() error
@@ -58,7 +61,7 @@ type Kind struct {
 }
 
 // Paths are the ways from the contenders to the far ends.
-var Paths = []string{"veth", "tap", "vhost-user"}
+var Paths = []string{"veth", "tap", "vhost-user", "vm"}
 
 // Reference is the Kind that ratios are taken against on a path.
 func Reference(path string) string {
@@ -71,8 +74,11 @@ func Reference(path string) string {
 // Kinds are all contenders on a path, in the order of reports: ceiling,
 // reference, the reference tuned, kvswitch, the others.
 func Kinds(path string) []Kind {
-	if path == "vhost-user" {
+	switch path {
+	case "vhost-user":
 		return append([]Kind{testpmdKind()}, kvswitchKinds(path)...)
+	case "vm":
+		return slices.Concat(kernelKinds()[:1], guestKinds(), ovsKinds()[:1])
 	}
 	var kinds []Kind
 	if path == "veth" {

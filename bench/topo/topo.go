@@ -239,6 +239,10 @@ func (t *Topology) move(p Port) error {
 // The first failure in f ends it and is returned.
 func (t *Topology) Do(f func()) error { return t.scope.do(f) }
 
+// TB is the topology's lifetime for packages that know tests only: what is
+// started with it ends with the topology. What can fail belongs into Do.
+func (t *Topology) TB() netlab.TB { return t.scope }
+
 // Dir is a directory of the topology's own, with a path short enough for
 // sockets.
 func (t *Topology) Dir() string { return t.lab.Dir() }
