@@ -126,9 +126,12 @@ func (c *classroom) flooded(ctx context.Context, base, n int) (int, error) {
 	return int(monitor.Astray), err
 }
 
-// testingRate is well below what any contender forwards, frames/s; the learning
-// rate is not what the capacity test asks for.
-const testingRate = 50_000
+// Rates of the capacity test, frames/s: what a contender misses at the first it
+// may still learn at the second, since how fast it learns is another test.
+var testingRates = []float64{150_000, 20_000}
+
+// testingRate is for frames that are to be counted.
+const testingRate = 100_000
 
 // send sends exactly n frames.
 func (c *classroom) send(ctx context.Context, f probe.Flows, n int, rate float64) (float64, error) {
@@ -155,14 +158,11 @@ func (b *run) capacity(ctx context.Context, k subject.Kind) (int, error) {
 	good, bad := 0, 0
 	for n := 1 << 10; n <= limit && bad == 0; n *= 4 {
 		b.line.step("address capacity: %s, %d addresses", k.Name, n)
-		if _, err := c.teach(ctx, good, n-good, testingRate); err != nil {
-			return 0, errors.Join(err, c.close())
-		}
-		f, err := c.flooded(ctx, 0, n)
+		ok, err := c.learns(ctx, good, n)
 		switch {
 		case err != nil:
 			return 0, errors.Join(err, c.close())
-		case f == 0:
+		case ok:
 			good = n
 		default:
 			bad = n
@@ -194,12 +194,28 @@ func (b *run) holds(ctx context.Context, k subject.Kind, n int) (ok bool, err er
 	}
 	defer func() { err = errors.Join(err, c.close()) }()
 	b.line.step("address capacity: %s, %d addresses", k.Name, n)
-	if _, err := c.teach(ctx, 0, n, testingRate); err != nil {
-		return false, err
-	}
-	f, err := c.flooded(ctx, 0, n)
-	return f == 0, err
+	return c.learns(ctx, 0, n)
 }
+
+// learns teaches stations known to n and reports whether all of 0 to n are known
+// then.
+func (c *classroom) learns(ctx context.Context, known, n int) (bool, error) {
+	for _, rate := range testingRates {
+		if _, err := c.teach(ctx, known, n-known, rate); err != nil {
+			return false, err
+		}
+		if f, err := c.flooded(ctx, 0, n); err != nil || f == 0 {
+			return err == nil, err
+		}
+		if n-known > slowLesson {
+			return false, nil // at the lower rate it would take minutes
+		}
+	}
+	return false, nil
+}
+
+// slowLesson is the most addresses that are taught once more at the lower rate.
+const slowLesson = 200_000
 
 // learningRate finds the highest rate at which new addresses are learned without
 // one missing: full speed first, then down by a third at a time. Every attempt

@@ -31,7 +31,11 @@ func (b *run) audit(ctx context.Context, g grid) error {
 			if err != nil {
 				return err
 			}
-			fault, err := b.inspect(ctx, r, size)
+			fault := ""
+			err = b.turn(r, func() (err error) {
+				fault, err = b.inspect(ctx, r, size)
+				return err
+			})
 			if err != nil {
 				return fmt.Errorf("%s: %w", r.kind.Name, err)
 			}

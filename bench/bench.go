@@ -164,7 +164,7 @@ func (b *run) rounds(ctx context.Context, g grid, n int, what string, turn func(
 	for round := range n {
 		for _, i := range stats.Order(len(g), round) {
 			b.line.step("%s: round %d of %d, %s", what, round+1, n, g[i].kind.Name)
-			if err := turn(round, g[i]); err != nil {
+			if err := b.turn(g[i], func() error { return turn(round, g[i]) }); err != nil {
 				return err
 			}
 			if err := ctx.Err(); err != nil {
@@ -182,6 +182,24 @@ func (b *run) retries() int {
 		return 1
 	}
 	return 2
+}
+
+// turn does something with a contender that may end meanwhile: that is its own
+// fault and costs it the rest of the test.
+func (b *run) turn(r *rig, do func() error) error {
+	if r.gone {
+		return nil
+	}
+	err := do()
+	if !errors.Is(err, errGone) {
+		return err
+	}
+	r.gone = true
+	if c := b.rep.Contender(r.kind.Name); c != nil {
+		c.Faults = append(c.Faults, "ended in the middle of a test")
+	}
+	b.line.note("%s is FAULTY: it has ended in the middle of a test", r.kind.Name)
+	return nil
 }
 
 // trial wakes the contender, measures, and stops it again. It reports whether

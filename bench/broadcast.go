@@ -111,7 +111,7 @@ func (b *run) blocking(ctx context.Context, kinds []subject.Kind) (err error) {
 	}
 	c := report.Case{Size: size.Name, Ports: 3, Source: b.source(), Load: fmt.Sprintf("%.0f %% of the receive rate", 100*hungShare)}
 	for _, r := range g {
-		if err := b.measureRate(ctx, r, size); err != nil {
+		if err := b.turn(r, func() error { return b.measureRate(ctx, r, size) }); err != nil {
 			return err
 		}
 	}

@@ -48,7 +48,7 @@ func (b *run) loaded(ctx context.Context) (err error) {
 		if _, ok := b.pdr[r.kind.Name]; ok {
 			continue
 		}
-		if err := b.search(ctx, r, ends[0]); err != nil {
+		if err := b.turn(r, func() error { return b.search(ctx, r, ends[0]) }); err != nil {
 			return err
 		}
 	}

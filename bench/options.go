@@ -102,8 +102,12 @@ func (o *Options) complete() error {
 	}
 	o.defaults()
 	for _, s := range o.Sizes {
-		if _, err := probe.ParseSize(s); err != nil {
+		size, err := probe.ParseSize(s)
+		if err != nil {
 			return err
+		}
+		if size.GSO && o.Path != "veth" {
+			return fmt.Errorf("size %s: not on path %s", s, o.Path)
 		}
 	}
 	for _, f := range o.Flows {
@@ -124,12 +128,12 @@ func (o *Options) defaults() {
 		runs  int
 		trial time.Duration
 	}
-	d := defaults{probe.StandardSizes, []int{1, 1000, 100_000}, 10, 400 * time.Millisecond}
+	d := defaults{probe.StandardSizes, []int{1, 1000, 100_000}, 10, 300 * time.Millisecond}
 	if o.Quick {
 		d = defaults{[]string{"64", "1518"}, []int{1, 1000}, 3, 100 * time.Millisecond}
 	}
 	if len(o.Sizes) == 0 {
-		o.Sizes = d.sizes
+		o.Sizes = slices.DeleteFunc(slices.Clone(d.sizes), func(s string) bool { return s == "gso" && o.Path != "veth" })
 	}
 	if len(o.Flows) == 0 {
 		o.Flows = d.flows

@@ -25,6 +25,7 @@ type rig struct {
 	sub  subject.Subject
 	top  *topo.Topology
 	vms  *machines // on path vm
+	gone bool      // has ended, and takes no further turn
 }
 
 // newRig builds the topology and attaches the contender, stopped.
@@ -140,10 +141,15 @@ func (r *rig) awaitDevices(ctx context.Context) error {
 	}
 }
 
+// errGone says that a contender's process has ended by itself.
+var errGone = errors.New("a process of it has ended")
+
 func (r *rig) signal(sig unix.Signal) error {
 	for _, pid := range r.sub.Processes() {
-		if err := unix.Kill(pid, sig); err != nil {
-			return fmt.Errorf("%s: signal process %d: %w: it has ended", r.kind.Name, pid, err)
+		if err := unix.Kill(pid, sig); errors.Is(err, unix.ESRCH) {
+			return fmt.Errorf("%s: %w", r.kind.Name, errGone)
+		} else if err != nil {
+			return fmt.Errorf("%s: signal process %d: %w", r.kind.Name, pid, err)
 		}
 	}
 	return nil
@@ -154,7 +160,11 @@ func (r *rig) resume() error { return r.signal(unix.SIGCONT) }
 
 // close detaches the contender and removes the topology.
 func (r *rig) close() error {
-	return errors.Join(r.resume(), r.sub.Detach(), r.top.Close())
+	err := r.resume()
+	if errors.Is(err, errGone) { // which was said when it was noticed
+		err = nil
+	}
+	return errors.Join(err, r.sub.Detach(), r.top.Close())
 }
 
 // grid are the rigs of one test, in the order of subject.Kinds.

@@ -2,6 +2,7 @@ package bench
 
 import (
 	"errors"
+	"os/exec"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -183,5 +184,64 @@ func TestFaultyContenderGetsNoRatio(t *testing.T) {
 		if got := s.Ratio.String(); s.Contender == "b" && got != "faulty" {
 			t.Errorf("ratio of a faulty contender is given as %q", got)
 		}
+	}
+}
+
+// quitter is a contender whose process ends by itself after a while.
+type quitter struct {
+	forwarder
+	proc *netlab.Proc
+}
+
+func (q *quitter) Name() string     { return "quitter" }
+func (q *quitter) Processes() []int { return []int{q.proc.Pid()} }
+
+func (q *quitter) Attach(t *topo.Topology) error {
+	q.tamper = func(_ int, frame []byte) [][]byte { return once(frame) }
+	if err := t.Do(func() { q.proc = t.Switch.Start(exec.Command("sleep", "3600")) }); err != nil {
+		return err
+	}
+	return q.forwarder.Attach(t)
+}
+
+func TestContenderThatEndsIsFaultyAndTheOthersGoOn(t *testing.T) {
+	netlab.RequirePrivilege(t)
+	bad := &quitter{}
+	kind := func(name string, s subject.Subject) subject.Kind {
+		return subject.Kind{
+			Name: name, Family: "test", Absent: func() error { return nil }, Version: func() string { return "1" },
+			New: func() subject.Subject { return s },
+		}
+	}
+	o := Options{
+		Quick: true, tolerant: true, trialLength: 10 * time.Millisecond, Runs: 3,
+		kinds: []subject.Kind{kind("quitter", bad), kernelOnly()[1]},
+	}
+	if err := o.complete(); err != nil {
+		t.Fatal(err)
+	}
+	b := newRun(o)
+	b.start()
+	g, err := b.assemble(t.Context(), b.entrants, topo.Spec{Ports: 2})
+	if err != nil || len(g) != 2 {
+		t.Fatalf("%d rigs, error %v", len(g), err)
+	}
+	bad.proc.Kill()
+	turns := map[string]int{}
+	err = b.rounds(t.Context(), g, 3, "test", func(round int, r *rig) error {
+		_, _, err := b.trial(r, func() error { turns[r.kind.Name]++; return nil })
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := g.close(); err != nil {
+		t.Error(err)
+	}
+	if turns["quitter"] != 0 || turns["kernel"] != 3 {
+		t.Errorf("turns %v, want 3 of the kernel's bridge only", turns)
+	}
+	if f := b.rep.Contender("quitter").Faults; len(f) != 1 {
+		t.Errorf("faults %q, want one", f)
 	}
 }

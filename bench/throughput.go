@@ -83,7 +83,7 @@ func (b *run) throughput(ctx context.Context) (err error) {
 	}
 	for _, s := range searched {
 		for _, r := range g {
-			if err := b.search(ctx, r, s); err != nil {
+			if err := b.turn(r, func() error { return b.search(ctx, r, s) }); err != nil {
 				return err
 			}
 		}
