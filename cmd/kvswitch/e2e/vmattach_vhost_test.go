@@ -32,7 +32,7 @@ ping -c 3 -W 20 192.0.2.1 >/dev/null && say ping works
 mkfifo /tmp/never
 nc -l -p 5001 <>/tmp/never >/tmp/got 2>/dev/null
 say got $(sha256sum </tmp/got)
-nc 192.0.2.1 5002 </tmp/got
+until nc 192.0.2.1 5002 </tmp/got; do sleep 0.5; done 2>/dev/null
 say sent
 while :; do sleep 60; done
 `
