@@ -1,12 +1,13 @@
 // Package qemu attaches QEMU's virtual machines to a switch in the ways their
-// users know: the bridge helper (`-netdev bridge,helper=`), the ifup and ifdown
-// scripts (`-netdev tap,script=`), hot plug over QMP, and libvirt's hooks.
+// users know: the bridge helper (`-netdev bridge,helper=`), hot plug over QMP,
+// and libvirt's hooks. (The scripts of `-netdev tap,script=` are no more than
+// verbs of the command line and are not in here.)
 //
 // In all of them QEMU holds the tap's descriptors, with or without vhost_net,
 // and the switch meets the guest at the tap's netdev. This package makes the
-// taps, hands their descriptors over, has the switch attach the netdevs, and
-// takes everything back when a step fails or the machine ends. Taps are never
-// persistent: a tap lives as long as a QEMU holds it.
+// taps (but libvirt's), hands their descriptors over, has the switch attach the
+// netdevs, and takes everything back when a step fails or the machine ends.
+// These taps are never persistent: one lives as long as a QEMU holds it.
 //
 // It forwards no frame, starts no QEMU, and knows a switch only as Ports. The
 // taps are made in the network namespace of the calling process, which needs

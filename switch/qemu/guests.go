@@ -59,7 +59,7 @@ type guest struct {
 	name, uuid string
 	ended      chan struct{} // closed when follow has tidied up
 
-	change sync.Mutex // one attachment or detachment at a time
+	change sync.Mutex // one attachment at a time
 	mu     sync.Mutex // guards nics
 	nics   []*plugged
 }
@@ -260,6 +260,10 @@ func (g *Guests) Detach(ctx context.Context, qmpPath, id string) error {
 	n := vm.find(id)
 	if n == nil {
 		return fmt.Errorf("detach %s from %s: device %w", id, qmpPath, ErrNotAttached)
+	}
+	select {
+	case <-n.refused: // an answer that came when nobody waited any more
+	default:
 	}
 	var refusal *CommandError
 	err := vm.mon.Do("device_del", map[string]string{"id": id}, nil)
