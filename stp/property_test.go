@@ -232,7 +232,7 @@ const (
 //     again by then. It lasts no longer than BPDUs are on their way, and some
 //     ten thousands of networks show one.
 func TestRandomNetworks(t *testing.T) {
-	n := 4000
+	n := 3000
 	switch {
 	case *soak > 0:
 		n = *soak
