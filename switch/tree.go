@@ -97,8 +97,8 @@ func (s *Switch) startTree() error {
 	return nil
 }
 
-// SetSTP changes the bridge's parameters; zeros keep what is in force. A change
-// takes effect at once, as 17.13 says.
+// SetSTP replaces the bridge's parameters; zeros are the defaults, so change a
+// copy of what STP returns. A change takes effect at once, as 17.13 says.
 func (s *Switch) SetSTP(c STPConfig) error {
 	c.fill()
 	s.mu.Lock()

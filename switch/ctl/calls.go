@@ -219,6 +219,8 @@ func (s *Server) setSTP(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	s.change.Lock()
+	defer s.change.Unlock()
 	cfg := s.sw.STP()
 	for _, w := range list {
 		if err := config.SetSTP(&cfg, w.Key, w.Value); err != nil {

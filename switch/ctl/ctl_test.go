@@ -6,11 +6,14 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"net/http"
+	"runtime"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -384,4 +387,38 @@ func TestClientSpeaksEveryRoute(t *testing.T) {
 	if _, err := c.AddPort(ctx, ctl.NewPort{Spec: "netdev:a"}); !errors.Is(err, vswitch.ErrPortExists) {
 		t.Errorf("add again: %v, want one that is ErrPortExists", err)
 	}
+}
+
+// Clients that change different words of the tree at the same time all get
+// their way.
+func TestChangesOfTheTreeBesideEachOtherHold(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(16)) // so that they do come between each other
+	h := newHost(t, vswitch.Config{})
+	var all sync.WaitGroup
+	for _, c := range []struct {
+		key  string
+		from int
+		get  func(vswitch.STPConfig) int
+	}{
+		{"hello", 1, func(c vswitch.STPConfig) int { return int(c.Hello / time.Second) }},
+		{"tx-hold", 3, func(c vswitch.STPConfig) int { return c.TxHold }},
+		{"priority", 100, func(c vswitch.STPConfig) int { return int(c.Priority) }},
+	} {
+		all.Go(func() {
+			client := ctl.NewClient(h.dir, "kvs0")
+			defer client.Close()
+			for i := range 1000 {
+				want := c.from + i%2
+				if err := client.SetSTP(t.Context(), []vswitch.KeyValue{{Key: c.key, Value: fmt.Sprint(want)}}); err != nil {
+					t.Errorf("%s=%d: %v", c.key, want, err)
+					return
+				}
+				if got := c.get(h.sw.STP()); got != want {
+					t.Errorf("%s is %d, just set to %d", c.key, got, want)
+					return
+				}
+			}
+		})
+	}
+	all.Wait()
 }

@@ -59,7 +59,7 @@ type Server struct {
 	guests   Guests
 	http     http.Server
 	watchers chan struct{} // a token for each stream of events
-	change   sync.Mutex    // held from reading a port's configuration to replacing it
+	change   sync.Mutex    // held from reading a configuration, of a port or the tree, to replacing it
 }
 
 // NewServer makes a server for sw. logger may be nil.
