@@ -2,6 +2,7 @@ package vswitch
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/kvswitch/kvswitch/fdb"
@@ -34,23 +35,38 @@ func (s *Switch) applyAgeing() {
 // FDB lists the stations known, by address and VLAN; those of one port or one
 // VLAN if portName is not "" or vlan not 0.
 func (s *Switch) FDB(portName string, vlan uint16) ([]FDBEntry, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	var only *port
-	if portName != "" {
-		if only = s.find(portName); only == nil {
-			return nil, s.noPort(portName)
-		}
+	// Walking and sorting millions of entries takes seconds, in which the tree
+	// must go on: only the ports are looked at under the lock, before and after.
+	before, only, err := s.attached(portName)
+	if err != nil {
+		return nil, err
 	}
+	entries := s.table.Entries()
+	after, _, _ := s.attached("")
 	list := []FDBEntry{}
-	for _, e := range s.table.Entries() {
-		p := s.at(e.Port)
-		if p == nil || only != nil && p != only || vlan != 0 && e.VID != vlan {
+	for _, e := range entries {
+		if int(e.Port) >= min(len(before), len(after)) {
+			continue
+		}
+		p := before[e.Port]
+		if p == nil || p != after[e.Port] || only != nil && p != only || vlan != 0 && e.VID != vlan {
 			continue
 		}
 		list = append(list, FDBEntry{MAC: e.MAC, VLAN: e.VID, Port: p.name, Type: e.Kind.String(), AgeS: float64(e.Age)})
 	}
 	return list, nil
+}
+
+// attached are the ports by number, and the one called name if it is not "".
+func (s *Switch) attached(name string) (all []*port, named *port, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if name != "" {
+		if named = s.find(name); named == nil {
+			return nil, nil, s.noPort(name)
+		}
+	}
+	return slices.Clone(s.slots), named, nil
 }
 
 // at is the port with number n, or nil.

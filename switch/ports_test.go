@@ -171,3 +171,35 @@ func TestPortsAreClosedSideBySide(t *testing.T) {
 		t.Error("a port was closed while others waited for their turn")
 	}
 }
+
+// Listing a large table takes long, and whoever waits for the switch meanwhile,
+// the spanning tree above all, must not.
+func TestListingTheTableHoldsNobodyUp(t *testing.T) {
+	l := newLab(t, vswitch.Config{MaxEntries: 1 << 15}, 1)
+	for i := range 1 << 15 {
+		if err := l.AddFDB(porttest.MAC(i+1), 0, "p1", false); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// The scheduler may hold either of the two up, but not in every attempt.
+	for range 20 {
+		listed := make(chan time.Duration, 1)
+		go func() {
+			began := time.Now()
+			if e, err := l.FDB("", 0); err != nil || len(e) != 1<<15 {
+				t.Errorf("FDB: %d entries, %v", len(e), err)
+			}
+			listed <- time.Since(began)
+		}()
+		var longest time.Duration
+		for len(listed) == 0 {
+			began := time.Now()
+			l.Config()
+			longest = max(longest, time.Since(began))
+		}
+		if took := <-listed; longest < took/4 {
+			return
+		}
+	}
+	t.Error("in no attempt did a call get through while the table was listed")
+}
