@@ -44,10 +44,10 @@ type streamShown struct {
 }
 
 // counters are frame.Counters while they are being counted.
-type counters struct{ rxDropped, rxErrors, txErrors atomic.Uint64 }
+type counters struct{ rxErrors, txErrors atomic.Uint64 }
 
 func (c *counters) load() frame.Counters {
-	return frame.Counters{RxDropped: c.rxDropped.Load(), RxErrors: c.rxErrors.Load(), TxErrors: c.txErrors.Load()}
+	return frame.Counters{RxErrors: c.rxErrors.Load(), TxErrors: c.txErrors.Load()}
 }
 
 // StreamDetail is what a Stream shows beyond its State.
