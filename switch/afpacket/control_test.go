@@ -17,7 +17,7 @@ import (
 // bpdu is a frame with the addresses of one, to 01:80:c2:00:00:NN, whose number
 // of use is in its payload.
 func bpdu(last byte, payload ...byte) []byte {
-	b := porttest.Build(frame.MAC{0x01, 0x80, 0xc2, 0, 0, last}, porttest.MAC(1), 0, 38, append([]byte{0x42, 0x42, 3}, payload...))
+	b := porttest.Build(frame.MAC{0x01, 0x80, 0xc2, 0, 0, last}, porttest.MAC(1), 0, 38, append([]byte{0x42, 0x42, 3, 0, 0}, payload...))
 	return b
 }
 
@@ -92,6 +92,8 @@ func oneQueueEach(t *testing.T, a, b *Port) {
 		{"tagged BPDU", bpdu(0), frame.MakeTag(0x8100, 0, 5), data},
 		{"priority-tagged BPDU", bpdu(0), frame.MakeTag(0x8100, 14, 0), data},
 		{"service-tagged BPDU", bpdu(0), frame.MakeTag(0x88a8, 0, 5), data},
+		{"LLC of a BPDU, another protocol identifier", build(linkLocal(0), 38, 0x42, 0x42, 3, 0, 1), 0, data},
+		{"LLC of a BPDU, yet another", build(linkLocal(0), 38, 0x42, 0x42, 3, 1, 0), 0, data},
 		{"other LLC to a link-local address", build(linkLocal(0), 38, 0xaa, 0xaa, 3), 0, data},
 		{"raw 802.3 to a link-local address", build(linkLocal(0), 38, 0xff, 0xff), 0, data},
 		{"LLDP", build(linkLocal(14), 0x88cc), 0, data},

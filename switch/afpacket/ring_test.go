@@ -178,7 +178,7 @@ func TestSlotsHoldAFullFrame(t *testing.T) {
 func FuzzFilterAndRingAgreeOnWhatABPDUIs(f *testing.F) {
 	for _, seed := range [][]byte{
 		bpdu(0), bpdu(15), bpdu(16), porttest.Ethernet(frame.MAC{0x01, 0x80, 0xc2}, frame.MAC{}, ""), {0xff},
-		{0x01, 0x80, 0xc2, 0, 1, 0}, {0x01, 0x80, 0xc2, 1, 0, 0}, bpdu(0)[:14], bpdu(0)[:15], bpdu(0)[:16],
+		{0x01, 0x80, 0xc2, 0, 1, 0}, {0x01, 0x80, 0xc2, 1, 0, 0}, bpdu(0)[:14], bpdu(0)[:16], bpdu(0)[:18], bpdu(0)[:19],
 	} {
 		f.Add(seed, true)
 	}
@@ -201,7 +201,7 @@ func FuzzFilterAndRingAgreeOnWhatABPDUIs(f *testing.F) {
 		if near && len(b) > 4 { // most random addresses are nowhere near
 			copy(b, []byte{0x01, 0x80, 0xc2, 0})
 		}
-		want := len(b) >= 16 && frame.MAC(b[:6]).IsLinkLocal() && b[12] < 6 && b[14] == 0x42 && b[15] == 0x42
+		want := len(b) >= 19 && frame.MAC(b[:6]).IsLinkLocal() && b[12] < 6 && string(b[14:19]) == "\x42\x42\x03\x00\x00"
 		n, err := wants.Run(b)
 		if err != nil || n > 0 != want || n > 0 && n <= frame.MaxLen {
 			t.Errorf("the filter takes %d bytes of % x, %v", n, b, err)

@@ -92,10 +92,11 @@ func setBuffer(fd, force, option, bytes int) {
 	}
 }
 
-// BPDUs have a socket of their own, so that a flood of data can't crowd them out
-// of the ring. They are the untagged frames to a link-local group address,
-// 01:80:c2:00:00:00–0f (802.1Q table 8-1), with a length where others have an
-// EtherType, and the LLC addresses 0x42 of the spanning tree protocol.
+// BPDUs have a socket of their own, so that a flood of data, or of junk to their
+// address, can't crowd them out of the ring. They are the untagged frames to a
+// link-local group address, 01:80:c2:00:00:00–0f (802.1Q table 8-1), with a length
+// where others have an EtherType, the LLC header of the spanning tree protocol,
+// and its protocol identifier 0.
 //
 // That socket listens to 802.2 frames only, of which there are few, at the place
 // where the kernel tells protocols apart. Listening to every frame, as the ring
@@ -106,7 +107,8 @@ const (
 	linkLocalHigh = 0x0180c200 // octets 0–3
 	linkLocalMask = 0xfff0     // of octets 4–5, which must be 000x
 	leastType     = 0x0600     // EtherTypes start here
-	stpSAPs       = 0x4242     // DSAP and SSAP
+	stpStart      = 0x42420300 // octets 14–17: DSAP, SSAP, control, and half the protocol identifier
+	stpLength     = 19         // where its other half ends
 	wholeFrame    = 0x40000    // more than frame.MaxLen
 )
 
@@ -114,16 +116,18 @@ const (
 func bpduFilter() []bpf.RawInstruction {
 	return assemble(
 		bpf.LoadExtension{Num: bpf.ExtVLANTagPresent},
-		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: 0, SkipTrue: 10},
+		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: 0, SkipTrue: 12},
 		bpf.LoadAbsolute{Off: 0, Size: 4},
-		bpf.JumpIf{Cond: bpf.JumpEqual, Val: linkLocalHigh, SkipFalse: 8},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: linkLocalHigh, SkipFalse: 10},
 		bpf.LoadAbsolute{Off: 4, Size: 2},
 		bpf.ALUOpConstant{Op: bpf.ALUOpAnd, Val: linkLocalMask},
-		bpf.JumpIf{Cond: bpf.JumpEqual, Val: 0, SkipFalse: 5},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: 0, SkipFalse: 7},
 		bpf.LoadAbsolute{Off: 12, Size: 2},
-		bpf.JumpIf{Cond: bpf.JumpLessThan, Val: leastType, SkipFalse: 3},
-		bpf.LoadAbsolute{Off: 14, Size: 2},
-		bpf.JumpIf{Cond: bpf.JumpEqual, Val: stpSAPs, SkipFalse: 1},
+		bpf.JumpIf{Cond: bpf.JumpLessThan, Val: leastType, SkipFalse: 5},
+		bpf.LoadAbsolute{Off: 14, Size: 4},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: stpStart, SkipFalse: 3},
+		bpf.LoadAbsolute{Off: stpLength - 1, Size: 1},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: 0, SkipFalse: 1},
 		bpf.RetConstant{Val: wholeFrame},
 		bpf.RetConstant{Val: 0},
 	)
@@ -133,10 +137,10 @@ func bpduFilter() []bpf.RawInstruction {
 // BPDUs to the control socket: one comparison with bytes that the switch looks at
 // next costs less than a filter in the kernel.
 func isBPDU(b []byte) bool {
-	return len(b) >= 16 && binary.BigEndian.Uint32(b) == linkLocalHigh &&
+	return len(b) >= stpLength && binary.BigEndian.Uint32(b) == linkLocalHigh &&
 		binary.BigEndian.Uint16(b[4:])&linkLocalMask == 0 &&
 		binary.BigEndian.Uint16(b[12:]) < leastType &&
-		binary.BigEndian.Uint16(b[14:]) == stpSAPs
+		binary.BigEndian.Uint32(b[14:]) == stpStart && b[stpLength-1] == 0
 }
 
 // nothingFilter refuses every frame.
