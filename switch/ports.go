@@ -94,6 +94,11 @@ func (s *Switch) attach(name string, dev frame.Port, cfg PortConfig, host bool) 
 	s.treePort(p)
 	s.settle()
 	s.announceLink(p)
+	if w, ok := dev.(interface{ Warnings() []string }); ok {
+		for _, line := range w.Warnings() {
+			s.log.Warn(line, "port", name)
+		}
+	}
 	return id, nil
 }
 

@@ -156,6 +156,8 @@ func (p *Port) equip(a *attachment, l netdev.Link) (err error) {
 	}
 	if a.shield, err = newShield(p.watcher.Handle(), l.Index); err != nil {
 		a.warnings = append(a.warnings, fmt.Sprintf("%s: can't shield the host's stack (%v): it sees every frame, too, and may answer ARP and forward by itself; give the interface no address, or %s", l.Name, err, shieldAdvice))
+	} else if addr := address(p.watcher.Handle(), l.Index); addr != "" {
+		a.warnings = append(a.warnings, fmt.Sprintf("%s: the host can't be reached at %s any more, as the interface belongs to the switch now; move its addresses and routes to the switch's host interface", l.Name, addr))
 	}
 	protocol := uint16(unix.ETH_P_802_2)
 	if a.shield.kind == shieldNone {
@@ -261,4 +263,13 @@ func (p *Port) publish() {
 	if old := p.state.Swap(&s); *old != s && p.notify != nil {
 		p.notify()
 	}
+}
+
+// address is an IPv4 address that the device still has, or "".
+func address(h *netlink.Handle, index int) string {
+	list, err := h.AddrList(&netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: index}}, netlink.FAMILY_V4)
+	if err != nil || len(list) == 0 {
+		return ""
+	}
+	return list[0].IPNet.String()
 }

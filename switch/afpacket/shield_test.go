@@ -225,3 +225,16 @@ func readSysctl(h *netlab.Host, key string) (value string, err error) {
 	})
 	return value, err
 }
+
+func TestAnAddressLeftOnTheDeviceIsWarnedOf(t *testing.T) {
+	sw, _ := cable(t)
+	if w := openOn(t, sw, "port", Options{}).Warnings(); len(w) != 0 {
+		t.Fatalf("warnings %q of a device without an address", w)
+	}
+	sw.Run("ip", "link", "add", "addressed", "type", "veth", "peer", "name", "peer")
+	sw.Addr("addressed", "192.0.2.7/24")
+	w := strings.Join(openOn(t, sw, "addressed", Options{}).Warnings(), "\n")
+	if !strings.Contains(w, "192.0.2.7/24") || strings.Contains(w, "\n") {
+		t.Errorf("warnings %q, want one about 192.0.2.7/24", w)
+	}
+}
