@@ -146,7 +146,8 @@ type PortConfig struct {
 	// ("root-inconsistent"), and it comes back by itself when they cease.
 	RootGuard bool
 	// TCNGuard is restrictedTcn of 802.1Q: topology changes that come in here
-	// are not acted upon or passed on.
+	// are not acted upon or passed on, and those of the port itself are told
+	// nobody beyond it.
 	TCNGuard bool
 	// LoopGuard distrusts silence, as bridge assurance does: a root, alternate or
 	// backup port whose information ages out discards ("loop-inconsistent") until

@@ -126,8 +126,12 @@ func (p *port) newTcWhile() {
 	}
 }
 
-// setTcPropTree is 17.21.18.
+// setTcPropTree is 17.21.18, with restrictedTcn of 802.1Q: what happens on a port
+// with TCN guard, such as the end of its time at the edge, is nobody else's news.
 func (p *port) setTcPropTree() {
+	if p.cfg.TCNGuard {
+		return
+	}
 	for _, q := range p.b.ports {
 		if q != p {
 			q.tcProp = true
