@@ -1,0 +1,156 @@
+package e2e
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/kvswitch/kvswitch/switch/frame"
+	"github.com/kvswitch/kvswitch/switch/porttest/netlab"
+)
+
+// newTriangle is three kvswitch with short timers; a is root, then comes b. The
+// cable that they block is b-c, at c's end.
+func newTriangle(t *testing.T) *treeLab {
+	t.Helper()
+	plan := treePlan{name: "triangle of kvswitch", cables: []string{"a-b", "a-c", "b-c"}, pause: 2 * time.Millisecond}
+	for i, name := range []string{"a", "b", "c"} {
+		plan.bridges = append(plan.bridges, treeBridge{name: name, priority: (i + 1) << 12, maker: kvswitchTree("rstp")})
+	}
+	l := newTreeLab(t, plan)
+	if blocked := l.settles("a"); blocked[0] != "b-c" {
+		t.Fatalf("%s blocks %v", l.name, blocked)
+	}
+	return l
+}
+
+// settles waits until a lab of kvswitch alone converges, its stations hear each
+// other, and no bridge has news of changes any more to tell the others.
+func (l *treeLab) settles(root string, cut ...string) (blocked []string) {
+	l.t.Helper()
+	l.converges(root, cut...)
+	netlab.Await(l.t, treePatience, l.name+" is quiet", func() error {
+		for _, b := range l.bridges {
+			if !b.dead && l.kvs(b.name).tree().TopologyChange {
+				return fmt.Errorf("%s tells of a change", b.name)
+			}
+		}
+		return nil
+	})
+	blocked = l.converges(root, cut...)
+	l.heals(l.now())
+	return blocked
+}
+
+// kvs is the bridge of that name, which is a kvswitch.
+func (l *treeLab) kvs(name string) *kvs {
+	l.t.Helper()
+	return l.bridge(name).treeMember.(kvsMember).kvs
+}
+
+// The goal is 300 ms; the limit of the test is what no scheduler explains.
+const cutLimit = 2 * time.Second
+
+func TestTrafficPassesAgainWhenACableIsCut(t *testing.T) {
+	t.Parallel()
+	l := newTriangle(t)
+	for _, cable := range []string{"a-b", "a-c"} {
+		m := l.cut(cable)
+		took := l.heals(m)
+		t.Logf("%s cut: traffic between all in %v", cable, took)
+		if took > cutLimit {
+			t.Errorf("%s cut: traffic in %v, want it well below a second", cable, took)
+		}
+		l.converges("a", cable)
+		l.join(cable)
+		l.settles("a")
+	}
+	l.noStorm()
+}
+
+func TestTrafficPassesAgainWhenTheRootIsKilled(t *testing.T) {
+	t.Parallel()
+	l := newTriangle(t)
+	a := l.bridge("a")
+	m := moment{at: time.Now()}
+	l.kvs("a").proc.Signal(unix.SIGKILL)
+	<-l.kvs("a").proc.Done()
+	a.dead = true
+	m.round = l.chatter.rounds()
+	took := l.heals(m)
+	t.Logf("root killed, its links up: traffic between the others in %v, hello time %ds", took, shortHello)
+	// Its information lives for three hello times; the second is for the rest.
+	if limit := (3*shortHello + 1) * time.Second; took > limit+cutLimit {
+		t.Errorf("traffic in %v, want %v", took, limit)
+	}
+	l.settles("b")
+	l.noStorm()
+}
+
+// A frame that a guest sends as soon as its port is there must get through: the
+// first is a DHCP request, as a rule, or a gratuitous ARP.
+func TestFirstFrameOfANewGuestIsForwarded(t *testing.T) {
+	t.Parallel()
+	l := newTriangle(t)
+	b, k := l.bridge("b").host, l.kvs("b")
+	guests := l.net.Host("guests")
+	for i, kind := range []string{"netdev", "tap", "netdev", "tap"} {
+		port := fmt.Sprintf("vm%d", i)
+		first := ether(frame.Broadcast, mac(100+i), "first frame of "+port)
+		if kind == "netdev" {
+			l.net.Cable(b, port, guests, port)
+			guest := guests.Station(port)
+			k.do("port", "add", "netdev:"+port)
+			guest.Send(first)
+		} else {
+			k.do("port", "add", "tap:"+port)
+			guest := openTap(t, b, port)
+			k.awaitPort(port, "is up", func(p portDoc) bool { return p.Link == "up" })
+			if _, err := guest.Write(first); err != nil {
+				t.Fatal(err)
+			}
+		}
+		netlab.Await(t, startPatience, "the first frame of "+port+" arrives", func() error {
+			for {
+				f, ok := l.chatter.stations[0].Recv(0) // a's
+				if !ok {
+					return fmt.Errorf("port is %+v", k.port(port))
+				}
+				if bytes.Equal(f, first) {
+					return nil
+				}
+			}
+		})
+		if changes := k.treePort(port).Counters.TopologyChanges; changes != 0 {
+			t.Errorf("%s caused %d topology changes, want none of an edge port", port, changes)
+		}
+	}
+}
+
+// openTap takes a tap as a virtual machine does.
+func openTap(t *testing.T, host *netlab.Host, name string) *os.File {
+	t.Helper()
+	var tap *os.File
+	err := host.Do(func() error {
+		fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return err
+		}
+		tap = os.NewFile(uintptr(fd), name)
+		ifr, err := unix.NewIfreq(name)
+		if err != nil {
+			return err
+		}
+		ifr.SetUint16(unix.IFF_TAP | unix.IFF_NO_PI)
+		return unix.IoctlIfreq(fd, unix.TUNSETIFF, ifr)
+	})
+	if err != nil {
+		t.Fatalf("open tap %s: %v", name, err)
+	}
+	t.Cleanup(func() { tap.Close() })
+	return tap
+}
