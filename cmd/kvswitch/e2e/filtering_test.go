@@ -113,6 +113,22 @@ func TestL11AFullTableKeepsWhatItKnows(t *testing.T) {
 	b.expect("there is room after a flush", 0, ether(mac(2), mac(3), body(2)), 1)
 }
 
+func TestL11TheTableHoldsFourMillion(t *testing.T) {
+	if n := newBench(t, 2).kvs.status().FDB.Max; n != 65536 {
+		t.Errorf("by default the table takes %d stations, want 65536", n)
+	}
+	const most = 4 << 20
+	b := newBench(t, 2, "--max-entries", fmt.Sprint(most))
+	var many [][]byte
+	for i := range 1000 {
+		many = append(many, ether(frame.Broadcast, mac(i), body(i)))
+	}
+	b.hears(0, many...)
+	if n := b.kvs.status().FDB; n.Max != most || n.Entries < len(many) {
+		t.Errorf("table of %d stations holds %d, sent from %d", n.Max, n.Entries, len(many))
+	}
+}
+
 func TestL12TheSwitchsOwnAddressIsNotLearnedFromAPort(t *testing.T) {
 	b := newBench(t, 3, "--host", "kvs0", "--no-host=false")
 	own := b.host.MAC("kvs0")

@@ -75,8 +75,7 @@ func (b *bench) others(not ...int) (ports []int) {
 	return ports
 }
 
-// unlearned has the same ports, and no station known: every sweep teaches its
-// own sources, which no test uses.
+// teach lets a station be heard on a port.
 func (b *bench) teach(port int, station frame.MAC) {
 	b.t.Helper()
 	b.expect("teaching "+station.String(), port, ether(frame.Broadcast, station, "here I am"), b.others(port)...)
