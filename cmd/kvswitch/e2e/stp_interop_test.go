@@ -100,4 +100,6 @@ func TestTreeWithKernelBridgeAndOpenVSwitch(t *testing.T) {
 		l.heals(l.now())
 		l.noStorm()
 	})
+	// Before any of the namespaces goes: that occupies the kernel for seconds.
+	each(func(_ interopPlan, l *treeLab) { l.stop() })
 }

@@ -228,3 +228,14 @@ func (l *treeLab) noStorm() {
 		l.t.Errorf("%s: of %d broadcasts heard %d times, %d were heard more than once by a station, up to %d times", l.name, sent, heard, twice, most)
 	}
 }
+
+// stop stops every kvswitch that lives, as it would be when the test ends.
+func (l *treeLab) stop() {
+	l.t.Helper()
+	for _, b := range l.bridges {
+		if k, ok := b.treeMember.(kvsMember); ok && !b.dead {
+			k.stop()
+			b.dead = true
+		}
+	}
+}
