@@ -108,7 +108,7 @@ func TestPortPriorityChoosesBetweenTwoCables(t *testing.T) {
 			{name: "b", priority: 8192, maker: kvswitchTree("rstp")},
 		},
 	})
-	if blocked := l.settles("a"); blocked[0] != "a-b#2" {
+	if blocked := l.converges("a"); blocked[0] != "a-b#2" {
 		t.Errorf("%v is blocked, want the cable at the higher port number", blocked)
 	}
 	a, b := l.kvs("a"), l.kvs("b")

@@ -135,11 +135,10 @@ func TestTsharkHasNoComplaintAboutAnyBPDU(t *testing.T) {
 	c := startCapture(l)
 	l.converges("s0")
 	// A cut brings proposals, agreements, topology changes and TCNs.
-	took := l.heals(l.cut("s0-s1"))
+	const cut = "s0-s1"
+	took := l.heals(l.cut(cut))
 	t.Logf("cube with two 802.1D-1998 bridges, one cable cut: traffic between all in %v", took)
-	l.converges("s0", "s0-s1")
-	l.join("s0-s1")
-	blocked := l.settles("s0")
+	blocked := l.converges("s0", cut)
 	c.take()
 	settled := len(c.frames)
 	heard := map[string]int{}
@@ -147,7 +146,7 @@ func TestTsharkHasNoComplaintAboutAnyBPDU(t *testing.T) {
 		for cable, n := range c.take() {
 			heard[cable] += n
 		}
-		if len(heard) < len(l.cables) {
+		if len(heard) < len(l.cables)-1 {
 			return fmt.Errorf("only %v", heard)
 		}
 		return nil
