@@ -144,29 +144,10 @@ func (d *Device) Take(b *Batch, n int) (int, error) {
 			d.fault = FaultAvail
 			return 0, d.fault
 		}
-		n = d.takeHeads(b, min(n, int(have)))
+		n = d.takeNew(b, min(n, int(have)))
 	}
-	chains := b.Chains[start:]
-	// Descriptors in a loop of their own: the loads don't depend on one another,
-	// so their cache misses overlap.
-	r := d.last
-	for i := range chains {
-		c := &chains[i]
-		e := d.desc[c.Head&(MaxSize-1)]
-		off, length := e.addr-r.Guest, e.len()
-		if off >= uint64(len(r.Mem)) {
-			r = d.mem.find(e.addr)
-			off = e.addr - r.Guest
-		}
-		if e.flags() == d.write && uint64(length)-1 < uint64(len(r.Mem))-off && off < uint64(len(r.Mem)) {
-			c.First = bytesAt(&r.Mem[0], off, length)
-			continue
-		}
-		d.walk(b, c, e)
-	}
-	d.last = r
 	if d.inflight != nil {
-		d.inflight.take(chains)
+		d.inflight.take(b.Chains[start:])
 	}
 	if n == 0 && d.fault != 0 {
 		return 0, d.fault
@@ -174,11 +155,12 @@ func (d *Device) Take(b *Batch, n int) (int, error) {
 	return n, nil
 }
 
-// takeHeads appends up to n chains with their heads from the available ring.
-func (d *Device) takeHeads(b *Batch, n int) int {
+// takeNew appends up to n chains from the available ring. The loads of one turn
+// don't depend on those of another, so their cache misses overlap.
+func (d *Device) takeNew(b *Batch, n int) int {
 	start := len(b.Chains)
 	chains := b.Chains[start : start+n]
-	next := d.nextAvail
+	next, r := d.nextAvail, d.last
 	for i := range chains {
 		head := d.avail.ring[next&d.mask&(MaxSize-1)]
 		if head >= d.size {
@@ -186,11 +168,22 @@ func (d *Device) takeHeads(b *Batch, n int) int {
 			n = i
 			break
 		}
-		c := &chains[i]
-		c.Head, c.Written, c.Fault, c.again, c.more, c.from = head, 0, 0, false, 0, 0
 		next++
+		c := &chains[i]
+		e := d.desc[head&(MaxSize-1)]
+		off, length := e.addr-r.Guest, e.len()
+		if off >= uint64(len(r.Mem)) {
+			r = d.mem.find(e.addr)
+			off = e.addr - r.Guest
+		}
+		c.Head, c.Written, c.Fault, c.again, c.more, c.from = head, 0, 0, false, 0, 0
+		if e.flags() == d.write && uint64(length)-1 < uint64(len(r.Mem))-off && off < uint64(len(r.Mem)) {
+			c.First = bytesAt(&r.Mem[0], off, length)
+			continue
+		}
+		d.walk(b, c, e)
 	}
-	d.nextAvail = next
+	d.last, d.nextAvail = r, next
 	b.Chains = b.Chains[:start+n]
 	return n
 }
@@ -200,7 +193,9 @@ func (d *Device) takeHeads(b *Batch, n int) int {
 func (d *Device) takeAgain(b *Batch, n int) int {
 	n = min(n, len(d.resubmit)-d.resumed)
 	for range n {
-		b.Chains = append(b.Chains, Chain{Head: d.resubmit[d.resumed], again: true})
+		head := d.resubmit[d.resumed]
+		b.Chains = append(b.Chains, Chain{Head: head, again: true})
+		d.walk(b, &b.Chains[len(b.Chains)-1], d.desc[head&(MaxSize-1)])
 		d.resumed++
 	}
 	return n
