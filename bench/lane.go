@@ -12,6 +12,7 @@ import (
 	"github.com/kvswitch/kvswitch/bench/guest"
 	"github.com/kvswitch/kvswitch/bench/probe"
 	"github.com/kvswitch/kvswitch/bench/sink"
+	"github.com/kvswitch/kvswitch/switch/porttest/dpdk"
 )
 
 // source is a generator: gen.Sender, gen.LiveSender or guest.Duplex.
@@ -76,6 +77,32 @@ func guestLane(ctx context.Context, r *rig, size probe.Size, flows probe.Flows) 
 	}
 	return &lane{
 		rig: r, size: size, flows: []probe.Flows{flows}, source: d, counter: d, teacher: d.Teach, closes: []func() error{d.Close},
+	}, nil
+}
+
+// liveLane sends XDP live frames.
+func liveLane(r *rig, size probe.Size) (*lane, error) {
+	s, err := gen.NewLiveSender(r.top, size, oneWay(1))
+	if err != nil {
+		return nil, err
+	}
+	return laneWith(r, s, size, oneWay(1))
+}
+
+// bounceLane has DPDK play both ends. The contender has a part in that, so it is
+// woken for it.
+func bounceLane(r *rig, size probe.Size) (l *lane, err error) {
+	if err := r.resume(); err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, r.pause()) }()
+	b, err := guest.OpenBounce(r.top, size.Lengths[0], dpdk.HugeMemory(dpdk.MemoryMB))
+	if err != nil {
+		return nil, err
+	}
+	return &lane{
+		rig: r, size: size, source: b, counter: b, closes: []func() error{b.Close},
+		teacher: func(context.Context) error { return nil }, // they launch frames from both ends
 	}, nil
 }
 

@@ -67,10 +67,11 @@ func (b *run) throughput(ctx context.Context) (err error) {
 		}
 	}
 	for _, s := range b.ends() {
-		if b.Path != "veth" {
+		second, ok := map[string]string{"veth": "xdp", "vhost-user": "dpdk"}[b.Path]
+		if !ok {
 			break
 		}
-		if err := b.fullLoad(ctx, g, report.Case{Size: s, Flows: 1, Source: "xdp", Load: "full"}); err != nil {
+		if err := b.fullLoad(ctx, g, report.Case{Size: s, Flows: 1, Source: second, Load: "full"}); err != nil {
 			return err
 		}
 	}
@@ -134,17 +135,18 @@ func (b *run) fullLoad(ctx context.Context, g grid, c report.Case) (err error) {
 		if o.received.Segments > 0 {
 			b.file(metricMachine, c, r.kind.Name, round, float64(u.Busy)/float64(o.received.Segments), counts)
 		}
-		if c.Source != "xdp" { // disturbed or not: it only decides what to load it to later
+		if c.Source == b.source() { // disturbed or not: it only decides what to load it to later
 			b.sawRate(r, c.Size, float64(o.sent.Frames)/o.sent.Elapsed.Seconds(), o.frames)
 		}
 		return nil
 	})
 }
 
-// lanes makes the lanes of a case. With the XDP generator, contenders that it
+// lanes makes the lanes of a case. Contenders that a second kind of generator
 // can't reach are left out.
 func (b *run) lanes(ctx context.Context, g grid, size probe.Size, c report.Case) (map[*rig]*lane, func() error, error) {
-	if c.Source != "xdp" {
+	open, ok := map[string]func(*rig, probe.Size) (*lane, error){"xdp": liveLane, "dpdk": bounceLane}[c.Source]
+	if !ok {
 		return g.lanes(ctx, size, oneWay(c.Flows))
 	}
 	m := map[*rig]*lane{}
@@ -156,14 +158,10 @@ func (b *run) lanes(ctx context.Context, g grid, size probe.Size, c report.Case)
 		return errors.Join(errs...)
 	}
 	for _, r := range g {
-		s, err := gen.NewLiveSender(r.top, size, oneWay(1))
+		l, err := open(r, size)
 		if err != nil {
-			b.note("%s without XDP live frames: %v", r.kind.Name, err)
+			b.note("%s without generator %s: %v", r.kind.Name, c.Source, err)
 			continue
-		}
-		l, err := laneWith(r, s, size, oneWay(1))
-		if err != nil {
-			return nil, nil, errors.Join(err, done())
 		}
 		m[r] = l
 	}

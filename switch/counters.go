@@ -18,7 +18,7 @@ type portCounters struct {
 	_                 [64]byte
 }
 
-func (c *portCounters) drop(r Reason) { c.drops[r].add(1) }
+func (c *portCounters) drop(r Reason, frames int) { c.drops[r].add(uint64(frames)) }
 
 // sums adds up the workers' counters of a port.
 func (p *port) sums() (rx, tx Traffic, drops [numReasons]uint64) {

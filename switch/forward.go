@@ -11,14 +11,21 @@ import (
 // from one queue is classified and learned, then looked up, then sent, one call
 // per egress port. Frames never leave this goroutine and are never copied here.
 
-// meta is what classify found out about a frame, all that the later passes need.
+// meta is what classify found out about a run, all that the later passes need. A
+// run is frames in a row with the same addresses, EtherType and tag, which go the
+// same way: one decision serves them all.
 type meta struct {
-	frame *frame.Frame
-	dst   fdb.Key   // VLAN and destination
-	tag   frame.Tag // the tag it wears where it leaves tagged
-	vid   uint16
-	need  uint8  // offloads it needs, see needs
-	size  uint32 // bytes without its VLAN tag
+	frames []frame.Frame
+	dst    fdb.Key   // VLAN and destination
+	tag    frame.Tag // the tag they wear where they leave tagged
+	vid    uint16
+	trim   uint8 // bytes of VLAN tag that their length counts
+}
+
+// header is what the frames of a run have in common, as they came.
+type header struct {
+	dst, tail uint64 // destination; source and EtherType
+	tag       frame.Tag
 }
 
 // plan collects what leaves by one port.
@@ -45,59 +52,68 @@ func (w *worker) forward(v *view, in uint16, frames []frame.Frame) {
 }
 
 // classify is the first pass: drop what no port may have, find each frame's
-// VLAN, and learn its source. It returns the frames that go on.
+// VLAN, and learn its source. It returns the frames that go on, in runs.
 func (w *worker) classify(v *view, in uint16, pv *portView, c *portCounters, frames []frame.Frame) []meta {
 	var bytes uint64
 	var lastSrc fdb.Key
+	var run *meta // that the next frame may belong to
+	var last header
 	dest := fdb.Dest{Port: in, Gen: pv.gen}
 	n := 0
 	for i := range frames {
 		f := &frames[i]
-		size := uint32(f.Len())
-		bytes += uint64(size)
+		bytes += uint64(f.Len())
 		d := f.Data
 		if len(d) < frame.HeaderLen {
-			c.drop(DropRunt)
+			c.drop(DropRunt, 1)
+			run = nil
 			continue
 		}
 		// Each address is read once: a guest may rewrite it at any time, and
 		// what was checked must be what is used.
-		dst := binary.LittleEndian.Uint64(d) & macMask
-		tail := binary.LittleEndian.Uint64(d[6:14])
-		src := tail & macMask
+		h := header{binary.LittleEndian.Uint64(d) & macMask, binary.LittleEndian.Uint64(d[6:14]), f.Tag}
+		if run != nil && h == last {
+			run.frames = run.frames[:len(run.frames)+1]
+			continue
+		}
+		run = nil
+		src := h.tail & macMask
 		if src&1 != 0 || src == 0 || src == v.own && in != hostPort {
-			c.drop(sourceReason(src))
+			c.drop(sourceReason(src), 1)
 			continue
 		}
-		if dst&^linkLocalBits == wordSTP {
-			w.linkLocal(v, in, c, f, dst)
+		if h.dst&^linkLocalBits == wordSTP {
+			w.linkLocal(v, in, c, f, h.dst)
 			continue
-		}
-		if f.Tag != 0 || tail>>48 == inBandVLAN || tail>>48 == inBandQinQ {
-			size -= frame.TagLen
 		}
 		m := &w.metas[n]
+		inBand := h.tail>>48 == inBandVLAN || h.tail>>48 == inBandQinQ
+		m.trim = 0
+		if f.Tag != 0 || inBand {
+			m.trim = frame.TagLen
+		}
 		m.vid = DefaultVID
 		if v.filtering {
-			etherType := uint16(tail>>56) | uint16(tail>>48)<<8
+			etherType := uint16(h.tail>>56) | uint16(h.tail>>48)<<8
 			if f.Tag != 0 && (f.Tag.TPID() != frame.EtherTypeVLAN || pv.tunnel) {
 				etherType = f.Tag.TPID() // what stands in front of the rest from now on
+				inBand = true
 				w.putInBand(i, f)
 			}
 			if r := m.assignVLAN(pv, f, etherType); r != numReasons {
-				c.drop(r)
+				c.drop(r, 1)
 				continue
 			}
 		} else {
 			m.tag = f.Tag
 		}
 		if !pv.learning {
-			c.drop(DropPortState)
+			c.drop(DropPortState, 1)
 			continue
 		}
 		key := fdb.WordKey(src, m.vid)
 		if pv.locked && !w.knows(key, in, pv) {
-			c.drop(DropLocked)
+			c.drop(DropLocked, 1)
 			continue
 		}
 		if pv.learn && key != lastSrc {
@@ -107,15 +123,15 @@ func (w *worker) classify(v *view, in uint16, pv *portView, c *portCounters, fra
 			}
 		}
 		if !pv.forward {
-			c.drop(DropPortState)
+			c.drop(DropPortState, 1)
 			continue
 		}
-		m.frame, m.size, m.need = f, size, 0
-		if h := &f.Hdr; h.Flags&frame.HdrNeedsCsum != 0 || h.GSOType != frame.GSONone {
-			m.need = needs(*h)
-		}
-		m.dst = fdb.WordKey(dst, m.vid)
+		m.frames = frames[i : i+1]
+		m.dst = fdb.WordKey(h.dst, m.vid)
 		n++
+		if !inBand { // else the tag is not in the header compared, or was moved
+			run, last = m, h
+		}
 	}
 	c.rxFrames.add(uint64(len(frames)))
 	c.rxBytes.add(bytes)
@@ -203,12 +219,12 @@ type lookup struct {
 	known bool
 }
 
-// decide is the second pass: where one frame goes.
+// decide is the second pass: where one run goes.
 func (w *worker) decide(v *view, in uint16, pv *portView, c *portCounters, m *meta, last *lookup) {
 	vl := &v.flat
 	if v.filtering {
 		if vl = v.vlans[m.vid]; vl == nil {
-			c.drop(DropNoEgress)
+			c.drop(DropNoEgress, len(m.frames))
 			return
 		}
 	}
@@ -227,7 +243,7 @@ func (w *worker) decide(v *view, in uint16, pv *portView, c *portCounters, m *me
 			// An entry of another generation was flushed: the station is unknown.
 			if out := &v.ports[d.Port]; out.port != nil && d.Gen == out.gen {
 				if r := unicastReason(v, pv, out, m, in == d.Port); r != numReasons {
-					c.drop(r)
+					c.drop(r, len(m.frames))
 					return
 				}
 				w.emit(d.Port, out, m)
@@ -245,7 +261,7 @@ func (w *worker) decide(v *view, in uint16, pv *portView, c *portCounters, m *me
 		sent = true
 	}
 	if !sent {
-		c.drop(DropNoEgress)
+		c.drop(DropNoEgress, len(m.frames))
 	}
 }
 
@@ -265,39 +281,44 @@ func unicastReason(v *view, in, out *portView, m *meta, same bool) Reason {
 	return numReasons
 }
 
-// emit puts a frame on the plan of port n.
+// emit puts a run on the plan of port n.
 func (w *worker) emit(n uint16, out *portView, m *meta) {
-	if m.size > out.maxLen && !fits(m, out.maxLen) {
-		out.port.counters[w.id].drop(DropEgressMTU)
-		return
-	}
-	tag := m.tag
+	tag, wears := m.tag, uint32(0)
 	if tag != 0 && w.view.filtering && out.untagged.Has(m.vid) {
 		tag = 0
 	}
-	if m.need&^out.offloads != 0 {
-		w.emitFinished(n, out, m, tag)
-		return
+	if tag != 0 {
+		wears = frame.TagLen
 	}
 	p := w.plans[n]
-	if p.n == 0 {
-		w.dirty = append(w.dirty, n)
-	} else if p.n == len(p.out) {
-		w.send(n, out, p)
-	}
-	p.out[p.n] = frame.Out{Frame: m.frame, EgressTag: tag}
-	p.n++
-	p.bytes += uint64(m.size)
-	if tag != 0 {
-		p.bytes += frame.TagLen
+	for i := range m.frames {
+		f := &m.frames[i]
+		size := uint32(f.Len()) - uint32(m.trim)
+		if size > out.maxLen && !fits(&f.Hdr, out.maxLen) {
+			out.port.counters[w.id].drop(DropEgressMTU, 1)
+			continue
+		}
+		if h := &f.Hdr; h.Flags&frame.HdrNeedsCsum != 0 || h.GSOType != frame.GSONone {
+			if needs(*h)&^out.offloads != 0 {
+				w.emitFinished(n, out, f, tag)
+				continue
+			}
+		}
+		if p.n == 0 {
+			w.dirty = append(w.dirty, n)
+		} else if p.n == len(p.out) {
+			w.send(n, out, p)
+		}
+		p.out[p.n] = frame.Out{Frame: f, EgressTag: tag}
+		p.n++
+		p.bytes += uint64(size + wears)
 	}
 }
 
 // fits reports whether a frame longer than limit is one that leaves in
 // segments within it. The TCP header counts with its shortest length, so a
 // frame is never refused for a header that was not looked at.
-func fits(m *meta, limit uint32) bool {
-	h := &m.frame.Hdr
+func fits(h *frame.VnetHdr, limit uint32) bool {
 	switch h.GSOType &^ frame.GSOECN {
 	case frame.GSOTCPv4, frame.GSOTCPv6:
 		return uint32(h.CsumStart)+20+uint32(h.GSOSize) <= limit+frame.TagLen
@@ -310,14 +331,14 @@ func fits(m *meta, limit uint32) bool {
 // emitFinished sends a frame to a port that can't be given it as it is: the
 // slow way, in copies with checksums completed and segments cut. What waits for
 // the port goes first, so order is kept.
-func (w *worker) emitFinished(n uint16, out *portView, m *meta, tag frame.Tag) {
+func (w *worker) emitFinished(n uint16, out *portView, f *frame.Frame, tag frame.Tag) {
 	p := w.plans[n]
 	if p.n > 0 {
 		w.send(n, out, p)
 	}
-	finished, err := w.finisher.Finish(frame.Out{Frame: m.frame, EgressTag: tag}, out.caps, w.finished[:0])
+	finished, err := w.finisher.Finish(frame.Out{Frame: f, EgressTag: tag}, out.caps, w.finished[:0])
 	if err != nil {
-		out.port.counters[w.id].drop(DropEgressOffload)
+		out.port.counters[w.id].drop(DropEgressOffload, 1)
 	}
 	for len(finished) > 0 && err == nil {
 		for p.n < len(p.out) && p.n < len(finished) {

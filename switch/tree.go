@@ -312,11 +312,11 @@ func (w *worker) linkLocal(v *view, in uint16, c *portCounters, f *frame.Frame, 
 	length := int(binary.BigEndian.Uint16(buf[12:14]))
 	if !v.spanning || in == hostPort || dst != wordSTP || f.Tag != 0 || n < bpduHeaderLen || length < 3 || length > 1500 ||
 		[5]byte(buf[14:19]) != bpduStart {
-		c.drop(DropLinkLocal)
+		c.drop(DropLinkLocal, 1)
 		return
 	}
 	if !p.bpdus.take() {
-		c.drop(DropBPDURate)
+		c.drop(DropBPDURate, 1)
 		return
 	}
 	b := bpdu{port: p, from: frame.MAC(buf[6:12]), len: min(n-bpduHeaderLen, length-3)}
@@ -324,7 +324,7 @@ func (w *worker) linkLocal(v *view, in uint16, c *portCounters, f *frame.Frame, 
 	select {
 	case w.sw.bpdus <- b:
 	default:
-		c.drop(DropBPDURate)
+		c.drop(DropBPDURate, 1)
 	}
 }
 

@@ -34,6 +34,8 @@ func (c Case) String() string {
 	case "", "af_packet", "tap", "virtio", "memory":
 	case "xdp":
 		add("XDP live frames")
+	case "dpdk":
+		add("DPDK guests, both directions")
 	default:
 		add("%s", strings.ToUpper(c.Source))
 	}

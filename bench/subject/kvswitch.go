@@ -26,10 +26,14 @@ func kvswitchKinds(path string) []Kind {
 	if path == "vhost-user" {
 		ports = "vhost-user ports"
 	}
+	last := kvswitchKind("kvswitch-sleep", "the same with --busy-poll 0", "--busy-poll", "0")
+	if path == "vhost-user" {
+		last = kvswitchKind("kvswitch-vlan", "the same with --busy-poll always --vlan-filtering", "--busy-poll", "always", "--vlan-filtering")
+	}
 	return []Kind{
 		kvswitchKind("kvswitch", "kvswitch run, "+ports+", RSTP on, default busy-poll budget"),
 		kvswitchKind("kvswitch-spin", "the same with --busy-poll always", "--busy-poll", "always"),
-		kvswitchKind("kvswitch-sleep", "the same with --busy-poll 0", "--busy-poll", "0"),
+		last,
 	}
 }
 

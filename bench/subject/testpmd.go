@@ -4,8 +4,10 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"strconv"
 
 	"github.com/kvswitch/kvswitch/bench/topo"
+	"github.com/kvswitch/kvswitch/switch/porttest/dpdk"
 )
 
 // testpmdKind is DPDK's test program: no switch, but the fastest well-known way
@@ -37,9 +39,12 @@ func (p *testpmd) Attach(t *topo.Topology) error {
 	}
 	p.closes = append(p.closes, w.Close)
 	defer r.Close()
-	args := []string{
-		"--no-huge", "-m", "256", "--no-pci", "--no-shconf", "--no-telemetry", "-l", "0,1", // the second core forwards
+	const memory = 128 // MiB
+	args := []string{"--no-huge", "--no-shconf"}
+	if dpdk.HugeMemory(memory) {
+		args = []string{"--in-memory"}
 	}
+	args = append(args, "-m", strconv.Itoa(memory), "--no-pci", "--no-telemetry", "-l", "0,1") // the second core forwards
 	for i, port := range t.Ports {
 		args = append(args, "--vdev", fmt.Sprintf("net_vhost%d,iface=%s,queues=1", i, port.Socket))
 	}
