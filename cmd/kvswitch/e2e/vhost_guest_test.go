@@ -110,3 +110,46 @@ func TestVhostUserSwitchRestartsUnderARunningGuest(t *testing.T) {
 	t.Logf("SIGKILL to ping: %v", time.Since(start))
 	g.Run("ping -c 3 -W 5 192.0.2.1")
 }
+
+// A guest that lacks one offload or another talks to one that has them all:
+// what one may leave unfinished, the switch finishes for the other.
+func TestVhostUserGuestsWithoutAnOffload(t *testing.T) {
+	t.Parallel()
+	for _, lacks := range []string{
+		"csum=off", // and with it all segmentation by the host
+		"guest_csum=off",
+		"host_tso4=off,host_tso6=off",
+		"guest_tso4=off,guest_tso6=off",
+		"mrg_rxbuf=off",
+		"indirect_desc=off",
+	} {
+		t.Run(lacks, func(t *testing.T) {
+			t.Parallel()
+			h := netlab.New(t).Host("h")
+			dir := netlab.Dir(t)
+			sock := func(n int) string { return filepath.Join(dir, fmt.Sprintf("vm%d.sock", n)) }
+			k := run(t, h, "--port", "vhost-user:vm1,path="+sock(1), "--port", "vhost-user:vm2,path="+sock(2))
+			h.Addr("kvs0", lanAddr+"/24")
+			a := vm.Launch(t, vm.Options{Name: "vm1", Host: h, Memfd: true, Net: vhostNet(sock(1), "52:54:00:00:00:01", 1, lacks)})
+			b := vm.Launch(t, vm.Options{Name: "vm2", Host: h, Memfd: true, Net: vhostNet(sock(2), "52:54:00:00:00:02", 1)})
+			a.AwaitBoot()
+			b.AwaitBoot()
+			a.Run("ip addr add 192.0.2.11/24 dev eth0; ip link set eth0 up")
+			b.Run("ip addr add 192.0.2.12/24 dev eth0; ip link set eth0 up")
+			converse(t, a, "192.0.2.11", b, "192.0.2.12")
+			converse(t, a, "192.0.2.11", hostStation{h}, lanAddr)
+			feature, _, _ := strings.Cut(lacks, "=")
+			features := k.do("port", "show", "vm1")
+			features = features[strings.Index(features, "\nfeatures")+1:]
+			features, _, _ = strings.Cut(features, "\n")
+			if strings.Contains(features+" ", " "+feature+" ") {
+				t.Errorf("vm1 negotiated %s: %s", feature, features)
+			}
+			for _, port := range []string{"vm1", "vm2"} {
+				if drops := k.port(port).Drops; drops["egress-offload"] != 0 {
+					t.Errorf("port %s: drops %v", port, drops)
+				}
+			}
+		})
+	}
+}

@@ -1,0 +1,157 @@
+package e2e
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/kvswitch/kvswitch/switch/porttest/dpdk"
+	"github.com/kvswitch/kvswitch/switch/porttest/netlab"
+)
+
+// dpdkRun is how long frames go round in TestDPDKGuestsLoseAndDoubleNothing.
+var dpdkRun = flag.Duration("dpdk-run", 5*time.Second, "how long DPDK's guests send for the count of frames")
+
+// dpdkPair runs a switch with two vhost-user ports and DPDK's driver behind both.
+func dpdkPair(t *testing.T, o dpdk.Options, queues int) (*kvs, *dpdk.Peer) {
+	t.Helper()
+	if _, err := exec.LookPath(dpdk.Program); err != nil {
+		if os.Getenv("CI") == "true" {
+			t.Fatal(err)
+		}
+		t.Skipf("%v: install dpdk-dev", err)
+	}
+	h := netlab.New(t).Host("h")
+	dir := netlab.Dir(t)
+	args := []string{"--no-host", "--vlan-filtering", "--stp", "off"} // BPDUs would come back, too
+	for i := range 2 {
+		o.Sockets = append(o.Sockets, filepath.Join(dir, fmt.Sprintf("p%d.sock", i)))
+		args = append(args, "--port", fmt.Sprintf("vhost-user:p%d,queues=%d,path=%s", i, queues, o.Sockets[i]))
+	}
+	k := run(t, h, args...)
+	o.Host, o.Queues = h, queues
+	p := dpdk.Start(t, o)
+	k.awaitForwarding("p0", "p1")
+	return k, p
+}
+
+// flow lets frames go round for a while and waits until the last has arrived.
+// It returns the counters of both cards.
+func flow(t *testing.T, k *kvs, p *dpdk.Peer, bursts int, d time.Duration) (c [2]dpdk.Counts) {
+	t.Helper()
+	if err := p.Go(bursts); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(d)
+	if err := p.Halt(); err != nil {
+		t.Fatal(err)
+	}
+	var before [2]dpdk.Counts
+	netlab.Await(t, startPatience, "the cards are still", func() error {
+		time.Sleep(20 * time.Millisecond)
+		for i := range c {
+			var err error
+			if c[i], err = p.Card(i); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if c != before {
+			before = c
+			return fmt.Errorf("they count %+v", c)
+		}
+		return nil
+	})
+	return c
+}
+
+// DPDK's virtio-user is a front end and a driver that are not ours: every frame
+// size, one queue pair and two, mergeable buffers or not, in order or not.
+func TestDPDKGuests(t *testing.T) {
+	t.Parallel()
+	for _, size := range []int{64, 1514} {
+		for _, queues := range []int{1, 2} {
+			for _, device := range []string{"mrg_rxbuf=1,in_order=1", "mrg_rxbuf=1,in_order=0", "mrg_rxbuf=0,in_order=1", "mrg_rxbuf=0,in_order=0"} {
+				t.Run(fmt.Sprintf("%d bytes, %d queues, %s", size, queues, device), func(t *testing.T) {
+					k, p := dpdkPair(t, dpdk.Options{Size: size, Device: device}, queues)
+					detail := k.do("port", "show", "p0")
+					for name, want := range map[string]bool{
+						" mrg_rxbuf": strings.Contains(device, "mrg_rxbuf=1"),
+						" in_order":  strings.Contains(device, "in_order=1"),
+						" mq":        queues > 1,
+					} {
+						features := detail[strings.Index(detail, "\nfeatures"):]
+						features, _, _ = strings.Cut(features[1:], "\n")
+						if strings.Contains(features+" ", name+" ") != want {
+							t.Errorf("%s negotiated is %t: %s", name, !want, features)
+						}
+					}
+					const bursts = 2
+					c := flow(t, k, p, bursts, 200*time.Millisecond)
+					account(t, k, c, bursts*32*queues)
+				})
+			}
+		}
+	}
+}
+
+// account checks that no frame was lost or doubled: what the cards sent is what
+// the switch received, what the switch sent is what they received or still have
+// on their rings, and the frames on the way are those that were launched.
+func account(t *testing.T, k *kvs, c [2]dpdk.Counts, launched int) {
+	t.Helper()
+	if c[0].Received < uint64(10*launched) {
+		t.Errorf("frames did not go round: %+v", c)
+	}
+	var sent [2]uint64
+	for i, name := range []string{"p0", "p1"} {
+		p := k.port(name)
+		if p.RX.Frames != c[i].Sent {
+			t.Errorf("%s: the card sent %d frames, the switch received %d", name, c[i].Sent, p.RX.Frames)
+		}
+		if c[i].Refused != 0 || p.RX.Dropped != 0 || p.TX.Dropped != 0 {
+			t.Errorf("%s: frames refused %d, drops %v", name, c[i].Refused, p.Drops)
+		}
+		sent[i] = p.TX.Frames
+	}
+	for i := range c {
+		if sent[i] != c[1-i].Sent {
+			t.Errorf("card %d sent %d frames, the switch sent %d to the other", 1-i, c[1-i].Sent, sent[i])
+		}
+		// What a card received it sent with the other one; the rest lies in
+		// its ring since it was halted.
+		if onRing := sent[i] - c[i].Received; onRing > uint64(launched) {
+			t.Errorf("card %d received %d of %d frames that the switch sent: %d launched", i, c[i].Received, sent[i], launched)
+		}
+		if c[1-i].Sent != c[i].Received+uint64(launched) {
+			t.Errorf("card %d received %d frames and %d were launched, but the other one sent %d", i, c[i].Received, launched, c[1-i].Sent)
+		}
+	}
+}
+
+func TestDPDKGuestsLoseAndDoubleNothing(t *testing.T) {
+	t.Parallel()
+	for _, size := range []int{64, 1514} {
+		k, p := dpdkPair(t, dpdk.Options{Size: size}, 1)
+		const bursts = 4
+		c := flow(t, k, p, bursts, *dpdkRun)
+		account(t, k, c, bursts*32)
+		t.Logf("%d bytes: %d frames each way in %v", size, c[0].Received, *dpdkRun)
+		p.Close()
+	}
+}
+
+// The packed ring is not offered: DPDK that prefers it works without.
+func TestDPDKGuestThatPrefersThePackedRing(t *testing.T) {
+	t.Parallel()
+	k, p := dpdkPair(t, dpdk.Options{Device: "packed_vq=1"}, 1)
+	if d := k.do("port", "show", "p0"); strings.Contains(d, "packed") {
+		t.Errorf("port show: %s", d)
+	}
+	c := flow(t, k, p, 1, 100*time.Millisecond)
+	account(t, k, c, 32)
+}
