@@ -1,6 +1,7 @@
 package vswitch
 
 import (
+	"math"
 	"runtime"
 	"runtime/debug"
 	"sync/atomic"
@@ -31,12 +32,13 @@ type worker struct {
 	finisher frame.Finisher
 	finished []frame.Out
 
-	polled []attachedQueue // looked at in every turn
-	asked  []askedQueue    // looked at when epoll says so
-	wake   *sysio.EventFD  // rung by the control side
-	ready  *sysio.Epoll    // of the asked queues; asked about while spinning
-	all    *sysio.Epoll    // ready, wake, and the polled queues: what sleep waits on
-	events [64]sysio.Event
+	forecast forecast
+	polled   []attachedQueue // looked at in every turn
+	asked    []askedQueue    // looked at when epoll says so
+	wake     *sysio.EventFD  // rung by the control side
+	ready    *sysio.Epoll    // of the asked queues; asked about while spinning
+	all      *sysio.Epoll    // ready, wake, and the polled queues: what sleep waits on
+	events   [64]sysio.Event
 }
 
 // askedQueue is a queue whose Rx costs a system call.
@@ -99,12 +101,14 @@ func (w *worker) close() {
 // kernel, which knows what else runs.
 func (w *worker) run(stop *atomic.Bool) {
 	runtime.LockOSThread()
+	sysio.PreciseTimers()
 	debug.SetPanicOnFault(true) // see receiveGuarded
 	budget := w.sw.cfg.BusyPoll
 	if budget == BusyPollAlways {
 		pin(w.id)
 	}
 	var idleSince time.Time
+	paused := false     // nothing has come for longer than the budget
 	unasked := askEvery // work done since epoll was last asked
 	for !stop.Load() {
 		if v := w.sw.view.Load(); v != w.view {
@@ -119,11 +123,16 @@ func (w *worker) run(stop *atomic.Bool) {
 		unasked += 1 + n/framesPerTurn
 		if n > 0 {
 			idleSince = time.Time{}
+			if paused {
+				paused = false
+				w.forecast.arrived(time.Now())
+			}
 			continue
 		}
 		if budget == BusyPollAlways || !look {
 			continue // the clock is read, and sleep thought of, only now and then
 		}
+		limit := forever
 		if budget > 0 {
 			now := time.Now()
 			if idleSince.IsZero() {
@@ -132,8 +141,14 @@ func (w *worker) run(stop *atomic.Bool) {
 			if now.Sub(idleSince) < budget {
 				continue
 			}
+			paused = true
+			if from, to, ok := w.forecast.due(); ok && now.Before(to) {
+				if limit = from.Sub(now); limit <= 0 {
+					continue // any moment now
+				}
+			}
 		}
-		w.sleep()
+		w.sleep(limit)
 		idleSince = time.Time{}
 		unasked = askEvery
 	}
@@ -220,10 +235,13 @@ func (w *worker) ask(timeout int) {
 	}
 }
 
-// sleep waits until a queue has frames or the control side rings. Every polled
-// queue is armed first, and one that has frames by then cancels the sleep: no
-// wake-up is lost.
-func (w *worker) sleep() {
+// forever is no limit to a sleep.
+const forever = time.Duration(math.MaxInt64)
+
+// sleep waits until a queue has frames, the control side rings, or limit is
+// over. Every polled queue is armed first, and one that has frames by then
+// cancels the sleep: no wake-up is lost.
+func (w *worker) sleep(limit time.Duration) {
 	for i := range w.polled {
 		if w.polled[i].Arm() {
 			return
@@ -235,7 +253,13 @@ func (w *worker) sleep() {
 			return
 		}
 	}
-	n, err := w.all.Wait(-1, w.events[:])
+	var n int
+	var err error
+	if limit == forever {
+		n, err = w.all.Wait(-1, w.events[:])
+	} else {
+		n, err = w.all.WaitFor(limit, w.events[:])
+	}
 	if err != nil {
 		return
 	}

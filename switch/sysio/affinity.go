@@ -35,3 +35,7 @@ func Affinity() ([]int, error) {
 	}
 	return cpus, nil
 }
+
+// PreciseTimers has the calling thread's sleeps end when they should, instead of
+// up to 50 µs later (PR_SET_TIMERSLACK, prctl(2)).
+func PreciseTimers() { _ = unix.Prctl(unix.PR_SET_TIMERSLACK, 1, 0, 0, 0) }

@@ -2,6 +2,7 @@ package sysio
 
 import (
 	"syscall"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -88,5 +89,15 @@ func epollWait(fd int, events []Event, timeoutMs int) (int, syscall.Errno) {
 		return int(n), e
 	}
 	n, _, e := unix.Syscall6(unix.SYS_EPOLL_PWAIT, uintptr(fd), p, uintptr(len(events)), uintptr(timeoutMs), 0, 0)
+	return int(n), e
+}
+
+// epollWaitFor waits at most d.
+func epollWaitFor(fd int, events []Event, d time.Duration) (int, syscall.Errno) {
+	if len(events) == 0 {
+		return 0, unix.EINVAL
+	}
+	ts := unix.NsecToTimespec(int64(d))
+	n, _, e := unix.Syscall6(unix.SYS_EPOLL_PWAIT2, uintptr(fd), uintptr(unsafe.Pointer(&events[0])), uintptr(len(events)), uintptr(unsafe.Pointer(&ts)), 0, 0)
 	return int(n), e
 }

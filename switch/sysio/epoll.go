@@ -2,6 +2,8 @@ package sysio
 
 import (
 	"fmt"
+	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -58,14 +60,27 @@ func (e *Epoll) Del(fd int) error {
 // milliseconds: 0 only looks and never sleeps, -1 waits without limit. A signal
 // ends the wait early with 0 and no error, as a timeout does.
 func (e *Epoll) Wait(timeoutMs int, events []Event) (int, error) {
-	n, errno := epollWait(e.fd, events, timeoutMs)
-	if errno != 0 {
-		if errno == unix.EINTR {
-			return 0, nil
-		}
-		return 0, fmt.Errorf("wait on epoll set: %w", errno)
+	return waited(epollWait(e.fd, events, timeoutMs))
+}
+
+// WaitFor is Wait with a limit that is no whole number of milliseconds, and more
+// than 0. Before Linux 5.11 it is rounded down to one.
+func (e *Epoll) WaitFor(limit time.Duration, events []Event) (int, error) {
+	n, errno := epollWaitFor(e.fd, events, limit)
+	if errno == unix.ENOSYS {
+		return e.Wait(int(limit.Milliseconds()), events)
 	}
-	return n, nil
+	return waited(n, errno)
+}
+
+func waited(n int, errno syscall.Errno) (int, error) {
+	switch errno {
+	case 0:
+		return n, nil
+	case unix.EINTR:
+		return 0, nil
+	}
+	return 0, fmt.Errorf("wait on epoll set: %w", errno)
 }
 
 // Close closes the set, not its members.
