@@ -27,7 +27,7 @@ const (
 )
 
 const (
-	maxAddresses      = 1 << 20
+	maxAddresses      = 1 << 18 // more takes minutes; scale goes on to a million
 	maxAddressesQuick = 1 << 14
 	// learningBlock is how many new addresses one attempt at a rate teaches.
 	learningBlock = 4096

@@ -28,8 +28,8 @@ var (
 	}
 )
 
-// scaleRounds is enough for a curve.
-const scaleRounds = 5
+// scaleRounds is enough for a curve, and the least for a ratio.
+const scaleRounds = 3
 
 // scale measures how the receive rate changes with the number of ports, of
 // addresses and of workers.

@@ -17,8 +17,11 @@ import (
 // dpdkRun is how long frames go round in TestDPDKGuestsLoseAndDoubleNothing.
 var dpdkRun = flag.Duration("dpdk-run", 5*time.Second, "how long DPDK's guests send for the count of frames")
 
-// dpdkPair runs a switch with two vhost-user ports and DPDK's driver behind both.
-func dpdkPair(t *testing.T, o dpdk.Options, queues int) (*kvs, *dpdk.Peer) {
+// soak is how long TestDPDKGuestsJoinAndLeaveUnderLoad lasts.
+var soak = flag.Duration("vhost-soak", 5*time.Second, "how long DPDK's guests join and leave a loaded switch")
+
+// sockets runs a switch with vhost-user ports p0, p1, … and returns their paths.
+func sockets(t *testing.T, h *netlab.Host, ports, queues int) (k *kvs, paths []string) {
 	t.Helper()
 	if _, err := exec.LookPath(dpdk.Program); err != nil {
 		if os.Getenv("CI") == "true" {
@@ -26,14 +29,21 @@ func dpdkPair(t *testing.T, o dpdk.Options, queues int) (*kvs, *dpdk.Peer) {
 		}
 		t.Skipf("%v: install dpdk-dev", err)
 	}
-	h := netlab.New(t).Host("h")
 	dir := netlab.Dir(t)
 	args := []string{"--no-host", "--vlan-filtering", "--stp", "off"} // BPDUs would come back, too
-	for i := range 2 {
-		o.Sockets = append(o.Sockets, filepath.Join(dir, fmt.Sprintf("p%d.sock", i)))
-		args = append(args, "--port", fmt.Sprintf("vhost-user:p%d,queues=%d,path=%s", i, queues, o.Sockets[i]))
+	for i := range ports {
+		paths = append(paths, filepath.Join(dir, fmt.Sprintf("p%d.sock", i)))
+		args = append(args, "--port", fmt.Sprintf("vhost-user:p%d,queues=%d,path=%s", i, queues, paths[i]))
 	}
-	k := run(t, h, args...)
+	return run(t, h, args...), paths
+}
+
+// dpdkPair runs a switch with two vhost-user ports and DPDK's driver behind both.
+func dpdkPair(t *testing.T, o dpdk.Options, queues int) (*kvs, *dpdk.Peer) {
+	t.Helper()
+	h := netlab.New(t).Host("h")
+	var k *kvs
+	k, o.Sockets = sockets(t, h, 2, queues)
 	o.Host, o.Queues = h, queues
 	p := dpdk.Start(t, o)
 	k.awaitForwarding("p0", "p1")
@@ -154,4 +164,81 @@ func TestDPDKGuestThatPrefersThePackedRing(t *testing.T) {
 	}
 	c := flow(t, k, p, 1, 100*time.Millisecond)
 	account(t, k, c, 32)
+}
+
+// Two guests send as fast as they can while others join, send, and are killed:
+// the two never stall, and the switch keeps nothing of those that left.
+func TestDPDKGuestsJoinAndLeaveUnderLoad(t *testing.T) {
+	t.Parallel()
+	h := netlab.New(t).Host("h")
+	k, paths := sockets(t, h, 4, 1)
+	stay := dpdk.Start(t, dpdk.Options{Host: h, Sockets: paths[:2]})
+	k.awaitForwarding("p0", "p1")
+	if err := stay.Go(2); err != nil {
+		t.Fatal(err)
+	}
+	visit := func() {
+		guests := dpdk.Start(t, dpdk.Options{Host: h, Sockets: paths[2:]})
+		defer func() {
+			guests.Close()
+			for _, p := range []string{"p2", "p3"} {
+				k.awaitPort(p, "goes down", func(p portDoc) bool { return p.Link == "down" })
+			}
+		}()
+		k.awaitForwarding("p2", "p3")
+		if err := guests.Go(2); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(100 * time.Millisecond) // of traffic, in the middle of which they are killed
+		if c, err := guests.Card(0); err != nil || c.Received == 0 {
+			t.Errorf("visitors received %+v, %v", c, err)
+		}
+	}
+	visit() // the first one makes the switch allocate what it keeps
+	before := holds(t, k.proc)
+	begin := time.Now()
+	visits, last := 0, uint64(0)
+	for time.Since(begin) < *soak {
+		visit()
+		visits++
+		c, err := stay.Card(0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if c.Received == last {
+			t.Fatalf("after %d visits nothing goes round any more", visits)
+		}
+		last = c.Received
+	}
+	after := holds(t, k.proc)
+	t.Logf("%d visits in %v, %d frames each way meanwhile; before %+v, after %+v", visits, time.Since(begin).Round(time.Second), last, before, after)
+	if after.files != before.files || after.maps > before.maps+8 || after.memory > before.memory+16<<10 {
+		t.Errorf("the switch grows: before %+v, after %+v", before, after)
+	}
+}
+
+// usage is what a process holds: descriptors, mappings, and KiB of memory of its
+// own.
+type usage struct{ files, maps, memory int }
+
+func holds(t *testing.T, p *netlab.Proc) (u usage) {
+	t.Helper()
+	var err error
+	if u.files, err = p.Files(); err != nil {
+		t.Fatal(err)
+	}
+	maps, err := os.ReadFile(fmt.Sprintf("/proc/%d/maps", p.Pid()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	u.maps = strings.Count(string(maps), "\n")
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.Pid()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rss, _ := strings.Cut(string(status), "RssAnon:")
+	if _, err := fmt.Sscan(rss, &u.memory); err != nil {
+		t.Fatal(err)
+	}
+	return u
 }
