@@ -46,7 +46,7 @@ func (b *run) cost(ctx context.Context, g grid) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, done()) }()
-	c := report.Case{Size: name, Flows: 1, Source: b.source(), Load: "40 % of the reference's"}
+	c := report.Case{Size: name, Flows: 1, Source: b.source(), Load: "40 % of the reference's rate"}
 	type key struct {
 		contender string
 		round     int

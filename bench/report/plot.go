@@ -306,6 +306,7 @@ func (r *Report) bars(m Metric, c Case) (template.HTML, error) {
 	}
 	p.Y.Tick.Marker, p.Y.Min, p.Y.Max = ticks, -0.6, float64(len(all))-0.4
 	p.Y.Tick.Length, p.Y.LineStyle.Width = 0, 0
+	p.Y.Padding = vg.Points(16) // browsers' letters are wider than those measured here
 	valueAxis(&p.X, highest, m.Unit)
 	return svg(p, vg.Length(60+26*len(all)), m.Title)
 }
