@@ -33,13 +33,29 @@ type worker struct {
 	finished []frame.Out
 
 	forecast forecast
-	polled   []attachedQueue // looked at in every turn
-	asked    []askedQueue    // looked at when epoll says so
-	wake     *sysio.EventFD  // rung by the control side
-	ready    *sysio.Epoll    // of the asked queues; asked about while spinning
-	all      *sysio.Epoll    // ready, wake, and the polled queues: what sleep waits on
+	polled   []polledQueue  // looked at in every turn, unless long empty
+	asked    []askedQueue   // looked at when epoll says so
+	turn     uint           // counts calls of poll
+	busy     bool           // the last one found frames
+	wake     *sysio.EventFD // rung by the control side
+	ready    *sysio.Epoll   // of the asked queues; asked about while spinning
+	all      *sysio.Epoll   // ready, wake, and the polled queues: what sleep waits on
 	events   [64]sysio.Event
 }
+
+// polledQueue is a queue whose Rx only looks at memory.
+type polledQueue struct {
+	attachedQueue
+	empty uint8 // looks in a row that found nothing, up to cold
+}
+
+// While others have frames, a queue that was empty for cold looks is looked at
+// every coldEvery-th turn only: a switch with many idle guests spends its time on
+// the busy ones, and a first frame waits for some batches of theirs.
+const (
+	cold      = 64
+	coldEvery = 4
+)
 
 // askedQueue is a queue whose Rx costs a system call.
 type askedQueue struct {
@@ -168,9 +184,21 @@ func (w *worker) poll() (frames int) {
 		q.ready = n == frame.BatchSize
 		frames += n
 	}
+	w.turn++
 	for i := range w.polled {
-		frames += w.receive(&w.polled[i])
+		q := &w.polled[i]
+		if q.empty == cold && w.busy && (w.turn+uint(i))%coldEvery != 0 {
+			continue
+		}
+		n := w.receive(&q.attachedQueue)
+		if n > 0 {
+			q.empty = 0
+		} else if q.empty < cold {
+			q.empty++
+		}
+		frames += n
 	}
+	w.busy = frames > 0
 	return frames
 }
 
@@ -291,7 +319,7 @@ func (w *worker) adopt(v *view) {
 	w.polled, w.asked = nil, nil
 	for _, q := range v.queues[w.id] {
 		if q.Polled() {
-			w.polled = append(w.polled, q)
+			w.polled = append(w.polled, polledQueue{attachedQueue: q})
 			// A worker that never sleeps spares the senders the wake-up call
 			// that a descriptor in an epoll set costs them for every frame.
 			if !have[q.Queue] && w.sw.cfg.BusyPoll != BusyPollAlways {
