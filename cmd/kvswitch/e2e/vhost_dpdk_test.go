@@ -21,6 +21,7 @@ var dpdkRun = flag.Duration("dpdk-run", 5*time.Second, "how long DPDK's guests s
 var soak = flag.Duration("vhost-soak", 5*time.Second, "how long DPDK's guests join and leave a loaded switch")
 
 // sockets runs a switch with vhost-user ports p0, p1, … and returns their paths.
+// Each pair has a VLAN of its own: the cards send back whatever is flooded to them.
 func sockets(t *testing.T, h *netlab.Host, ports, queues int) (k *kvs, paths []string) {
 	t.Helper()
 	if _, err := exec.LookPath(dpdk.Program); err != nil {
@@ -33,7 +34,7 @@ func sockets(t *testing.T, h *netlab.Host, ports, queues int) (k *kvs, paths []s
 	args := []string{"--no-host", "--vlan-filtering", "--stp", "off"} // BPDUs would come back, too
 	for i := range ports {
 		paths = append(paths, filepath.Join(dir, fmt.Sprintf("p%d.sock", i)))
-		args = append(args, "--port", fmt.Sprintf("vhost-user:p%d,queues=%d,path=%s", i, queues, paths[i]))
+		args = append(args, "--port", fmt.Sprintf("vhost-user:p%d,vlan=%d,queues=%d,path=%s", i, 1+i/2, queues, paths[i]))
 	}
 	return run(t, h, args...), paths
 }
@@ -178,7 +179,7 @@ func TestDPDKGuestsJoinAndLeaveUnderLoad(t *testing.T) {
 		t.Fatal(err)
 	}
 	visit := func() {
-		guests := dpdk.Start(t, dpdk.Options{Host: h, Sockets: paths[2:]})
+		guests := dpdk.Start(t, dpdk.Options{Host: h, Sockets: paths[2:], First: 2})
 		defer func() {
 			guests.Close()
 			for _, p := range []string{"p2", "p3"} {
@@ -198,6 +199,7 @@ func TestDPDKGuestsJoinAndLeaveUnderLoad(t *testing.T) {
 	before := holds(t, k.proc)
 	begin := time.Now()
 	visits, last := 0, uint64(0)
+	const launched = 2 * 32
 	for time.Since(begin) < *soak {
 		visit()
 		visits++
@@ -211,6 +213,21 @@ func TestDPDKGuestsJoinAndLeaveUnderLoad(t *testing.T) {
 		last = c.Received
 	}
 	after := holds(t, k.proc)
+	c := [2]dpdk.Counts{}
+	if err := stay.Halt(); err != nil {
+		t.Fatal(err)
+	}
+	netlab.Await(t, startPatience, "all frames are still there", func() (err error) {
+		for i := range c {
+			if c[i], err = stay.Card(i); err != nil {
+				return err
+			}
+		}
+		if c[1].Sent != c[0].Received+launched || c[0].Sent != c[1].Received+launched {
+			return fmt.Errorf("the cards count %+v, %d were launched each way", c, launched)
+		}
+		return nil
+	})
 	t.Logf("%d visits in %v, %d frames each way meanwhile; before %+v, after %+v", visits, time.Since(begin).Round(time.Second), last, before, after)
 	if after.files != before.files || after.maps > before.maps+8 || after.memory > before.memory+16<<10 {
 		t.Errorf("the switch grows: before %+v, after %+v", before, after)

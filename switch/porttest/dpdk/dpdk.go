@@ -29,6 +29,7 @@ const Program = "dpdk-testpmd"
 type Options struct {
 	Host    *netlab.Host // nil is the namespace of this process
 	Sockets []string     // of the vhost-user back ends: an even number of cards, forwarding in pairs
+	First   int          // number of the first card's address, see MAC: even
 	Device  string       // more properties of every card: "mrg_rxbuf=0,packed_vq=1"
 	Queues  int          // pairs of each card, 1 if 0
 	Size    int          // of frames, without frame check sequence, 64 if 0
@@ -58,7 +59,7 @@ type Peer struct {
 	launched bool
 }
 
-// MAC is the address of card n.
+// MAC is the address of card n, counted from Options.First.
 func MAC(n int) string { return fmt.Sprintf("02:00:00:00:d0:%02x", n+1) }
 
 // HugeMemory reports whether the machine has mb MiB of huge pages to spare.
@@ -127,7 +128,7 @@ func arguments(o Options) []string {
 	args := append(memory, "--no-pci", "-m", strconv.Itoa(MemoryMB), "--file-prefix", prefix,
 		"--lcores", fmt.Sprintf("0@(0,1),1@%d", o.CPU))
 	for i, s := range o.Sockets {
-		card := fmt.Sprintf("net_virtio_user%d,path=%s,mac=%s,queues=%d,queue_size=%d", i, s, MAC(i), queues, ring)
+		card := fmt.Sprintf("net_virtio_user%d,path=%s,mac=%s,queues=%d,queue_size=%d", i, s, MAC(o.First+i), queues, ring)
 		if o.Device != "" {
 			card += "," + o.Device
 		}
@@ -137,7 +138,7 @@ func arguments(o Options) []string {
 	args = append(args, "--", "-i", "--no-mlockall", "--no-flush-rx", "--forward-mode=io", "--total-num-mbufs", n(mbufs),
 		"--txpkts", n(size), "--rxq", n(queues), "--txq", n(queues), "--rxd", n(ring), "--txd", n(ring))
 	for i := range o.Sockets {
-		args = append(args, "--eth-peer", fmt.Sprintf("%d,%s", i, MAC(i^1)))
+		args = append(args, "--eth-peer", fmt.Sprintf("%d,%s", i, MAC(o.First+i^1)))
 	}
 	return args
 }
