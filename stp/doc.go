@@ -81,8 +81,8 @@
 //	port_transmit.go      17.26  Port Transmit
 //	port_timers.go        17.22  Port Timers
 //
-// In each file, the conditions of all transitions are in one function, xxxRun, and
-// each state has a function, xxxToState, with the contents of its box in the
+// In each file, the conditions of all transitions are in one function, such as ptxRun,
+// and each state has a function, like ptxToIdle, with the contents of its box in the
 // standard's figure. Variables, states, procedures and conditions have the
 // standard's names, and stand with their clause numbers in port.go and bridge.go.
 //

@@ -39,9 +39,7 @@ func attach(t *testing.T, path, name string) *topo.Topology {
 		if k.Name != name {
 			continue
 		}
-		if err := k.Absent(); err != nil {
-			t.Skip(err)
-		}
+		netlab.Need(t, "contender", k.Absent())
 		s := k.New()
 		if err := s.Attach(top); err != nil {
 			t.Fatal(err)

@@ -48,9 +48,7 @@ func TestEveryContenderForwardsAndLetsGo(t *testing.T) {
 	netlab.RequirePrivilege(t)
 	for _, k := range Kinds("veth") {
 		t.Run(k.Name, func(t *testing.T) {
-			if err := k.Absent(); err != nil {
-				t.Skip(err)
-			}
+			netlab.Need(t, "contender", k.Absent())
 			spec := topo.Spec{Ports: 3, Direct: k.Direct, Bare: k.Bare}
 			if k.Direct {
 				spec.Ports = 2
@@ -93,9 +91,7 @@ func TestEveryContenderForwardsAndLetsGo(t *testing.T) {
 
 func TestSteeringReachesThePortsOfTheTopology(t *testing.T) {
 	netlab.RequirePrivilege(t)
-	if err := rpsAbsent(); err != nil {
-		t.Skip(err)
-	}
+	netlab.Need(t, "receive packet steering", rpsAbsent())
 	top, err := topo.Build(t.Context(), topo.Spec{Ports: 2})
 	if err != nil {
 		t.Fatal(err)

@@ -206,9 +206,7 @@ func TestFramesBeyondTheLimitAreRefusedAlone(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := far.Netlink().LinkSetGSOIPv4MaxSize(link, 200000); err != nil {
-		t.Skipf("this kernel has no BIG TCP: %v", err) // Linux 6.3
-	}
+	netlab.Need(t, "BIG TCP (Linux 6.3)", far.Netlink().LinkSetGSOIPv4MaxSize(link, 200000))
 	a, b := openOn(t, far, "eth0", Options{}), openOn(t, sw, "port", Options{})
 	awaitState(t, b, "up", up)
 	for i, length := range []int{30000, 150000, 40000, frame.MaxLen + 1, 60} {

@@ -91,13 +91,19 @@ func Dir(tb TB) string {
 // configure networks, and fails it if CI=true, where nothing may be skipped.
 func RequirePrivilege(tb TB) {
 	tb.Helper()
-	err := privilege()
+	Need(tb, "network namespaces", privilege())
+}
+
+// Need skips the test if err says that something it needs is missing, and fails
+// it if CI=true.
+func Need(tb TB, what string, err error) {
+	tb.Helper()
 	switch {
 	case err == nil:
 	case os.Getenv("CI") == "true":
-		tb.Fatalf("network namespaces: %v, and CI=true forbids skipping", err)
+		tb.Fatalf("%s: %v, and CI=true forbids skipping", what, err)
 	default:
-		tb.Skipf("network namespaces: %v", err)
+		tb.Skipf("%s: %v", what, err)
 	}
 }
 
