@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/kvswitch/kvswitch/bench/gen"
+	"github.com/kvswitch/kvswitch/bench/machine"
 	"github.com/kvswitch/kvswitch/bench/probe"
 	"github.com/kvswitch/kvswitch/bench/report"
 )
@@ -21,13 +22,13 @@ const (
 	costCap = 0.7
 )
 
-// cost measures what forwarding a frame costs in processor time, wherever it is
-// spent: in the contender's processes, in softirq, in kernel threads, or in the
-// sender's own context, where the kernel bridge does its work. What is counted
-// is all time of all processors that was neither idle nor stolen. The sender
-// sleeps between bursts, so that its waiting does not count; what it and the
-// sink do is the same for everybody and is measured on the plain cable at the
-// same rate in the same round, and subtracted.
+// cost measures what forwarding a frame costs in processor time at a load that
+// leaves time to sleep, wherever it is spent: in the contender's processes, in
+// softirq, in kernel threads, or in the sender's own context, where the kernel
+// bridge does its work. What is counted is all time of all processors that was
+// not idle. The sender sleeps between bursts, so that its waiting does not count;
+// what it and the sink do is the same for everybody and is measured on the plain
+// cable at the same rate in the same round, and subtracted.
 func (b *run) cost(ctx context.Context, g grid) (err error) {
 	if len(b.ends()) == 0 {
 		return nil
@@ -47,13 +48,8 @@ func (b *run) cost(ctx context.Context, g grid) (err error) {
 	}
 	defer func() { err = errors.Join(err, done()) }()
 	c := report.Case{Size: name, Flows: 1, Source: b.source(), Load: "40 % of the reference's rate"}
-	type key struct {
-		contender string
-		round     int
-	}
-	perFrame := map[key]float64{}
-	// /proc/stat counts in hundredths of a second on each processor.
-	length := max(4*b.trialLength, 100*time.Millisecond)
+	costs := costs{}
+	length := max(2*b.trialLength, 100*time.Millisecond)
 	err = b.rounds(ctx, g, b.Runs, "processor time", func(round int, r *rig) error {
 		load := min(costShare*ref.received, costCap*b.rates[rateKey{r.kind.Name, name}].received)
 		if load == 0 {
@@ -64,20 +60,44 @@ func (b *run) cost(ctx context.Context, g grid) (err error) {
 			o, err = lanes[r].offer(ctx, gen.Load{Rate: load, Length: length, Sleep: true})
 			return err
 		})
-		if err == nil && counts && o.received.Frames > 0 {
-			perFrame[key{r.kind.Name, round}] = float64(u.Busy) / float64(o.received.Frames)
+		if err == nil && counts {
+			costs.add(r, round, u, o)
 		}
 		return err
 	})
+	b.fileCosts(g, c, costs)
+	return err
+}
+
+// costs are the processor time of the whole machine for each frame received, of
+// undisturbed trials.
+type costs map[costKey]float64
+
+type costKey struct {
+	contender string
+	round     int
+}
+
+func (m costs) add(r *rig, round int, u machine.Usage, o *outcome) {
+	if o.received.Segments > 0 {
+		m[costKey{r.kind.Name, round}] = float64(u.Busy) / float64(o.received.Segments)
+	}
+}
+
+// fileCosts puts them into the report, less that of the cable in the same round.
+func (b *run) fileCosts(g grid, c report.Case, m costs) {
+	cable := slices.IndexFunc(g, func(r *rig) bool { return r.kind.Direct })
+	if cable < 0 {
+		return
+	}
 	for round := range b.Runs {
+		base, ok := m[costKey{g[cable].kind.Name, round}]
 		for _, r := range g {
-			if r.kind.Name == "cable" {
+			if r.kind.Direct {
 				continue
 			}
-			base, ok := perFrame[key{"cable", round}]
-			v, ok2 := perFrame[key{r.kind.Name, round}]
+			v, ok2 := m[costKey{r.kind.Name, round}]
 			b.file(metricCost, c, r.kind.Name, round, max(0, v-base), ok && ok2)
 		}
 	}
-	return err
 }

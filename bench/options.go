@@ -128,7 +128,7 @@ func (o *Options) defaults() {
 		runs  int
 		trial time.Duration
 	}
-	d := defaults{probe.StandardSizes, []int{1, 1000, 100_000}, 10, 300 * time.Millisecond}
+	d := defaults{probe.StandardSizes, []int{1, 1000, 100_000}, 10, 250 * time.Millisecond}
 	if o.Quick {
 		d = defaults{[]string{"64", "1518"}, []int{1, 1000}, 3, 100 * time.Millisecond}
 	}

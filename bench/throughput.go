@@ -22,7 +22,7 @@ var (
 	}
 	metricCost = report.Metric{
 		Test: "throughput", Name: "cpu_ns", Unit: "ns/frame", Lower: true,
-		Title: "processor time for each frame forwarded at equal load: the machine's, less that of the plain cable",
+		Title: "processor time for each frame forwarded: the machine's, less that of the plain cable",
 	}
 )
 
@@ -118,7 +118,8 @@ func (b *run) fullLoad(ctx context.Context, g grid, c report.Case) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, done()) }()
-	return b.rounds(ctx, g, b.Runs, "full load, "+c.String(), func(round int, r *rig) error {
+	costs := costs{}
+	err = b.rounds(ctx, g, b.Runs, "full load, "+c.String(), func(round int, r *rig) error {
 		l, ok := lanes[r]
 		if !ok {
 			return nil
@@ -135,11 +136,16 @@ func (b *run) fullLoad(ctx context.Context, g grid, c report.Case) (err error) {
 		if o.received.Segments > 0 {
 			b.file(metricMachine, c, r.kind.Name, round, float64(u.Busy)/float64(o.received.Segments), counts)
 		}
+		if counts {
+			costs.add(r, round, u, o)
+		}
 		if c.Source == b.source() { // disturbed or not: it only decides what to load it to later
 			b.sawRate(r, c.Size, float64(o.sent.Frames)/o.sent.Elapsed.Seconds(), o.frames)
 		}
 		return nil
 	})
+	b.fileCosts(g, c, costs)
+	return err
 }
 
 // lanes makes the lanes of a case. Contenders that a second kind of generator

@@ -2,10 +2,12 @@
 // on: where the processors' time went during a trial, and the facts that a
 // reader needs to judge the figures (kernel, processor, mitigations).
 //
-// It only reads /proc and /sys. All functions may be called concurrently.
+// It only reads /proc and /sys, for which a thread of its own goes from processor
+// to processor. All functions may be called concurrently.
 package machine
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -26,11 +28,31 @@ type Sample struct {
 	Busy    time.Duration // all but idle, iowait and steal; interrupts included
 	Steal   time.Duration
 	Foreign time.Duration // processes that are neither this one nor its descendants
+
+	// awake is a better Busy, but that stolen time is part of it: when taking
+	// the sample began, and when it ended. 0: not to be had.
+	awake struct{ begin, end time.Duration }
 }
 
 // Take reads a sample. Scanning the processes takes some milliseconds, so it is
-// done before and after a trial, never within.
-func Take() (Sample, error) { return take(os.DirFS("/proc"), os.Getpid()) }
+// done before and after a trial, never within, and is in no Usage's Busy where
+// the kernel measures idle time.
+func Take() (s Sample, err error) {
+	onEveryCPU(func(visit func(int) error) {
+		sys := os.DirFS("/sys")
+		begin, beginErr := awake(sys, visit)
+		if s, err = take(os.DirFS("/proc"), os.Getpid()); err != nil {
+			return
+		}
+		end, endErr := awake(sys, visit)
+		if err = errors.Join(beginErr, endErr); err == nil {
+			s.awake.begin, s.awake.end = begin, end
+		} else if errors.Is(err, errNoResidency) {
+			err = nil
+		}
+	})
+	return s, err
+}
 
 func take(proc fs.FS, self int) (Sample, error) {
 	s := Sample{At: time.Now()}
@@ -161,12 +183,14 @@ func parseProcess(text string) (process, error) {
 // Usage is what happened between two samples.
 type Usage struct {
 	stats.Disturbance
-	Busy time.Duration // summed over processors
+	// Busy is the time of all processors that was not idle. What the hypervisor
+	// stole is in it where the kernel measures idle time, and else not.
+	Busy time.Duration
 }
 
 // Since is the usage from an earlier sample to this one.
 func (s Sample) Since(before Sample) Usage {
-	return Usage{
+	u := Usage{
 		Disturbance: stats.Disturbance{
 			Wall:       s.At.Sub(before.At),
 			Processors: s.CPUs,
@@ -175,4 +199,8 @@ func (s Sample) Since(before Sample) Usage {
 		},
 		Busy: s.Busy - before.Busy,
 	}
+	if s.awake.begin != 0 && before.awake.end != 0 {
+		u.Busy = s.awake.begin - before.awake.end
+	}
+	return u
 }

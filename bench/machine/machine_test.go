@@ -1,6 +1,8 @@
 package machine
 
 import (
+	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"testing/fstest"
@@ -46,6 +48,63 @@ func TestUsageIsTheDifference(t *testing.T) {
 	u := b.Since(a)
 	if u.Busy != 2*time.Second || u.StealShare() != 0.05 || u.ForeignShare() != 0 || u.Reject() == "" {
 		t.Errorf("%+v", u)
+	}
+}
+
+func TestUsageIsWhatWasNotIdleWhereThatIsMeasured(t *testing.T) {
+	sys := func(idle0, idle1 string) fstest.MapFS {
+		return fstest.MapFS{
+			"devices/system/cpu/cpu0/cpuidle/state0/time": file("1000000\n"),
+			"devices/system/cpu/cpu0/cpuidle/state1/time": file(idle0),
+			"devices/system/cpu/cpu1/online":              file("1\n"),
+			"devices/system/cpu/cpu1/cpuidle/state0/time": file(idle1),
+			"devices/system/cpu/cpu2/online":              file("0\n"),
+			"devices/system/cpu/cpufreq/policy":           file("x"),
+		}
+	}
+	var visited []int
+	visit := func(cpu int) error { visited = append(visited, cpu); return nil }
+	begin := time.Now()
+	before, err := awake(sys("500\n", "0\n"), visit)
+	if err != nil {
+		t.Fatal(err)
+	}
+	after, err := awake(sys("250500\n", "1000\n"), visit) // 251 ms idle
+	spent := time.Since(begin)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := after - before; got < -251*time.Millisecond || got > 2*spent-251*time.Millisecond {
+		t.Errorf("awake for %v in %v of two processors that were idle for 251 ms", got, spent)
+	}
+	if want := []int{0, 1, 0, 1}; !slices.Equal(visited, want) {
+		t.Errorf("visited %v, want %v", visited, want)
+	}
+	var a, b Sample
+	a.awake.begin, a.awake.end, a.Busy = time.Second, 2*time.Second, time.Minute
+	b.awake.begin, b.awake.end, b.Busy = 3*time.Second, 5*time.Second, time.Hour
+	if u := b.Since(a); u.Busy != time.Second {
+		t.Errorf("busy for %v between two samples, want 1 s: taking them is no part of it", u.Busy)
+	}
+}
+
+func TestWithoutMeasuredIdleTimeThereIsNone(t *testing.T) {
+	none := func(int) error { return nil }
+	for name, sys := range map[string]fstest.MapFS{
+		"no processors": {},
+		"no cpuidle":    {"devices/system/cpu/cpu0/online": file("1")},
+	} {
+		if got, err := awake(sys, none); !errors.Is(err, errNoResidency) {
+			t.Errorf("%s: %v, %v", name, got, err)
+		}
+	}
+	sys := fstest.MapFS{"devices/system/cpu/cpu0/cpuidle/state0/time": file("1")}
+	if got, err := awake(sys, func(int) error { return errors.New("not allowed there") }); !errors.Is(err, errNoResidency) {
+		t.Errorf("a processor out of reach: %v, %v", got, err)
+	}
+	sys = fstest.MapFS{"devices/system/cpu/cpu0/cpuidle/state0/time": file("x")}
+	if got, err := awake(sys, none); err == nil || errors.Is(err, errNoResidency) {
+		t.Errorf("no number: %v, %v", got, err)
 	}
 }
 

@@ -89,7 +89,7 @@ func (r *Report) latencyFigures(add addFigure) error {
 
 func (r *Report) costFigures(add addFigure) error {
 	for _, f := range []struct{ name, title, text string }{
-		{"cpu_ns", "Cost of forwarding a frame", "Processor time per frame at equal load, wherever it is spent, less that of the plain cable."},
+		{"cpu_ns", "Cost of forwarding a frame", "Processor time per frame, wherever it is spent, less that of the plain cable."},
 		{"machine_ns", "Processor time per frame at full load", "All processors, generator and sink included: using more cores shows."},
 	} {
 		m, ok := r.metric("throughput", f.name)
