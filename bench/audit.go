@@ -10,6 +10,7 @@ import (
 	"github.com/kvswitch/kvswitch/bench/machine"
 	"github.com/kvswitch/kvswitch/bench/probe"
 	"github.com/kvswitch/kvswitch/bench/sink"
+	"github.com/kvswitch/kvswitch/bench/topo"
 )
 
 const (
@@ -20,6 +21,18 @@ const (
 	// changed, doubled, reordered or made-up frame — counts at once.
 	auditTries = 3
 )
+
+// check audits all contenders before any test. Guests have no generator for it.
+func (b *run) check(ctx context.Context) error {
+	if b.Path == "vm" {
+		return nil
+	}
+	g, err := b.assemble(ctx, b.entrants, topo.Spec{Ports: 2})
+	if err != nil {
+		return err
+	}
+	return errors.Join(b.audit(ctx, g), g.close())
+}
 
 // audit checks what the contenders do to frames, before anything is said about
 // how fast they do it.

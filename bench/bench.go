@@ -120,6 +120,9 @@ func (b *run) all(ctx context.Context) error {
 		"broadcast":  b.broadcast,
 		"scale":      b.scale,
 	}
+	if err := b.check(ctx); err != nil {
+		return fmt.Errorf("check frames: %w", err)
+	}
 	for _, name := range Tests {
 		for _, wanted := range b.Tests {
 			if wanted != name {
@@ -205,7 +208,12 @@ func (b *run) turn(r *rig, do func() error) error {
 // trial wakes the contender, measures, and stops it again. It reports whether
 // the trial counts.
 func (b *run) trial(r *rig, measure func() error) (machine.Usage, bool, error) {
-	return b.judge(r.kind.Name, func() (machine.Usage, error) { return b.attempt(r, measure) })
+	return b.judge(r.kind.Name, func() (machine.Usage, error) { return b.attempt(r, nil, measure) })
+}
+
+// loaded is trial on a lane, whose addresses are taught before.
+func (b *run) loaded(ctx context.Context, l *lane, measure func() error) (machine.Usage, bool, error) {
+	return b.judge(l.kind.Name, func() (machine.Usage, error) { return b.attempt(l.rig, l.lesson(ctx), measure) })
 }
 
 // judge makes attempts until one was not disturbed, or enough were.
@@ -256,14 +264,21 @@ func reason(u machine.Usage) string {
 // notice that time has jumped have something to say or to catch up with.
 const rouse = 10 * time.Millisecond
 
-func (b *run) attempt(r *rig, measure func() error) (u machine.Usage, err error) {
+// attempt wakes the contender, prepares it, observes what measure does, and stops
+// it again.
+func (b *run) attempt(r *rig, prepare, measure func() error) (u machine.Usage, err error) {
 	if err := r.resume(); err != nil {
 		return u, err
 	}
 	if len(r.sub.Processes()) > 0 {
 		time.Sleep(rouse)
 	}
-	u, err = b.observed(measure)
+	if prepare != nil {
+		err = prepare()
+	}
+	if err == nil {
+		u, err = b.observed(measure)
+	}
 	return u, errors.Join(err, r.pause())
 }
 

@@ -131,7 +131,7 @@ func (b *run) blocking(ctx context.Context, kinds []subject.Kind) (err error) {
 			return err
 		}
 		var o *outcome
-		_, counts, err := b.trial(r, func() (err error) {
+		_, counts, err := b.loaded(ctx, l, func() (err error) {
 			if err = introduce(r, hung, size); err != nil {
 				return err
 			}

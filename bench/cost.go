@@ -42,7 +42,7 @@ func (b *run) cost(ctx context.Context, g grid) (err error) {
 	if err != nil {
 		return err
 	}
-	lanes, done, err := g.lanes(ctx, size, oneWay(1))
+	lanes, done, err := b.devices(ctx, g, size, oneWay(1))
 	if err != nil {
 		return err
 	}
@@ -56,12 +56,12 @@ func (b *run) cost(ctx context.Context, g grid) (err error) {
 			return nil
 		}
 		var o *outcome
-		u, counts, err := b.trial(r, func() (err error) {
+		u, counts, err := b.loaded(ctx, lanes[r], func() (err error) {
 			o, err = lanes[r].offer(ctx, gen.Load{Rate: load, Length: length, Sleep: true})
 			return err
 		})
-		if err == nil && counts {
-			costs.add(r, round, u, o)
+		if err == nil {
+			costs.add(r, round, u, o, counts)
 		}
 		return err
 	})
@@ -69,22 +69,32 @@ func (b *run) cost(ctx context.Context, g grid) (err error) {
 	return err
 }
 
-// costs are the processor time of the whole machine for each frame received, of
-// undisturbed trials.
-type costs map[costKey]float64
+// costs are what trials took, those without a value included.
+type costs map[costKey]*cost
 
 type costKey struct {
 	contender string
 	round     int
 }
 
-func (m costs) add(r *rig, round int, u machine.Usage, o *outcome) {
-	if o.received.Segments > 0 {
-		m[costKey{r.kind.Name, round}] = float64(u.Busy) / float64(o.received.Segments)
+// cost is what one trial took.
+type cost struct {
+	busy     float64 // ns of the whole machine
+	sent     float64 // frames
+	received float64 // frames; of super-frames, their segments
+	counts   bool
+}
+
+func (m costs) add(r *rig, round int, u machine.Usage, o *outcome, counts bool) {
+	m[costKey{r.kind.Name, round}] = &cost{
+		float64(u.Busy), float64(o.sent.Warm + o.sent.Frames), float64(o.received.Segments), counts && o.received.Segments > 0,
 	}
 }
 
-// fileCosts puts them into the report, less that of the cable in the same round.
+// fileCosts puts into the report what is left for each frame received when the
+// generator's and the sink's part is subtracted: what a frame costs on the cable
+// in the same round, for each frame sent. A contender does not pay for the
+// sending of what it lost.
 func (b *run) fileCosts(g grid, c report.Case, m costs) {
 	cable := slices.IndexFunc(g, func(r *rig) bool { return r.kind.Direct })
 	if cable < 0 {
@@ -93,11 +103,16 @@ func (b *run) fileCosts(g grid, c report.Case, m costs) {
 	for round := range b.Runs {
 		base, ok := m[costKey{g[cable].kind.Name, round}]
 		for _, r := range g {
-			if r.kind.Direct {
+			v, tried := m[costKey{r.kind.Name, round}]
+			if r.kind.Direct || !tried {
 				continue
 			}
-			v, ok2 := m[costKey{r.kind.Name, round}]
-			b.file(metricCost, c, r.kind.Name, round, max(0, v-base), ok && ok2)
+			if !ok || !base.counts || !v.counts {
+				b.rep.Reject(metricCost, c, r.kind.Name)
+				continue
+			}
+			left := v.busy - v.sent*base.busy/base.sent
+			b.rep.Add(metricCost, c, r.kind.Name, round, max(0, left)/v.received)
 		}
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/kvswitch/kvswitch/bench/guest"
 	"github.com/kvswitch/kvswitch/bench/probe"
 	"github.com/kvswitch/kvswitch/bench/sink"
+	"github.com/kvswitch/kvswitch/bench/subject"
 	"github.com/kvswitch/kvswitch/switch/porttest/dpdk"
 )
 
@@ -40,9 +41,8 @@ type lane struct {
 	taught  time.Time
 }
 
-// relearn is how old a lesson may be: much less than any contender's ageing
-// time.
-const relearn = 60 * time.Second
+// relearn is how old a lesson may be: less than subject.Ageing.
+const relearn = subject.Ageing / 2
 
 // lessonRate is how fast addresses are taught, in frames/s: slow enough for
 // those contenders that learn in another process.
@@ -51,6 +51,9 @@ const lessonRate = 100_000
 // newLane sends the flows with the path's ordinary generator and counts at their
 // destinations.
 func newLane(ctx context.Context, r *rig, size probe.Size, flows ...probe.Flows) (*lane, error) {
+	if err := r.alive(); err != nil {
+		return nil, err
+	}
 	if r.userland() {
 		return guestLane(ctx, r, size, flows[0])
 	}
@@ -135,8 +138,13 @@ func (l *lane) close() error {
 	return errors.Join(errs...)
 }
 
-// teach makes sure that the contender knows where the destinations are. The
-// contender must be awake.
+// lesson is teach, to be done by and by.
+func (l *lane) lesson(ctx context.Context) func() error {
+	return func() error { return l.teach(ctx) }
+}
+
+// teach makes sure that the contender knows all stations. The contender must be
+// awake.
 func (l *lane) teach(ctx context.Context) error {
 	if time.Since(l.taught) < relearn {
 		return nil
@@ -148,23 +156,28 @@ func (l *lane) teach(ctx context.Context) error {
 	return nil
 }
 
-// lessons has every destination send once from its own port.
+// lessons has every station send once from its own port, destinations first, so
+// that nothing is flooded and no contender meets an address for the first time in
+// a trial.
 func (l *lane) lessons(ctx context.Context) error {
 	small, err := probe.ParseSize("64")
 	if err != nil {
 		return err
 	}
+	var lessons []probe.Flows
 	for _, f := range l.flows {
 		for _, to := range f.To {
-			lesson := f.Lesson(to)
-			s, err := gen.NewSender(l.top, small, lesson)
-			if err != nil {
-				return err
-			}
-			_, err = s.Send(ctx, gen.Load{Rate: lessonRate, Frames: uint64(lesson.Frames())})
-			if err := errors.Join(err, s.Close()); err != nil {
-				return err
-			}
+			lessons = append(lessons, f.Lesson(to))
+		}
+	}
+	for _, f := range append(lessons, l.flows...) {
+		s, err := gen.NewSender(l.top, small, f)
+		if err != nil {
+			return err
+		}
+		_, err = s.Send(ctx, gen.Load{Rate: lessonRate, Frames: uint64(f.Frames())})
+		if err := errors.Join(err, s.Close()); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -194,11 +207,9 @@ func (o *outcome) mark(c counter) {
 	o.marks++
 }
 
-// offer sends a load and counts what arrives. The contender must be awake.
+// offer sends a load and counts what arrives. The contender must be awake and
+// taught.
 func (l *lane) offer(ctx context.Context, load gen.Load) (*outcome, error) {
-	if err := l.teach(ctx); err != nil {
-		return nil, err
-	}
 	if err := l.counter.Reset(); err != nil {
 		return nil, err
 	}
@@ -244,22 +255,41 @@ func (l *lane) drain(ctx context.Context) (sink.Counts, error) {
 // latencies are those of the last offer.
 func (l *lane) latencies() (*hdrhistogram.Histogram, error) { return l.counter.Latencies() }
 
-// lanes makes a lane on each rig; they are closed by the function returned.
-func (g grid) lanes(ctx context.Context, size probe.Size, flows ...probe.Flows) (map[*rig]*lane, func() error, error) {
-	m := make(map[*rig]*lane, len(g))
-	closeAll := func() error {
-		var errs []error
-		for _, l := range m {
-			errs = append(errs, l.close())
-		}
-		return errors.Join(errs...)
-	}
+// lanes are those of a case; a rig may be without.
+type lanes map[*rig]*lane
+
+// devices makes a lane on each rig, with the path's ordinary generator. They are
+// closed by the function returned.
+func (b *run) devices(ctx context.Context, g grid, size probe.Size, flows ...probe.Flows) (lanes, func() error, error) {
+	return b.eachLane(g, func(r *rig) (*lane, error) { return newLane(ctx, r, size, flows...) })
+}
+
+// eachLane makes lanes one by one. A contender that has ended gets none.
+func (b *run) eachLane(g grid, open func(*rig) (*lane, error)) (lanes, func() error, error) {
+	m := lanes{}
 	for _, r := range g {
-		l, err := newLane(ctx, r, size, flows...)
+		err := b.turn(r, func() error {
+			l, err := open(r)
+			if l != nil {
+				m[r] = l
+			}
+			return err
+		})
 		if err != nil {
-			return nil, nil, errors.Join(err, closeAll())
+			return nil, nil, errors.Join(err, m.close())
 		}
-		m[r] = l
 	}
-	return m, closeAll, nil
+	return m, m.close, nil
+}
+
+// close closes all lanes. With a contender that has ended its devices may have
+// gone, and what was attached to them.
+func (m lanes) close() error {
+	var errs []error
+	for r, l := range m {
+		if err := l.close(); !r.gone && r.alive() == nil {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
 }

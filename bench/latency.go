@@ -27,14 +27,14 @@ func (b *run) latency(ctx context.Context) error {
 	case "vm":
 		return b.idle(ctx)
 	case "veth":
-		return errors.Join(b.loaded(ctx), b.idle(ctx))
+		return errors.Join(b.oneWay(ctx), b.idle(ctx))
 	}
-	return b.loaded(ctx)
+	return b.oneWay(ctx)
 }
 
-// loaded measures one-way latency at 10, 50 and 90 % of what each contender
+// oneWay measures one-way latency at 10, 50 and 90 % of what each contender
 // carries with a loss of 0.5 %.
-func (b *run) loaded(ctx context.Context) (err error) {
+func (b *run) oneWay(ctx context.Context) (err error) {
 	ends := b.ends()
 	if len(ends) == 0 {
 		return nil
@@ -56,7 +56,7 @@ func (b *run) loaded(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	lanes, done, err := g.lanes(ctx, size, oneWay(1))
+	lanes, done, err := b.devices(ctx, g, size, oneWay(1))
 	if err != nil {
 		return err
 	}
@@ -70,7 +70,7 @@ func (b *run) loaded(ctx context.Context) (err error) {
 				return nil // carries no load at all
 			}
 			var h *hdrhistogram.Histogram
-			_, counts, err := b.trial(r, func() (err error) {
+			_, counts, err := b.loaded(ctx, lanes[r], func() (err error) {
 				if _, err = lanes[r].offer(ctx, load); err == nil {
 					h, err = lanes[r].latencies()
 				}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/kvswitch/kvswitch/bench/probe"
+	"github.com/kvswitch/kvswitch/bench/stats"
 	"github.com/kvswitch/kvswitch/bench/subject"
 )
 
@@ -116,7 +117,7 @@ func (o *Options) complete() error {
 		}
 	}
 	if o.Runs < 1 {
-		return fmt.Errorf("%d runs: want at least 1, and %d for a ratio", o.Runs, 3)
+		return fmt.Errorf("%d runs: want at least 1, and %d for a ratio", o.Runs, stats.MinPairs)
 	}
 	return nil
 }

@@ -155,6 +155,9 @@ func (r *rig) signal(sig unix.Signal) error {
 	return nil
 }
 
+// alive is errGone when a process of the contender has ended.
+func (r *rig) alive() error { return r.signal(0) }
+
 func (r *rig) pause() error  { return r.signal(unix.SIGSTOP) }
 func (r *rig) resume() error { return r.signal(unix.SIGCONT) }
 

@@ -9,6 +9,7 @@ import (
 	"github.com/kvswitch/kvswitch/bench/gen"
 	"github.com/kvswitch/kvswitch/bench/probe"
 	"github.com/kvswitch/kvswitch/bench/report"
+	"github.com/kvswitch/kvswitch/bench/stats"
 	"github.com/kvswitch/kvswitch/bench/subject"
 	"github.com/kvswitch/kvswitch/bench/topo"
 )
@@ -29,7 +30,7 @@ var (
 )
 
 // scaleRounds is enough for a curve, and the least for a ratio.
-const scaleRounds = 3
+const scaleRounds = stats.MinPairs
 
 // scale measures how the receive rate changes with the number of ports, of
 // addresses and of workers.
@@ -106,13 +107,13 @@ func (b *run) race(ctx context.Context, g grid, m report.Metric, c report.Case, 
 	if err != nil {
 		return err
 	}
-	lanes, done, err := g.lanes(ctx, size, flows...)
+	lanes, done, err := b.devices(ctx, g, size, flows...)
 	if err != nil {
 		return err
 	}
 	err = b.rounds(ctx, g, rounds, m.Name+", "+c.String(), func(round int, r *rig) error {
 		var o *outcome
-		_, counts, err := b.trial(r, func() (err error) {
+		_, counts, err := b.loaded(ctx, lanes[r], func() (err error) {
 			o, err = lanes[r].offer(ctx, gen.Load{Length: b.trialLength, Warm: b.trialLength / 4})
 			return err
 		})

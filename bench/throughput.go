@@ -49,9 +49,6 @@ func (b *run) throughput(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, g.close()) }()
-	if err := b.audit(ctx, g); err != nil {
-		return fmt.Errorf("check frames: %w", err)
-	}
 	if err := b.memory(ctx); err != nil {
 		return err
 	}
@@ -125,7 +122,7 @@ func (b *run) fullLoad(ctx context.Context, g grid, c report.Case) (err error) {
 			return nil
 		}
 		var o *outcome
-		u, counts, err := b.trial(r, func() (err error) {
+		u, counts, err := b.loaded(ctx, l, func() (err error) {
 			o, err = l.offer(ctx, gen.Load{Length: b.trialLength, Warm: b.trialLength / 4})
 			return err
 		})
@@ -136,10 +133,8 @@ func (b *run) fullLoad(ctx context.Context, g grid, c report.Case) (err error) {
 		if o.received.Segments > 0 {
 			b.file(metricMachine, c, r.kind.Name, round, float64(u.Busy)/float64(o.received.Segments), counts)
 		}
-		if counts {
-			costs.add(r, round, u, o)
-		}
-		if c.Source == b.source() { // disturbed or not: it only decides what to load it to later
+		costs.add(r, round, u, o, counts)
+		if c.Source == b.source() && c.Flows == 1 { // disturbed or not: it only decides what to load it to later
 			b.sawRate(r, c.Size, float64(o.sent.Frames)/o.sent.Elapsed.Seconds(), o.frames)
 		}
 		return nil
@@ -153,25 +148,16 @@ func (b *run) fullLoad(ctx context.Context, g grid, c report.Case) (err error) {
 func (b *run) lanes(ctx context.Context, g grid, size probe.Size, c report.Case) (map[*rig]*lane, func() error, error) {
 	open, ok := map[string]func(*rig, probe.Size) (*lane, error){"xdp": liveLane, "dpdk": bounceLane}[c.Source]
 	if !ok {
-		return g.lanes(ctx, size, oneWay(c.Flows))
+		return b.devices(ctx, g, size, oneWay(c.Flows))
 	}
-	m := map[*rig]*lane{}
-	done := func() error {
-		var errs []error
-		for _, l := range m {
-			errs = append(errs, l.close())
-		}
-		return errors.Join(errs...)
-	}
-	for _, r := range g {
+	return b.eachLane(g, func(r *rig) (*lane, error) {
 		l, err := open(r, size)
-		if err != nil {
+		if err != nil && !errors.Is(err, errGone) {
 			b.note("%s without generator %s: %v", r.kind.Name, c.Source, err)
-			continue
+			return nil, nil
 		}
-		m[r] = l
-	}
-	return m, done, nil
+		return l, err
+	})
 }
 
 // sawRate remembers the highest rates that a contender was offered and passed
@@ -225,7 +211,7 @@ func (b *run) search(ctx context.Context, r *rig, sizeName string) (err error) {
 		trials++
 		b.line.step("loss search, %s: %s, trial %d at %s", c, r.kind.Name, trials, report.Format(load, "frame/s"))
 		var o *outcome
-		u, err := b.attempt(r, func() (err error) {
+		u, err := b.attempt(r, l.lesson(ctx), func() (err error) {
 			o, err = l.offer(ctx, gen.Load{Rate: load, Length: b.trialLength})
 			return err
 		})
@@ -262,7 +248,7 @@ func (b *run) topLoad(ctx context.Context, l *lane, size string) (float64, error
 	if seen, ok := b.rates[k]; ok {
 		return seen.offered, nil
 	}
-	_, _, err := b.trial(l.rig, func() error {
+	_, _, err := b.loaded(ctx, l, func() error {
 		o, err := l.offer(ctx, gen.Load{Length: b.trialLength})
 		if err == nil {
 			b.sawRate(l.rig, size, float64(o.sent.Frames)/o.sent.Elapsed.Seconds(), o.frames)

@@ -224,7 +224,7 @@ func (s *LiveSender) watch(ctx context.Context, l Load) (sent Sent, err error) {
 	if l.Mark != nil {
 		l.Mark()
 	}
-	return Sent{Frames: after - before, Elapsed: time.Since(begin)}, errors.Join(err, err2, ctx.Err())
+	return Sent{Frames: after - before, Warm: before - first, Elapsed: time.Since(begin)}, errors.Join(err, err2, ctx.Err())
 }
 
 // liveStart is how long the first frame may take.

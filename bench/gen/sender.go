@@ -42,6 +42,13 @@ type Load struct {
 	Mark func()
 }
 
+// WarmUp is what goes before: the same, but that its frames have no stamps, for
+// their latencies don't count either.
+func (l Load) WarmUp() Load {
+	l.Length, l.Frames, l.Stamp = l.Warm, 0, false
+	return l
+}
+
 // Sent is what became of a Load.
 type Sent struct {
 	// Frames were handed to the kernel during the trial.
@@ -49,6 +56,8 @@ type Sent struct {
 	// Elapsed is how long that took: Load.Length unless the sender was held up
 	// for longer than the trial's slack, or the context ended.
 	Elapsed time.Duration
+	// Warm is how many frames were sent before the trial, for Load.Warm.
+	Warm uint64
 	// Held counts calls that found no room: the contender pushed back.
 	Held uint64
 }
@@ -125,17 +134,19 @@ func (s *Sender) Send(ctx context.Context, l Load) (Sent, error) {
 }
 
 func (s *Sender) run(ctx context.Context, l Load) (Sent, error) {
+	var warm uint64
 	if l.Warm > 0 {
-		warm := l
-		warm.Length, warm.Frames = l.Warm, 0
-		if _, err := s.phase(ctx, warm); err != nil {
+		w, err := s.phase(ctx, l.WarmUp())
+		if err != nil {
 			return Sent{}, err
 		}
+		warm = w.Frames
 	}
 	if l.Mark != nil {
 		l.Mark()
 	}
 	sent, err := s.phase(ctx, l)
+	sent.Warm = warm
 	if l.Mark != nil {
 		l.Mark()
 	}

@@ -92,8 +92,15 @@ func TestFullSpeedLastsItsTimeAndWarmUpDoesNotCount(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if sent.Elapsed < 20*time.Millisecond || sent.Frames == 0 || uint64(s.Sequence(0)) <= sent.Frames {
+	if sent.Elapsed < 20*time.Millisecond || sent.Frames == 0 || sent.Warm == 0 || uint64(s.Sequence(0)) != sent.Warm+sent.Frames {
 		t.Errorf("%+v, %d frames with warm-up", sent, s.Sequence(0))
+	}
+}
+
+func TestWarmUpHasNoStamps(t *testing.T) {
+	l := Load{Rate: 5, Length: time.Second, Frames: 7, Warm: time.Minute, Stamp: true, Sleep: true}
+	if w := l.WarmUp(); w.Stamp || w.Length != time.Minute || w.Frames != 0 || w.Rate != 5 || !w.Sleep {
+		t.Errorf("%+v", w)
 	}
 }
 

@@ -98,11 +98,10 @@ func onThread(f func() error) error {
 // Send implements the bench's generator: see gen.Load. It returns when what was
 // sent has arrived or is lost.
 func (d *Duplex) Send(ctx context.Context, l gen.Load) (sent gen.Sent, err error) {
-	err = onThread(func() error {
+	var warm gen.Sent
+	err = onThread(func() (err error) {
 		if l.Warm > 0 {
-			warm := l
-			warm.Length, warm.Frames = l.Warm, 0
-			if _, err := d.phase(ctx, warm); err != nil {
+			if warm, err = d.phase(ctx, l.WarmUp()); err != nil {
 				return err
 			}
 		}
@@ -117,6 +116,7 @@ func (d *Duplex) Send(ctx context.Context, l gen.Load) (sent gen.Sent, err error
 		}
 		return d.drain(ctx)
 	})
+	sent.Warm = warm.Frames
 	return sent, err
 }
 
@@ -206,24 +206,33 @@ func sleep(d time.Duration) {
 	_ = unix.Nanosleep(&ts, nil) // a signal only makes it shorter
 }
 
-// Teach has every station at the second end speak once.
+// Teach has every station speak once, those at the second end first.
 func (d *Duplex) Teach(ctx context.Context) error {
-	lesson := d.flows.Lesson(1)
-	d.ends[1].send(lesson, 0)
+	defer d.Renumber(d.Sequence())
+	d.ends[1].send(d.flows.Lesson(1), 0)
+	d.ends[0].send(d.flows, 0)
 	return onThread(func() error {
-		for int(d.ends[1].sequence()) < lesson.Frames() {
-			left := lesson.Frames() - int(d.ends[1].sequence())
-			if _, err := d.ends[1].transmit(min(batch, left), 0); err != nil {
-				return err
+		for _, e := range []end{d.ends[1], d.ends[0]} {
+			for {
+				left := d.flows.Frames() - int(e.sequence())
+				if left <= 0 {
+					break
+				}
+				if _, err := e.transmit(min(batch, left), 0); err != nil {
+					return err
+				}
+				if _, err := d.receive(); err != nil {
+					return err
+				}
+				if err := ctx.Err(); err != nil {
+					return err
+				}
 			}
-			if _, err := d.receive(); err != nil {
-				return err
-			}
-			if err := ctx.Err(); err != nil {
+			if err := d.drain(ctx); err != nil {
 				return err
 			}
 		}
-		return d.drain(ctx)
+		return nil
 	})
 }
 

@@ -50,16 +50,18 @@ func (r *Report) rateFigures(add addFigure) error {
 	if !ok {
 		return nil
 	}
-	for _, f := range []struct {
-		title string
-		xdp   bool
-	}{
-		{"Receive rate by frame size", false},
-		{"Receive rate by frame size, frames from XDP", true},
+	for _, f := range []struct{ title, source string }{
+		{"Receive rate by frame size", ""},
+		{"Receive rate by frame size, frames from XDP", "xdp"},
+		{"Receive rate by frame size, DPDK guests, both directions", "dpdk"},
 	} {
 		drawing, shown, err := r.byCategory(m, "frame size, bytes", "frames/s", func(c Case) (category, bool) {
 			_, err := strconv.Atoi(c.Size)
-			return category{c.Size, c.Size}, err == nil && (c.Source == "xdp") == f.xdp && c.Flows == 1
+			second := ""
+			if c.Source == "xdp" || c.Source == "dpdk" {
+				second = c.Source
+			}
+			return category{c.Size, c.Size}, err == nil && second == f.source && c.Flows == 1
 		})
 		if err := add(f.title, "Full offered load, one flow; median over the rounds.", drawing, shown, err); err != nil {
 			return err
@@ -77,7 +79,7 @@ func (r *Report) latencyFigures(add addFigure) error {
 		seen[l.Case] = true
 		title, text := "One-way latency, "+l.Case.Load, "Each contender at its own load; all rounds together."
 		if l.Case.Source == "icmp" {
-			title, text = "Round trip on an idle switch", "ICMP echoes, a thousand a second: idle enough to fall asleep in between."
+			title, text = "Round trip on an idle switch", "ICMP echoes, "+l.Case.Load+": idle enough to fall asleep in between."
 		}
 		drawing, shown, err := r.distribution(l.Case)
 		if err := add(title, text, drawing, shown, err); err != nil {

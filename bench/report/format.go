@@ -42,9 +42,6 @@ func (c Case) String() string {
 	if c.Load != "" && c.Load != "full" {
 		add("%s", c.Load)
 	}
-	if c.Rate > 0 {
-		add("%s offered", Format(c.Rate, "frame/s"))
-	}
 	if len(parts) == 0 {
 		return "all"
 	}

@@ -115,7 +115,7 @@ func class(s *Series, reference bool) string {
 		return "reference"
 	case q == nil:
 		return ""
-	case q.Withheld == tooNoisy:
+	case q.Withheld == tooNoisy, q.Withheld == tooFew:
 		return "noisy"
 	case q.Withheld != "":
 		return "faulty"

@@ -29,7 +29,7 @@ type Report struct {
 	Quick    bool      `json:"quick"`     // a smoke run: too short for conclusions
 	Complete bool      `json:"complete"`  // false when it was interrupted or failed
 	Path     string    `json:"path"`      // "veth", "tap", "vhost-user", "vm"
-	Rounds   int       `json:"rounds"`    // trials of each contender in each case
+	Rounds   int       `json:"rounds"`    // trials of each contender in each case, but fewer in tests that take long
 	TrialMs  int       `json:"trial_ms"`  // length of a trial
 	Refer    string    `json:"reference"` // contender that ratios are taken against
 
@@ -59,14 +59,13 @@ type Contender struct {
 
 // Case is what was done to a contender. Fields that play no part are zero.
 type Case struct {
-	Size      string  `json:"size,omitempty"`      // frame size as on the command line
-	Flows     int     `json:"flows,omitempty"`     // address pairs
-	Ports     int     `json:"ports,omitempty"`     // ports in use
-	Source    string  `json:"source,omitempty"`    // generator: "af_packet", "xdp", "tcp", "udp", "icmp"
-	Load      string  `json:"load,omitempty"`      // "full", "10% of PDR", …
-	Rate      float64 `json:"rate,omitempty"`      // offered frames/s, when it was fixed
-	Addresses int     `json:"addresses,omitempty"` // in the address table
-	Workers   int     `json:"workers,omitempty"`   // of kvswitch
+	Size      string `json:"size,omitempty"`      // frame size as on the command line
+	Flows     int    `json:"flows,omitempty"`     // address pairs
+	Ports     int    `json:"ports,omitempty"`     // ports in use
+	Source    string `json:"source,omitempty"`    // generator: "af_packet", "xdp", "dpdk", "tcp", …
+	Load      string `json:"load,omitempty"`      // "full", "10% of PDR", …
+	Addresses int    `json:"addresses,omitempty"` // in the address table
+	Workers   int    `json:"workers,omitempty"`   // of kvswitch
 }
 
 // Metric says what a value is.
@@ -107,7 +106,7 @@ type Ratio struct {
 	Low    float64 `json:"low"`
 	High   float64 `json:"high"`
 	Pairs  int     `json:"pairs"`
-	// Withheld says why the ratio must not be quoted: "too noisy", "faulty", or
+	// Withheld says why the ratio must not be quoted: "too few rounds", "too noisy", "faulty", or
 	// empty.
 	Withheld string `json:"withheld,omitempty"`
 }

@@ -24,7 +24,7 @@ var (
 func sample() *Report {
 	r := &Report{
 		Schema: Schema, Program: "v1.2.3", Started: time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC), Complete: true,
-		Path: "veth", Rounds: 6, TrialMs: 400, Refer: "a",
+		Path: "veth", Rounds: 7, TrialMs: 400, Refer: "a",
 		Contenders: []Contender{
 			{Name: "a", Family: "kernel", About: "the <reference>", Version: "6", Faults: []string{}},
 			{Name: "b", Faults: []string{}}, {Name: "c", Faults: []string{}},
@@ -46,7 +46,7 @@ func sample() *Report {
 	}
 	for _, size := range []string{"64", "1518"} {
 		c := Case{Size: size, Flows: 1, Source: "af_packet", Load: "full"}
-		for round := range 6 {
+		for round := range 7 {
 			base := 100_000 * float64(round+4)
 			r.Add(rate, c, "a", round, base)
 			if round != 2 { // rejected
@@ -76,16 +76,21 @@ func series(t *testing.T, r *Report, m Metric, contender string) *Series {
 func TestRatioIsTheMedianOverCommonRounds(t *testing.T) {
 	r := sample()
 	b := series(t, r, rate, "b")
-	if q := b.Ratio; q == nil || q.Pairs != 5 || q.Median < 1.3999 || q.Median > 1.4001 || q.Withheld != "" {
-		t.Errorf("ratio %+v, want 1.4 of 5 pairs in spite of the drift", q)
+	if q := b.Ratio; q == nil || q.Pairs != 6 || q.Median < 1.3999 || q.Median > 1.4001 || q.Withheld != "" {
+		t.Errorf("ratio %+v, want 1.4 of 6 pairs in spite of the drift", q)
 	}
 	if q := series(t, r, rate, "c").Ratio; q.Withheld != "too noisy" {
 		t.Errorf("ratio %+v of a noisy contender is not withheld", q)
 	}
+	b.Values = b.Values[1:]
+	r.Summarise()
+	if b.Ratio.Withheld != "too few rounds" {
+		t.Errorf("ratio %+v of five pairs is not withheld", b.Ratio)
+	}
 	if q := series(t, r, rate, "d").Ratio; q.Withheld != "faulty" {
 		t.Errorf("ratio %+v of a faulty contender is not withheld", q)
 	}
-	if a := series(t, r, rate, "a"); a.Ratio != nil || a.Median != 650_000 || a.Low != 400_000 || a.High != 900_000 {
+	if a := series(t, r, rate, "a"); a.Ratio != nil || a.Median != 700_000 || a.Low != 400_000 || a.High != 1_000_000 {
 		t.Errorf("reference is summed up as %+v", a)
 	}
 }

@@ -10,6 +10,7 @@ import (
 
 // Why a ratio is not to be quoted.
 const (
+	tooFew   = "too few rounds"
 	tooNoisy = "too noisy"
 	faulty   = "faulty"
 )
@@ -69,6 +70,8 @@ func (r *Report) ratio(s, ref *Series) *Ratio {
 	switch {
 	case c != nil && len(c.Faults) > 0, rc != nil && len(rc.Faults) > 0:
 		out.Withheld = faulty
+	case p.Pairs < stats.MinPairs:
+		out.Withheld = tooFew
 	case p.Noisy():
 		out.Withheld = tooNoisy
 	}

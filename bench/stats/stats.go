@@ -14,9 +14,10 @@ import (
 )
 
 const (
-	// MinPairs is the fewest pairs a ratio is computed from. An interval drawn
-	// from fewer says nothing.
-	MinPairs = 3
+	// MinPairs is the fewest pairs a ratio is computed from. The interval that
+	// a bootstrap draws from fewer is narrower than it says: of five it covers
+	// the true median in no more than 94 %, of three in 75 %.
+	MinPairs = 6
 	// MaxWidth is the widest 95 % interval, as a share of the median, at which
 	// a ratio is still printed.
 	MaxWidth = 0.15

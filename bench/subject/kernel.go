@@ -88,6 +88,8 @@ func (k *kernel) Attach(t *topo.Topology) error {
 	nl := t.Switch.Netlink()
 	br := &netlink.Bridge{LinkAttrs: netlink.NewLinkAttrs()}
 	br.Name = bridgeName
+	ageing := uint32(Ageing.Seconds()) * 100 // in hundredths of a second
+	br.AgeingTime = &ageing
 	if k.tuned {
 		off := false
 		br.MulticastSnooping = &off

@@ -107,6 +107,7 @@ func (k *kvswitch) Attach(t *topo.Topology) error {
 	const name = "bench"
 	args := append([]string{
 		"run", "--name", name, "--run-dir", t.Dir(), "--no-host", "--max-entries", strconv.Itoa(maxEntries),
+		"--ageing", Ageing.String(),
 	}, k.args...)
 	for _, p := range t.Ports {
 		spec := "netdev:" + p.Name

@@ -89,6 +89,9 @@ func (o *ovs) configuration(t *topo.Topology) []string {
 		// contender must not lose a race by a setting that is a line to change.
 		"--", "add-br", bridgeName, "--", "set", "Bridge", bridgeName, "datapath_type=netdev",
 		"other_config:mac-table-size=1048576", "other_config:forward-bpdu=false",
+		fmt.Sprintf("other_config:mac-aging-time=%.0f", Ageing.Seconds()),
+		// Flows, too, would be forgotten after ten seconds, which it is stopped for.
+		"--", "set", "Open_vSwitch", ".", fmt.Sprintf("other_config:max-idle=%d", Ageing.Milliseconds()),
 	}
 	if o.afxdp {
 		c = append(c, "--", "set", "Open_vSwitch", ".", "other_config:pmd-cpu-mask=2") // CPU 1

@@ -71,6 +71,10 @@ func Reference(path string) string {
 	return "kernel"
 }
 
+// Ageing is how long contenders remember an address: long enough for one that is
+// stopped while others have their turn to forget nothing meanwhile.
+const Ageing = time.Hour
+
 // Kinds are all contenders on a path, in the order of reports: ceiling,
 // reference, the reference tuned, kvswitch, the others.
 func Kinds(path string) []Kind {

@@ -34,7 +34,12 @@ func (v *vde) Attach(t *topo.Topology) error {
 	}
 	v.closes = append(v.closes, w.Close)
 	defer r.Close()
-	args := []string{"-s", dir, "-n", fmt.Sprint(max(32, 2*len(t.Ports)))}
+	settings := filepath.Join(t.Dir(), "vderc")
+	if err := os.WriteFile(settings, fmt.Appendf(nil, "hash/setexpire %.0f\n", Ageing.Seconds()), 0o600); err != nil {
+		return fmt.Errorf("write settings: %w", err)
+	}
+	// Its table has 128 buckets by default.
+	args := []string{"-s", dir, "-f", settings, "--hashsize", "131072", "-n", fmt.Sprint(max(32, 2*len(t.Ports)))}
 	for _, p := range t.Ports {
 		args = append(args, "-t", p.End)
 	}
