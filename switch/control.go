@@ -44,6 +44,7 @@ func (s *Switch) hear(b bpdu) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for n := 0; ; n++ {
+		b.port.bpdus.heard()
 		if s.tree != nil && s.at(uint16(b.port.id)) == b.port {
 			b.port.bpduFrom = b.from
 			// What is wrong with a BPDU is counted by the tree, per port.

@@ -32,6 +32,7 @@ type header struct {
 type plan struct {
 	n     int
 	bytes uint64
+	full  uint64 // the batch in which the port last had no room
 	out   [frame.BatchSize]frame.Out
 }
 
@@ -40,6 +41,7 @@ type plan struct {
 func (w *worker) forward(v *view, in uint16, frames []frame.Frame) {
 	pv := &v.ports[in]
 	c := &pv.port.counters[w.id]
+	w.batch++
 	metas := w.classify(v, in, pv, c, frames)
 	var station lookup
 	for i := range metas {
@@ -78,12 +80,16 @@ func (w *worker) classify(v *view, in uint16, pv *portView, c *portCounters, fra
 		}
 		run = nil
 		src := h.tail & macMask
-		if src&1 != 0 || src == 0 || src == v.own && in != hostPort {
+		if src&1 != 0 || src == 0 {
 			c.drop(sourceReason(src), 1)
 			continue
 		}
 		if h.dst&^linkLocalBits == wordSTP {
-			w.linkLocal(v, in, c, f, h.dst)
+			w.linkLocal(v, in, c, f, h.dst) // from this switch, too: that is how it finds its own loops
+			continue
+		}
+		if src == v.own && in != hostPort {
+			c.drop(DropOwnSource, 1)
 			continue
 		}
 		m := &w.metas[n]
@@ -146,13 +152,10 @@ const (
 )
 
 func sourceReason(src uint64) Reason {
-	switch {
-	case src&1 != 0:
-		return DropGroupSource
-	case src == 0:
+	if src == 0 {
 		return DropZeroSource
 	}
-	return DropOwnSource
+	return DropGroupSource
 }
 
 // assignVLAN finds the frame's VLAN by its tag or the port's PVID and checks
@@ -283,12 +286,9 @@ func unicastReason(v *view, in, out *portView, m *meta, same bool) Reason {
 
 // emit puts a run on the plan of port n.
 func (w *worker) emit(n uint16, out *portView, m *meta) {
-	tag, wears := m.tag, uint32(0)
+	tag := m.tag
 	if tag != 0 && w.view.filtering && out.untagged.Has(m.vid) {
 		tag = 0
-	}
-	if tag != 0 {
-		wears = frame.TagLen
 	}
 	p := w.plans[n]
 	for i := range m.frames {
@@ -309,9 +309,10 @@ func (w *worker) emit(n uint16, out *portView, m *meta) {
 		} else if p.n == len(p.out) {
 			w.send(n, out, p)
 		}
-		p.out[p.n] = frame.Out{Frame: f, EgressTag: tag}
+		o := &p.out[p.n]
+		*o = frame.Out{Frame: f, EgressTag: tag}
 		p.n++
-		p.bytes += uint64(size + wears)
+		p.bytes += uint64(o.Len())
 	}
 }
 
@@ -330,16 +331,22 @@ func fits(h *frame.VnetHdr, limit uint32) bool {
 
 // emitFinished sends a frame to a port that can't be given it as it is: the
 // slow way, in copies with checksums completed and segments cut. What waits for
-// the port goes first, so order is kept.
+// the port goes first, so order is kept. A port that was full in this batch is
+// spared the work.
 func (w *worker) emitFinished(n uint16, out *portView, f *frame.Frame, tag frame.Tag) {
 	p := w.plans[n]
 	if p.n > 0 {
 		w.send(n, out, p)
 	}
+	if p.full == w.batch {
+		out.port.counters[w.id].drop(DropEgressFull, 1)
+		return
+	}
 	finished, err := w.finisher.Finish(frame.Out{Frame: f, EgressTag: tag}, out.caps, w.finished[:0])
 	if err != nil {
 		out.port.counters[w.id].drop(DropEgressOffload, 1)
 	}
+	w.segments += len(finished)
 	for len(finished) > 0 && err == nil {
 		for p.n < len(p.out) && p.n < len(finished) {
 			p.out[p.n] = finished[p.n]
@@ -365,6 +372,7 @@ func (w *worker) send(n uint16, out *portView, p *plan) {
 	c := &out.port.counters[w.id]
 	sent := out.tx.Tx(w.id, p.out[:p.n])
 	if sent < p.n {
+		p.full = w.batch
 		for i := sent; i < p.n; i++ {
 			p.bytes -= uint64(p.out[i].Len())
 		}

@@ -1,7 +1,9 @@
 package vswitch
 
 import (
+	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -122,8 +124,8 @@ var portKeys = []portKey{
 	{"recover", "DURATION: a guarded port comes back after this, 0 = by hand",
 		func(c *PortConfig, v string) error {
 			d, err := time.ParseDuration(v)
-			if err != nil || d < 0 {
-				return fmt.Errorf("%q is not a duration such as 300s", v)
+			if err != nil || d < 0 || d%time.Second != 0 || d/time.Second > math.MaxUint32 {
+				return fmt.Errorf("%q is not a duration of whole seconds such as 300s", v)
 			}
 			c.STP.Recover = d
 			return nil
@@ -182,6 +184,9 @@ var vlanKeys = map[string]func(*VLANConfig, string) error{
 	"native":        func(v *VLANConfig, s string) error { return setNative(v, s, false) },
 	"native-tagged": func(v *VLANConfig, s string) error { return setNative(v, s, true) },
 	"untagged": func(v *VLANConfig, s string) error {
+		if v.UntaggedOnly || v.Tunnel {
+			return errOneVLAN
+		}
 		set, err := ParseVIDs(s)
 		for vid := range set.All {
 			v.Member.Add(vid)
@@ -202,7 +207,14 @@ func setAccess(v *VLANConfig, s string, tunnel bool) error {
 	return err
 }
 
+// errOneVLAN refuses words that add to a trunk: what an access or tunnel port
+// carried before would leak.
+var errOneVLAN = errors.New("an access or tunnel port has one VLAN; give trunk= as well to make it a trunk")
+
 func setNative(v *VLANConfig, s string, tagged bool) error {
+	if v.UntaggedOnly || v.Tunnel {
+		return errOneVLAN
+	}
 	vid, err := ParseVID(s)
 	if err == nil {
 		if v.PVID != 0 && *v == DefaultVLAN() {

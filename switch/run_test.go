@@ -56,6 +56,98 @@ func TestBatchIsWorthItsFrames(t *testing.T) {
 	}
 }
 
+// What is counted on the way out is what leaves, tags and all.
+func TestBytesSentAreThoseOfTheWire(t *testing.T) {
+	for seed := range uint64(100) {
+		r := rand.New(rand.NewPCG(seed, 1))
+		q := newQuietSwitch(t, seed%2 == 1, seed%4 == 3, r.IntN(50), []uint16{1, 5, 10, 11})
+		for range 3 {
+			q.w.forward(q.w.view, 1, randomBatch(r, []uint16{1, 5, 10, 11}))
+		}
+		for i, p := range q.ports {
+			var frames, bytes uint64
+			for _, s := range p.Sent() {
+				frames++
+				bytes += uint64(len(s.Wire))
+			}
+			st, _ := q.PortStatus(fmt.Sprintf("p%d", i+1))
+			if st.TX.Frames != frames || st.TX.Bytes != bytes {
+				t.Errorf("seed %d: p%d counts %d frames, %d bytes; sent %d and %d", seed, i+1, st.TX.Frames, st.TX.Bytes, frames, bytes)
+			}
+		}
+		q.close()
+	}
+}
+
+// A super-frame is as much work as its segments, and none for a port that has
+// just been found full.
+func TestSegmentsCountAsWork(t *testing.T) {
+	q := newQuietSwitch(t, false, false, -1, nil)
+	defer q.close()
+	data := porttest.Build(porttest.MAC(3), porttest.MAC(1), 0, frame.EtherTypeIPv4, make([]byte, 40+100*100))
+	copy(data[14:], []byte{0x45, 0, byte((40 + 10000) >> 8), byte((40 + 10000) & 0xff), 0, 0, 0, 0, 64, 6})
+	data[14+20+12] = 5 << 4
+	super := frame.Frame{Data: data, Hdr: frame.VnetHdr{Flags: frame.HdrNeedsCsum, GSOType: frame.GSOTCPv4, HdrLen: 54, GSOSize: 100, CsumStart: 34, CsumOffset: 16}}
+	q.ports[0].InjectFrames(super, super, super)
+	if n := q.w.poll(); n != 3+3*100 {
+		t.Errorf("poll reports %d frames, want 3 and 300 segments", n)
+	}
+	if n := len(q.ports[1].Sent()); n != 300 {
+		t.Fatalf("%d segments arrived, want 300", n)
+	}
+	q.ports[1].SetRoom(10)
+	q.ports[0].InjectFrames(super, super, super)
+	if n := q.w.poll(); n != 3+100 {
+		t.Errorf("poll reports %d frames, want 3 and the 100 segments of the first", n)
+	}
+	st, _ := q.PortStatus("p2")
+	if n := len(q.ports[1].Sent()); n != 10 || st.Drops["egress-full"] != 90+2 {
+		t.Errorf("%d segments arrived and %d were dropped, want 10, and 90 and two whole frames", n, st.Drops["egress-full"])
+	}
+}
+
+// However many ports flood, there is room in the queue for those that don't.
+func TestOnePortsBPDUsLeaveRoomForOthers(t *testing.T) {
+	s, err := New(Config{Logger: slog.New(slog.NewTextHandler(io.Discard, nil)), STP: STPConfig{Mode: "rstp"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const ports = 50
+	var all []*porttest.Port
+	for i := range ports {
+		p := porttest.NewPort()
+		defer p.Close()
+		if _, err := s.AddPort(fmt.Sprintf("p%d", i+1), p, NewPortConfig("memory")); err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, p)
+	}
+	w, err := newWorker(0, s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.close()
+	w.adopt(s.view.Load())
+	wire := append([]byte{1, 0x80, 0xc2, 0, 0, 0}, []byte{2, 0, 0, 0, 0, 1, 0, 7, 0x42, 0x42, 3, 0, 0, 0, 0x80}...)
+	for in := range ports - 1 {
+		for range 90 {
+			w.forward(w.view, uint16(in+1), []frame.Frame{{Data: wire}})
+		}
+	}
+	if n := len(s.bpdus); n != (ports-1)*bpdusWaiting {
+		t.Errorf("%d BPDUs wait, want %d of each port", n, bpdusWaiting)
+	}
+	w.forward(w.view, ports, []frame.Frame{{Data: wire}})
+	if st, _ := s.PortStatus(fmt.Sprintf("p%d", ports)); st.Drops["bpdu-rate"] != 0 {
+		t.Error("the only BPDU of a port found no room")
+	}
+	// Those heard make room for others.
+	s.hear(<-s.bpdus)
+	if n := s.slots[1].bpdus.waiting.Load(); n != 0 {
+		t.Errorf("%d BPDUs of p1 are said to wait, want none", n)
+	}
+}
+
 // quietSwitch has four ports in memory and a worker that the test drives.
 // Station 1 and 2 are at port 1, 3 at port 2, 4 at port 3, in every VLAN.
 type quietSwitch struct {

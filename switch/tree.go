@@ -256,7 +256,11 @@ const (
 	bpduHeaderLen = frame.HeaderLen + 3
 	bpduFrameLen  = 60
 	bpduMaxPDU    = 64 // RST BPDUs have 36 octets; a longer one's rest is not for us
-	bpduQueue     = 256
+	bpduQueue     = 1024
+	// bpdusWaiting is how many of one port's may wait at a time, so that many
+	// ports that flood leave room for those that don't. The hold count lets a
+	// bridge send ten at once.
+	bpdusWaiting = 16
 )
 
 // bpdu is a BPDU on its way from a worker to the control side.
@@ -294,11 +298,23 @@ var bpduStart = [5]byte{0x42, 0x42, 0x03, 0, 0}
 // one port costs a bounded part of one core.
 const bpdusPerSecond = 100
 
-// allowance counts a port's BPDUs in the present second. Workers spend, the
-// control side refills once a second.
-type allowance struct{ spent atomic.Uint32 }
+// allowance counts a port's BPDUs in the present second and in the queue. Workers
+// spend, the control side refills once a second and says when one was heard.
+type allowance struct{ spent, waiting atomic.Int32 }
 
-func (a *allowance) take() bool { return a.spent.Add(1) <= bpdusPerSecond }
+// take reports whether one more BPDU may be queued.
+func (a *allowance) take() bool {
+	if a.spent.Add(1) > bpdusPerSecond {
+		return false
+	}
+	if a.waiting.Add(1) > bpdusWaiting {
+		a.heard()
+		return false
+	}
+	return true
+}
+
+func (a *allowance) heard() { a.waiting.Add(-1) }
 
 // linkLocal takes a frame to 01:80:c2:00:00:00–0f, which is never forwarded. An
 // untagged BPDU goes to the control side.
@@ -315,6 +331,10 @@ func (w *worker) linkLocal(v *view, in uint16, c *portCounters, f *frame.Frame, 
 		c.drop(DropLinkLocal, 1)
 		return
 	}
+	if v.ports[in].deaf {
+		c.drop(DropPortState, 1)
+		return
+	}
 	if !p.bpdus.take() {
 		c.drop(DropBPDURate, 1)
 		return
@@ -324,6 +344,7 @@ func (w *worker) linkLocal(v *view, in uint16, c *portCounters, f *frame.Frame, 
 	select {
 	case w.sw.bpdus <- b:
 	default:
+		p.bpdus.heard()
 		c.drop(DropBPDURate, 1)
 	}
 }

@@ -171,7 +171,7 @@ func TestGuestThatBridgesIsGuardedAlone(t *testing.T) {
 }
 
 func TestFloodOfBPDUsIsLimited(t *testing.T) {
-	l := newLab(t, vswitch.Config{STP: vswitch.STPConfig{Mode: "rstp"}}, 2)
+	l := newLab(t, vswitch.Config{STP: vswitch.STPConfig{Mode: "rstp"}}, 2, words("bpdu-guard", "off"))
 	wire := append([]byte{1, 0x80, 0xc2, 0, 0, 0}, macA[:]...)
 	wire = append(wire, 0, 7, 0x42, 0x42, 3, 0, 0, 0, 0x80)
 	wire = append(wire, make([]byte, 60-len(wire))...)
@@ -184,6 +184,58 @@ func TestFloodOfBPDUsIsLimited(t *testing.T) {
 	}
 	if n := l.drops(1, "bpdu-rate"); n < 900 {
 		t.Errorf("bpdu-rate = %d of 1280, want all but a second or two's allowance", n)
+	}
+}
+
+// A guest with two cards that bridges them without a spanning tree of its own
+// sends the switch's BPDUs back to it, under the switch's own address where ports
+// have none.
+func TestSwitchHearsItsOwnBPDUs(t *testing.T) {
+	for name, c := range map[string]struct {
+		words []vswitch.KeyValue
+		state func(a, b vswitch.PortStatus) bool
+	}{
+		"ports of guests": {nil, func(a, b vswitch.PortStatus) bool {
+			return a.STP.Guard != "" || b.STP.Guard != ""
+		}},
+		"ports that find out": {words("edge", "off", "bpdu-guard", "off"), func(a, b vswitch.PortStatus) bool {
+			return a.STP.Role == "designated" && b.STP.Role == "backup" && b.STP.State != "forwarding"
+		}},
+	} {
+		for _, mode := range []string{"rstp", "stp"} {
+			t.Run(name+", "+mode, func(t *testing.T) {
+				l := newLab(t, vswitch.Config{MAC: frame.MAC{2, 0, 0, 0, 0, 9}, STP: vswitch.STPConfig{Mode: mode}}, 0)
+				a, b := porttest.NewCable()
+				for i, p := range []*porttest.Port{a, b} {
+					cfg := vswitch.NewPortConfig("memory")
+					if err := cfg.Set(c.words...); err != nil {
+						t.Fatal(err)
+					}
+					if _, err := l.AddPort([]string{"a", "b"}[i], p, cfg); err != nil {
+						t.Fatal(err)
+					}
+				}
+				eventually(t, "the loop is cut", func() bool {
+					sa, _ := l.PortStatus("a")
+					sb, _ := l.PortStatus("b")
+					return c.state(sa, sb)
+				})
+			})
+		}
+	}
+}
+
+func TestGuardedPortIsDeafToBPDUs(t *testing.T) {
+	l := newLab(t, vswitch.Config{STP: vswitch.STPConfig{Mode: "rstp"}}, 2)
+	wire := append([]byte{1, 0x80, 0xc2, 0, 0, 0}, macA[:]...)
+	wire = append(wire, 0, 7, 0x42, 0x42, 3, 0, 0, 0, 0x80)
+	l.send(1, wire)
+	eventually(t, "the guard holds the port", func() bool { st, _ := l.PortStatus("p1"); return st.STP.Guard != "" })
+	for range 300 {
+		l.send(1, wire)
+	}
+	if rate, state := l.drops(1, "bpdu-rate"), l.drops(1, "port-state"); rate != 0 || state != 300 {
+		t.Errorf("bpdu-rate = %d, port-state = %d; want 0 and 300", rate, state)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"math"
 
+	"github.com/kvswitch/kvswitch/stp"
 	"github.com/kvswitch/kvswitch/switch/frame"
 )
 
@@ -53,6 +54,7 @@ type portView struct {
 	learn        bool // the tree lets it learn, and learning is on
 	learning     bool // the tree lets it learn
 	forward      bool // the tree lets it forward and the link is up
+	deaf         bool // held by BPDU guard, which no BPDU changes
 	isolated     bool
 	locked       bool
 	hairpin      bool
@@ -166,6 +168,7 @@ func (s *Switch) viewPort(p *port) portView {
 		learn:        up && p.learning && !p.cfg.NoLearning,
 		learning:     up && p.learning,
 		forward:      up && p.forwarding,
+		deaf:         p.guard == stp.GuardBPDU.String(),
 		isolated:     p.cfg.Isolated,
 		locked:       p.cfg.Locked,
 		hairpin:      p.cfg.Hairpin,

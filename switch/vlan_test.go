@@ -296,7 +296,8 @@ func TestPortWordsRoundTrip(t *testing.T) {
 		}
 	}
 	for _, ws := range [][]vswitch.KeyValue{
-		words("vlan", "0"), words("vlan", "x"), words("trunk", "9-1"), words("nope", "1"), words("edge", "maybe"), words("prio", "17"), words("cost", "-1"), words("recover", "soon"),
+		words("vlan", "0"), words("vlan", "x"), words("trunk", "9-1"), words("nope", "1"), words("edge", "maybe"), words("prio", "17"), words("cost", "-1"), words("recover", "soon"), words("recover", "500ms"), words("recover", "5000000000s"),
+		words("vlan", "10", "native", "20"), words("tunnel", "10", "native-tagged", "20"), words("vlan", "10", "untagged", "20"),
 	} {
 		c := vswitch.NewPortConfig("x")
 		before := c

@@ -29,8 +29,10 @@ type worker struct {
 	rests    [frame.BatchSize][][]byte
 	plans    []*plan // by port number
 	dirty    []uint16
+	batch    uint64 // counts batches
 	finisher frame.Finisher
 	finished []frame.Out
+	segments int // that finisher made since poll began
 
 	forecast forecast
 	polled   []polledQueue  // looked at in every turn, unless long empty
@@ -173,8 +175,10 @@ func (w *worker) run(stop *atomic.Bool) {
 }
 
 // poll gives every queue that may have frames one batch, so that a busy one
-// delays the others by no more than that. It returns the number of frames.
+// delays the others by no more than that. It returns the number of frames, those
+// cut from others included.
 func (w *worker) poll() (frames int) {
+	w.segments = 0
 	for i := range w.asked {
 		q := &w.asked[i]
 		if !q.ready {
@@ -199,7 +203,7 @@ func (w *worker) poll() (frames int) {
 		frames += n
 	}
 	w.busy = frames > 0
-	return frames
+	return frames + w.segments
 }
 
 // receive takes one batch of a queue through the switch.

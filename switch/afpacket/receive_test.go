@@ -333,3 +333,30 @@ func TestQueueSaysWhenItHasFrames(t *testing.T) {
 		t.Error("still readable after Release")
 	}
 }
+
+// A guest writes what it likes to its tap. What looks like a BPDU is left to the
+// control socket, and must not stay in the ring.
+func TestRingSurvivesNothingButLongBPDUs(t *testing.T) {
+	sw, _ := cable(t)
+	guest := openTap(t, sw, "guest", 1500)
+	p := openOn(t, sw, "guest", Options{})
+	awaitState(t, p, "up", up)
+	bpdu := numbered(0, 60000)
+	copy(bpdu, []byte{1, 0x80, 0xc2, 0, 0, 0})
+	copy(bpdu[12:], []byte{0, 38, 0x42, 0x42, 3, 0, 0, 2, 2})
+	last := numbered(7, 60)
+	for range 40 {
+		if n := guest.Tx(0, []frame.Out{{Frame: &frame.Frame{Data: bpdu}}}); n != 1 {
+			t.Fatal("the tap did not take a BPDU")
+		}
+	}
+	guest.Tx(0, []frame.Out{{Frame: &frame.Frame{Data: last}}})
+	netlab.Await(t, 10*time.Second, "the frame behind the BPDUs", func() error {
+		for _, l := range take(p) {
+			if bytes.Equal(l.data, last) {
+				return nil
+			}
+		}
+		return errors.New("not yet")
+	})
+}

@@ -136,7 +136,8 @@ func (r *ring) ready() bool {
 // frames longer than a slot is used up. It counts those it can't lend: lost for
 // want of room, bad for what the kernel should never have passed on.
 func (r *ring) receive(b []frame.Frame, lost, bad *atomic.Uint64) (n int) {
-	for n < len(b) && r.out < len(r.slots) {
+	full := false // the buffer for long frames
+	for n < len(b) && r.out < len(r.slots) && !full {
 		s := r.slots[r.head]
 		status := atomic.LoadUint32(&s.Status)
 		if status&unix.TP_STATUS_USER == 0 {
@@ -146,8 +147,8 @@ func (r *ring) receive(b []frame.Frame, lost, bad *atomic.Uint64) (n int) {
 		ok := true
 		switch {
 		case status&unix.TP_STATUS_COPY != 0:
-			if !r.big.fits(int(s.Len)) {
-				return n // the slot stays where it is
+			if full = !r.big.fits(int(s.Len)); full {
+				continue // the slot stays where it is
 			}
 			if ok = r.big.receive(r.fd, f, int(s.Len)); !ok {
 				bad.Add(1)

@@ -88,16 +88,16 @@ func TestHeadersThatDoNotFitAreRefused(t *testing.T) {
 	}
 }
 
-func TestAsManySegmentsAsTheSmallestMTUMakesArePossible(t *testing.T) {
+func TestAsManySegmentsAsASmallMTUMakesArePossible(t *testing.T) {
 	p := packet{payload: make([]byte, 65535-20-32)}
 	b, hdr := p.unfinished(t)
-	hdr.GSOType, hdr.GSOSize = GSOTCPv4, 68-40
+	hdr.GSOType, hdr.GSOSize = GSOTCPv4, 296-40
 	var x Finisher
 	got, err := finish(t, &x, Out{Frame: &Frame{Data: b, Hdr: hdr}}, Offloads{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	wantFrames(t, got, p.segments(t, 68-40))
+	wantFrames(t, got, p.segments(t, 296-40))
 }
 
 // Whatever a guest claims: no panic, no byte read or written outside the frame,

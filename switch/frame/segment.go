@@ -7,10 +7,11 @@ const (
 	// tags, IPv4 with options or IPv6 with some 380 bytes of extension headers,
 	// and TCP with options.
 	maxHeaders = 512
-	// maxSegments is what 64 KiB make when each segment fits the smallest MTU
-	// of IPv4, 68 bytes (RFC 791), with TCP's 40 bytes of headers. It bounds
-	// the work and memory that one frame with a GSO size of 1 can cost.
-	maxSegments = 65535 / (68 - 40)
+	// maxSegments is what 64 KiB make when each segment fits an MTU of 296
+	// bytes, the smallest that TCP/IP was ever tuned for (RFC 1144, 5.2), with 40
+	// bytes of headers; Linux stops at 552. It bounds the work and memory that
+	// one frame with a GSO size of 1 can cost.
+	maxSegments = 65536 / (296 - 40)
 
 	protoTCP = 6
 	protoUDP = 17

@@ -152,6 +152,24 @@ func TestDgramCountsRuntsAndGiants(t *testing.T) {
 	}
 }
 
+// A worker releases only what it was lent.
+func TestDgramSurvivesNothingButRunts(t *testing.T) {
+	d := unixPair(t)
+	q := d.port.Queues()[0]
+	var b [frame.BatchSize]frame.Frame
+	d.peer.SetWriteDeadline(time.Now().Add(patience)) // it would wait for a queue that nobody empties
+	for range 3 * frame.BatchSize {
+		d.peer.WriteTo([]byte{1}, d.to)
+		if n := q.Rx(b[:]); n != 0 {
+			t.Fatalf("lent %d frames, want none", n)
+		}
+	}
+	d.peer.WriteTo(testFrame(60, 1), d.to)
+	if n := q.Rx(b[:]); n != 1 {
+		t.Errorf("lent %d frames after as many runts as fit, want 1", n)
+	}
+}
+
 func TestDgramFramesStayValidUntilRelease(t *testing.T) {
 	d := unixPair(t)
 	q := d.port.Queues()[0]

@@ -59,7 +59,9 @@ func (q *dgramRx) Rx(b []frame.Frame) int {
 		b[n] = frame.Frame{Data: q.slot(i)[:size:size]}
 		n++
 	}
-	q.used += got
+	if n > 0 { // else nothing is lent, and nobody will release it
+		q.used += got
+	}
 	if q.port.file != nil && !q.port.tx.connected.Load() {
 		q.port.look() // whoever sends is there
 	}
