@@ -290,10 +290,18 @@ func (w *worker) emit(n uint16, out *portView, m *meta) {
 	if tag != 0 && w.view.filtering && out.untagged.Has(m.vid) {
 		tag = 0
 	}
+	retag := 0 // what the change of tags adds to a frame's length
+	if m.frames[0].Tag != 0 {
+		retag -= frame.TagLen
+	}
+	if tag != 0 {
+		retag += frame.TagLen
+	}
 	p := w.plans[n]
 	for i := range m.frames {
 		f := &m.frames[i]
-		size := uint32(f.Len()) - uint32(m.trim)
+		length := f.Len()
+		size := uint32(length) - uint32(m.trim)
 		if size > out.maxLen && !fits(&f.Hdr, out.maxLen) {
 			out.port.counters[w.id].drop(DropEgressMTU, 1)
 			continue
@@ -309,10 +317,9 @@ func (w *worker) emit(n uint16, out *portView, m *meta) {
 		} else if p.n == len(p.out) {
 			w.send(n, out, p)
 		}
-		o := &p.out[p.n]
-		*o = frame.Out{Frame: f, EgressTag: tag}
+		p.out[p.n] = frame.Out{Frame: f, EgressTag: tag}
 		p.n++
-		p.bytes += uint64(o.Len())
+		p.bytes += uint64(length + retag)
 	}
 }
 
