@@ -16,16 +16,18 @@ import (
 // same way: one decision serves them all.
 type meta struct {
 	frames []frame.Frame
-	dst    fdb.Key   // VLAN and destination
-	tag    frame.Tag // the tag they wear where they leave tagged
+	head   frame.Header
+	header *frame.Header // head, if their memory is shared with who sent them
+	dst    fdb.Key       // VLAN and destination
+	tag    frame.Tag     // the tag they wear where they leave tagged
 	vid    uint16
 	trim   uint8 // bytes of VLAN tag that their length counts
 }
 
 // header is what the frames of a run have in common, as they came.
 type header struct {
-	dst, tail uint64 // destination; source and EtherType
-	tag       frame.Tag
+	frame.Header
+	tag frame.Tag
 }
 
 // plan collects what leaves by one port.
@@ -73,19 +75,19 @@ func (w *worker) classify(v *view, in uint16, pv *portView, c *portCounters, fra
 		}
 		// Each address is read once: a guest may rewrite it at any time, and
 		// what was checked must be what is used.
-		h := header{binary.LittleEndian.Uint64(d) & macMask, binary.LittleEndian.Uint64(d[6:14]), f.Tag}
+		h := header{frame.Header{Dst: binary.LittleEndian.Uint64(d) & macMask, Tail: binary.LittleEndian.Uint64(d[6:14])}, f.Tag}
 		if run != nil && h == last {
 			run.frames = run.frames[:len(run.frames)+1]
 			continue
 		}
 		run = nil
-		src := h.tail & macMask
+		src := h.Tail & macMask
 		if src&1 != 0 || src == 0 {
 			c.drop(sourceReason(src), 1)
 			continue
 		}
-		if h.dst&^linkLocalBits == wordSTP {
-			w.linkLocal(v, in, c, f, h.dst) // from this switch, too: that is how it finds its own loops
+		if h.Dst&^linkLocalBits == wordSTP {
+			w.linkLocal(v, in, c, f, h.Dst) // from this switch, too: that is how it finds its own loops
 			continue
 		}
 		if src == v.own && in != hostPort {
@@ -93,18 +95,23 @@ func (w *worker) classify(v *view, in uint16, pv *portView, c *portCounters, fra
 			continue
 		}
 		m := &w.metas[n]
-		inBand := h.tail>>48 == inBandVLAN || h.tail>>48 == inBandQinQ
+		m.head, m.header = h.Header, nil
+		if pv.shared {
+			m.header = &m.head
+		}
+		inBand := h.Tail>>48 == inBandVLAN || h.Tail>>48 == inBandQinQ
 		m.trim = 0
 		if f.Tag != 0 || inBand {
 			m.trim = frame.TagLen
 		}
 		m.vid = DefaultVID
 		if v.filtering {
-			etherType := uint16(h.tail>>56) | uint16(h.tail>>48)<<8
+			etherType := uint16(h.Tail>>56) | uint16(h.Tail>>48)<<8
 			if f.Tag != 0 && (f.Tag.TPID() != frame.EtherTypeVLAN || pv.tunnel) {
 				etherType = f.Tag.TPID() // what stands in front of the rest from now on
 				inBand = true
-				w.putInBand(i, f)
+				w.putInBand(i, f, &h.Header)
+				m.header = nil
 			}
 			if r := m.assignVLAN(pv, f, etherType); r != numReasons {
 				c.drop(r, 1)
@@ -133,7 +140,7 @@ func (w *worker) classify(v *view, in uint16, pv *portView, c *portCounters, fra
 			continue
 		}
 		m.frames = frames[i : i+1]
-		m.dst = fdb.WordKey(h.dst, m.vid)
+		m.dst = fdb.WordKey(h.Dst, m.vid)
 		n++
 		if !inBand { // else the tag is not in the header compared, or was moved
 			run, last = m, h
@@ -193,14 +200,11 @@ func (m *meta) assignVLAN(pv *portView, f *frame.Frame, etherType uint16) Reason
 // putInBand writes an out-of-band tag that is payload to this switch — another
 // TPID, or a customer's tag on a tunnel port — before the rest of the bytes, in
 // the worker's own memory: a frame can wear only one tag beside it.
-func (w *worker) putInBand(i int, f *frame.Frame) {
-	if len(f.Data) < frame.HeaderLen {
-		return
-	}
+func (w *worker) putInBand(i int, f *frame.Frame, h *frame.Header) {
 	head := &w.heads[i]
-	copy(head[:12], f.Data)
+	h.Put(head[:])
+	copy(head[16:], head[12:14])
 	binary.BigEndian.PutUint32(head[12:16], uint32(f.Tag))
-	copy(head[16:18], f.Data[12:14])
 	rest := append(w.rests[i][:0], f.Data[14:])
 	w.rests[i] = append(rest, f.Rest...)
 	o := frame.Out{Frame: f, EgressTag: f.Tag}
@@ -308,7 +312,7 @@ func (w *worker) emit(n uint16, out *portView, m *meta) {
 		}
 		if h := &f.Hdr; h.Flags&frame.HdrNeedsCsum != 0 || h.GSOType != frame.GSONone {
 			if needs(*h)&^out.offloads != 0 {
-				w.emitFinished(n, out, f, tag)
+				w.emitFinished(n, out, frame.Out{Frame: f, EgressTag: tag, Header: m.header})
 				continue
 			}
 		}
@@ -317,7 +321,7 @@ func (w *worker) emit(n uint16, out *portView, m *meta) {
 		} else if p.n == len(p.out) {
 			w.send(n, out, p)
 		}
-		p.out[p.n] = frame.Out{Frame: f, EgressTag: tag}
+		p.out[p.n] = frame.Out{Frame: f, EgressTag: tag, Header: m.header}
 		p.n++
 		p.bytes += uint64(length + retag)
 	}
@@ -340,7 +344,7 @@ func fits(h *frame.VnetHdr, limit uint32) bool {
 // slow way, in copies with checksums completed and segments cut. What waits for
 // the port goes first, so order is kept. A port that was full in this batch is
 // spared the work.
-func (w *worker) emitFinished(n uint16, out *portView, f *frame.Frame, tag frame.Tag) {
+func (w *worker) emitFinished(n uint16, out *portView, o frame.Out) {
 	p := w.plans[n]
 	if p.n > 0 {
 		w.send(n, out, p)
@@ -349,7 +353,7 @@ func (w *worker) emitFinished(n uint16, out *portView, f *frame.Frame, tag frame
 		out.port.counters[w.id].drop(DropEgressFull, 1)
 		return
 	}
-	finished, err := w.finisher.Finish(frame.Out{Frame: f, EgressTag: tag}, out.caps, w.finished[:0])
+	finished, err := w.finisher.Finish(o, out.caps, w.finished[:0])
 	if err != nil {
 		out.port.counters[w.id].drop(DropEgressOffload, 1)
 	}

@@ -264,3 +264,81 @@ func wires(sent []porttest.Received) (s string) {
 	}
 	return s
 }
+
+// flipping is a port whose frames lie in memory that the sender rewrites after
+// the switch has looked at it: a guest's second processor.
+type flipping struct{ *porttest.Port }
+
+func (f *flipping) Queues() []frame.Queue {
+	return []frame.Queue{&flippingQueue{Queue: f.Port.Queues()[0]}}
+}
+
+type flippingQueue struct{ frame.Queue }
+
+func (*flippingQueue) Fault(error) {}
+
+// rewriting is a port that, when it is given frames to send, first rewrites the
+// Ethernet headers of some where they lie.
+type rewriting struct {
+	*porttest.Port
+	victims [][]byte
+}
+
+func (r *rewriting) Tx(hint int, out []frame.Out) int {
+	for _, v := range r.victims {
+		copy(v, []byte{1, 0x80, 0xc2, 0, 0, 0, 9, 9, 9, 9, 9, 9, 0x81, 0})
+	}
+	return r.Port.Tx(hint, out)
+}
+
+func TestWhatWasJudgedIsWhatIsSent(t *testing.T) {
+	for _, filtering := range []bool{false, true} {
+		for name, tag := range map[string]frame.Tag{"untagged": 0, "in VLAN 10": frame.MakeTag(frame.EtherTypeVLAN, 6, 10)} {
+			for what, super := range map[string]bool{"plain": false, "to be finished": true} {
+				s, err := New(Config{VLANFiltering: filtering, STP: STPConfig{Mode: "off"}, Logger: slog.New(slog.NewTextHandler(io.Discard, nil))})
+				if err != nil {
+					t.Fatal(err)
+				}
+				from, to := &flipping{porttest.NewPort()}, &rewriting{Port: porttest.NewPort()}
+				if super {
+					to.SetState(func(s *frame.State) { s.Offloads = frame.Offloads{} })
+				}
+				for i, p := range []frame.Port{from, to} {
+					cfg := NewPortConfig("memory")
+					if err := cfg.Set(KeyValue{"trunk", "10"}, KeyValue{"native", "1"}); err != nil {
+						t.Fatal(err)
+					}
+					if _, err := s.AddPort(fmt.Sprint("p", i), p, cfg); err != nil {
+						t.Fatal(err)
+					}
+				}
+				w, err := newWorker(0, s)
+				if err != nil {
+					t.Fatal(err)
+				}
+				w.adopt(s.view.Load())
+				wire := porttest.Build(porttest.MAC(2), porttest.MAC(1), tag, 0x88b5, make([]byte, 100))
+				// Two of a kind are a run; the second was compared with the first.
+				// It is finished after the first was sent.
+				batch := []frame.Frame{{Data: slices.Clone(wire)}, {Data: slices.Clone(wire)}}
+				if super {
+					batch[1].Hdr = frame.VnetHdr{Flags: frame.HdrNeedsCsum, CsumStart: 60, CsumOffset: 6}
+				}
+				to.victims = [][]byte{batch[0].Data, batch[1].Data}
+				w.forward(w.view, 1, batch)
+				sent := to.Sent()
+				if len(sent) != 2 {
+					t.Fatalf("%s, %s: %d frames sent, want 2", name, what, len(sent))
+				}
+				for _, r := range sent {
+					if got := r.Wire[:20]; string(got[:14]) != string(wire[:14]) {
+						t.Errorf("filtering %v, %s, %s: sent % x, judged % x", filtering, name, what, got, wire[:20])
+					}
+				}
+				w.close()
+				from.Close()
+				to.Close()
+			}
+		}
+	}
+}

@@ -60,6 +60,7 @@ type portView struct {
 	hairpin      bool
 	untaggedOnly bool
 	tunnel       bool
+	shared       bool // its frames lie in memory that their sender may rewrite
 	member       *VIDSet
 	untagged     *VIDSet
 }
@@ -146,6 +147,7 @@ func (s *Switch) buildView() *view {
 			w := (n + i) % s.cfg.Workers
 			faulter, _ := q.(frame.Faulter)
 			v.queues[w] = append(v.queues[w], attachedQueue{q, uint16(n), faulter})
+			v.ports[n].shared = v.ports[n].shared || faulter != nil
 		}
 		if v.ports[n].forward {
 			v.addToFlood(uint16(n), &p.cfg)

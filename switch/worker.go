@@ -238,8 +238,8 @@ func (w *worker) receiveGuarded(q *attachedQueue) (n int) {
 		if !ok {
 			panic(cause) // a fault of ours
 		}
-		for _, out := range w.dirty {
-			w.plans[out].n, w.plans[out].bytes = 0, 0
+		for _, p := range w.plans {
+			p.n, p.bytes = 0, 0
 		}
 		w.dirty = w.dirty[:0]
 		w.finisher.Reset()

@@ -62,8 +62,24 @@ func (x *Finisher) complete(o Out, dst []Out) ([]Out, error) {
 	b := x.alloc(n)
 	p := piecesOf(o.Frame)
 	p.read(b)
+	o.judged(b)
 	putChecksum(b[field:], sum(0, b[start:]))
 	return append(dst, x.plain(o, b)), nil
+}
+
+// judged makes the Ethernet header of b, which was read from o without its tag,
+// what was judged.
+func (o *Out) judged(b []byte) {
+	var ether [HeaderLen]byte
+	if o.Header == nil {
+		return
+	}
+	o.Header.Put(ether[:])
+	if o.Strip != 0 {
+		copy(b, ether[:12]) // the EtherType was a tag's
+	} else {
+		copy(b, ether[:])
+	}
 }
 
 // alloc returns n bytes that are valid until Reset.

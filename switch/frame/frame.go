@@ -154,11 +154,25 @@ func (f *Frame) Dst() MAC { return MAC(f.Data[:6]) }
 // Src is the source address. Data must hold it.
 func (f *Frame) Src() MAC { return MAC(f.Data[6:12]) }
 
+// Header is an Ethernet header as it was read: little-endian words of octets 0–5
+// (destination) and 6–13 (source and EtherType).
+type Header struct{ Dst, Tail uint64 }
+
+// Put writes the header's 14 octets to b.
+func (h *Header) Put(b []byte) {
+	binary.LittleEndian.PutUint64(b, h.Dst)
+	binary.LittleEndian.PutUint64(b[6:HeaderLen], h.Tail)
+}
+
 // Out is a frame on its way out of one port, with the tag it wears there.
 type Out struct {
 	*Frame
 	// EgressTag replaces Frame.Tag on this port. Zero sends it untagged.
 	EgressTag Tag
+	// Header, if not nil, is what goes out in place of Data's Ethernet header:
+	// Data is memory that its sender may have rewritten since that was judged,
+	// and what was judged must be what is sent.
+	Header *Header
 }
 
 // Len is the length on the wire of this port, EgressTag included.
@@ -196,11 +210,8 @@ func (o *Out) WireHdr() VnetHdr {
 // AppendWire appends the frame as this port puts it on the wire to b. For
 // ports that copy, for captures and for tests.
 func (o *Out) AppendWire(b []byte) []byte {
-	b = append(b, o.Data[:12]...)
-	if o.EgressTag != 0 {
-		b = binary.BigEndian.AppendUint32(b, uint32(o.EgressTag))
-	}
-	b = append(b, o.Data[12+int(o.Strip):]...)
+	b, data := o.Front(b)
+	b = append(b, data...)
 	for _, r := range o.Rest {
 		b = append(b, r...)
 	}

@@ -44,7 +44,7 @@ type headers struct {
 // segment appends the frames that o's payload makes in pieces of its GSOSize.
 func (x *Finisher) segment(o Out, dst []Out) ([]Out, error) {
 	var h headers
-	if err := h.parse(o.Frame); err != nil {
+	if err := h.parse(&o); err != nil {
 		return dst, err
 	}
 	size := int(o.Hdr.GSOSize)
@@ -68,9 +68,10 @@ func (x *Finisher) segment(o Out, dst []Out) ([]Out, error) {
 	}
 }
 
-// parse copies and checks the headers of f. Of f.Hdr it uses the type, and
+// parse copies and checks the headers of o. Of its Hdr it uses the type, and
 // compares the checksum's place with the one it finds.
-func (h *headers) parse(f *Frame) error {
+func (h *headers) parse(o *Out) error {
+	f := o.Frame
 	want := byte(protoTCP)
 	gso := f.Hdr.GSOType &^ GSOECN
 	switch gso {
@@ -83,6 +84,7 @@ func (h *headers) parse(f *Frame) error {
 	p := piecesOf(f)
 	b := h.buf[:]
 	b = b[:p.read(b)]
+	o.judged(b)
 
 	h.l3, h.total = HeaderLen, untaggedLen(f)
 	etherType := binary.BigEndian.Uint16(b[12:])

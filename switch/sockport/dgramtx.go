@@ -1,7 +1,6 @@
 package sockport
 
 import (
-	"encoding/binary"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -24,11 +23,11 @@ type dgramTx struct {
 	fd        int
 	connected atomic.Bool // unix: the peer was there when we last knew
 
-	mu   sync.Mutex // taken once a batch
-	msgs [frame.BatchSize]sysio.Mmsghdr
-	iovs [frame.BatchSize][txPieces]unix.Iovec
-	tags [frame.BatchSize][frame.TagLen]byte
-	flat []byte // for a frame in too many pieces
+	mu     sync.Mutex // taken once a batch
+	msgs   [frame.BatchSize]sysio.Mmsghdr
+	iovs   [frame.BatchSize][txPieces]unix.Iovec
+	fronts [frame.BatchSize][frame.MaxFront]byte
+	flat   []byte // for a frame in too many pieces
 }
 
 func (t *dgramTx) init(p *Dgram) {
@@ -90,16 +89,11 @@ func (t *dgramTx) sendable(o *frame.Out) bool { return o.Hdr.Plain() && o.Len() 
 // pieces points message i at the parts of o, in the order of the wire.
 func (t *dgramTx) pieces(i int, o *frame.Out) {
 	iov := t.iovs[i][:0]
-	if o.EgressTag == 0 && o.Strip == 0 {
-		iov = append(iov, sysio.Piece(o.Data))
-	} else {
-		iov = append(iov, sysio.Piece(o.Data[:12]))
-		if o.EgressTag != 0 {
-			binary.BigEndian.PutUint32(t.tags[i][:], uint32(o.EgressTag))
-			iov = append(iov, sysio.Piece(t.tags[i][:]))
-		}
-		iov = append(iov, sysio.Piece(o.Data[12+int(o.Strip):]))
+	front, data := o.Front(t.fronts[i][:0])
+	if len(front) > 0 {
+		iov = append(iov, sysio.Piece(front))
 	}
+	iov = append(iov, sysio.Piece(data))
 	for _, r := range o.Rest {
 		iov = append(iov, sysio.Piece(r))
 	}

@@ -61,13 +61,18 @@ func (d *device) setFeatures(m *message) (reply, error) {
 		return reply{}, fmt.Errorf("features %v change while rings run", names(featureNames, changed))
 	}
 	d.refused = false
+	stopped := d.acked&^v&featLogAll != 0
 	d.acked, d.ackedSet = v, true
 	if v&featProtocol == 0 { // "Ring states": then rings start enabled
 		for i := range d.rings {
 			d.rings[i].enabled = true
 		}
 	}
-	return reply{}, d.refreshAll()
+	err := d.refreshAll()
+	if stopped { // there is no message for it, and the log may not cover memory that is added later
+		d.dropLog()
+	}
+	return reply{}, err
 }
 
 func (d *device) getProtocolFeatures(*message) (reply, error) { return replyU64(offeredProtocol), nil }
@@ -174,19 +179,24 @@ func (d *device) refresh(i int) error {
 		d.port.attend()
 	}
 	v := &d.rings[i]
+	if failed := d.port.ring(i).exchange(next, v); err == nil {
+		err = failed
+	}
 	v.reason = ""
 	if err != nil {
 		v.reason = err.Error()
 	}
-	d.port.ring(i).exchange(next, v)
 	d.port.setEgress()
 	return err
 }
 
+// refreshAll refreshes every ring. The error is that of the first ring that could
+// run before and now can't; one that its driver has broken is no one else's fault.
 func (d *device) refreshAll() error {
 	var first error
 	for i := range d.rings {
-		if err := d.refresh(i); err != nil && first == nil {
+		broken := d.rings[i].reason != "" || d.port.ring(i).broken.Load() != nil
+		if err := d.refresh(i); err != nil && first == nil && !broken {
 			first = fmt.Errorf("ring %d: %w", i, err)
 		}
 	}

@@ -44,17 +44,10 @@ func (r *ring) place(l *live, o *frame.Out, next int) (used int, ok bool) {
 	binary.LittleEndian.PutUint16(raw[frame.VnetHdrLen:], uint16(used))
 	to := scatter{batch: r.batch, chain: next}
 	to.put(raw[:l.hdrLen])
-	if o.EgressTag == 0 && o.Strip == 0 {
-		to.put(o.Data)
-	} else {
-		to.put(o.Data[:12])
-		if o.EgressTag != 0 {
-			var tag [frame.TagLen]byte
-			binary.BigEndian.PutUint32(tag[:], uint32(o.EgressTag))
-			to.put(tag[:])
-		}
-		to.put(o.Data[12+int(o.Strip):])
-	}
+	var buf [frame.MaxFront]byte
+	front, data := o.Front(buf[:0])
+	to.put(front)
+	to.put(data)
 	for _, p := range o.Rest {
 		to.put(p)
 	}
@@ -102,6 +95,9 @@ func (r *ring) reserve(l *live, next, size int) (used int, _ fit) {
 				r.fail(err, false)
 			}
 			if n == 0 {
+				if next == 0 && used > 0 && r.batch.Full() {
+					return 0, fitNever
+				}
 				return 0, fitShort
 			}
 		}

@@ -58,9 +58,11 @@ type live struct {
 	logFD     int            // eventfd to signal that the dirty log changed, or -1
 }
 
-// exchange makes next what runs; it takes up where the last one was. A nil next
-// stops the ring: no worker uses it, nor anything it refers to, afterwards.
-func (r *ring) exchange(next *live, v *vring) {
+// exchange makes next what runs; it takes up where the last one was, in this
+// process or an earlier one. A nil next stops the ring: no worker uses it, nor
+// anything it refers to, afterwards. So does an error, which says why next can't
+// run.
+func (r *ring) exchange(next *live, v *vring) (err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if l := r.live.Load(); l != nil {
@@ -68,9 +70,18 @@ func (r *ring) exchange(next *live, v *vring) {
 	} else if b := r.broken.Load(); b != nil && b.last != nil {
 		v.last = b.last
 	}
-	if next != nil && v.last != nil {
+	switch {
+	case next == nil:
+	case v.last != nil:
 		next.Resume(v.last)
 		v.last = nil
+	default:
+		if fault := guarded(func() { err = next.Recover() }); fault != nil {
+			err = fault
+		}
+		if err != nil {
+			next = nil
+		}
 	}
 	old := r.live.Swap(next)
 	if r.index%2 == 1 {
@@ -85,6 +96,7 @@ func (r *ring) exchange(next *live, v *vring) {
 			old.EnableKicks() // whoever serves the ring next may wait for one
 		}
 	})
+	return err
 }
 
 // fail stops the ring for what its driver did and tells the control side, which

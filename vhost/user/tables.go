@@ -114,6 +114,12 @@ func (d *device) setLogBase(m *message) (reply, error) {
 	return reply{always: true}, nil
 }
 
+// dropLog lets go of the dirty log, which no ring uses any more.
+func (d *device) dropLog() {
+	d.logMap.unmap()
+	d.log, d.logMap = nil, mapping{}
+}
+
 // covered refuses a dirty log that has no room for a guest's whole memory: a
 // write that can't be logged is a page lost in migration.
 func (d *device) covered(log *virtq.Log, m *memory) error {

@@ -39,10 +39,14 @@ func (r *ring) sendLocked(out []frame.Out) (sent int) {
 	return r.send(l, out)
 }
 
+// maxWork is how many batches' worth of descriptors a guest may have read for one
+// batch of frames: bad chains cost it frames, not others time.
+const maxWork = 4
+
 // send fills chains in rounds, as many as there are frames, until either runs
 // out. It reports how many frames it took care of.
 func (r *ring) send(l *live, out []frame.Out) (sent int) {
-	for sent < len(out) {
+	for work := 0; sent < len(out) && work < maxWork*r.batch.Work(); {
 		if n, err := l.Take(r.batch, len(out)-sent); err != nil {
 			r.fail(err, false)
 			break
@@ -50,6 +54,7 @@ func (r *ring) send(l *live, out []frame.Out) (sent int) {
 			break
 		}
 		done, more := r.fill(l, out[sent:])
+		work += r.batch.Walked()
 		l.Return(r.batch)
 		if sent += done; !more {
 			break
@@ -80,6 +85,9 @@ func (r *ring) fill(l *live, out []frame.Out) (done int, more bool) {
 			f.Hdr.Flags|f.Hdr.GSOType == 0 && len(dst) >= hdrLen+len(src) {
 			putPlainHeader(dst, hdrLen)
 			virtq.Copy(dst[hdrLen:], src)
+			if o.Header != nil {
+				o.Header.Put(dst[hdrLen:])
+			}
 			c.Written = uint32(hdrLen + len(src))
 			next++
 			continue
@@ -96,14 +104,14 @@ func (r *ring) fill(l *live, out []frame.Out) (done int, more bool) {
 }
 
 // sendRecovered is deferred while the ring is locked. A fault in this guest's
-// memory stops its ring. One elsewhere is in the memory of whoever lent the
+// memory, or in what else its front end shares, stops its ring. One elsewhere is in the memory of whoever lent the
 // frames: nothing was published, and the caller gets the panic if it is ready
 // for it.
 func (r *ring) sendRecovered(before bool) {
 	if e := recover(); e != nil {
 		fault, ok := e.(memoryFault)
 		l := r.live.Load()
-		if ok && l != nil && l.Memory().Holds(fault.Addr()) {
+		if ok && l != nil && l.Holds(fault.Addr()) {
 			r.fail(fmt.Errorf("guest memory can't be written: %w", fault), true)
 		} else {
 			if l != nil {

@@ -28,10 +28,13 @@ type Batch struct {
 	Chains []Chain
 
 	pieces [][]byte
+	walked int  // descriptors read for chains of more than one, since Reset
+	full   bool // the last Take stopped because one more chain's were too many
 }
 
 // NewBatch makes a Batch for so many chains, and so many buffers beyond the
-// first of each chain, at most 65535; that is also the limit for one chain.
+// first of each chain, at most 65535; that is also the limit for one chain. Take
+// stops early where a batch has room for no more buffers, or was enough work.
 func NewBatch(chains, pieces int) *Batch {
 	return &Batch{Chains: make([]Chain, 0, chains), pieces: make([][]byte, 0, min(pieces, 1<<16-1))}
 }
@@ -40,7 +43,18 @@ func NewBatch(chains, pieces int) *Batch {
 func (b *Batch) Reset() {
 	b.Chains = b.Chains[:0]
 	b.pieces = b.pieces[:0]
+	b.walked, b.full = 0, false
 }
+
+// Full reports that Take will append nothing to the batch before Reset.
+func (b *Batch) Full() bool { return b.full || b.Room() == 0 }
+
+// Walked is how many descriptors were read for the chains of the batch that have
+// more than one, the bad ones included.
+func (b *Batch) Walked() int { return b.walked }
+
+// Work is how many descriptors are worth a batch: as many as make it full.
+func (b *Batch) Work() int { return cap(b.pieces) + cap(b.Chains) }
 
 // Room is how many more chains the batch takes.
 func (b *Batch) Room() int { return cap(b.Chains) - len(b.Chains) }
@@ -63,20 +77,27 @@ func (b *Batch) Size(c *Chain) int {
 // case, of which Take handles only the commonest by itself. It reads at most as
 // many descriptors as the queue has, an indirect table's included: no chain may
 // be longer than the queue (2.7.5.3.1), and a loop is.
-func (d *Device) walk(b *Batch, c *Chain, e desc) {
+//
+// It reports false, and c is not to be used, if the chains before it left too
+// little room, or were work enough: a driver can have a thousand descriptors read
+// for every bad chain, and others wait meanwhile.
+func (d *Device) walk(b *Batch, c *Chain, e desc) bool {
+	if b.full = b.walked >= b.Work(); b.full {
+		return false
+	}
 	c.First, c.from = nil, uint16(len(b.pieces))
 	table, nested := d.desc[:d.size], false
 	for left := d.size; left > 0; {
 		if e.flags()&descIndirect != 0 {
 			t, f := d.table(e, nested)
 			if f != 0 {
-				d.spoil(b, c, f)
-				return
+				return d.spoil(b, c, f)
 			}
 			table, nested, e = t, true, t[0]
 			continue // nested: this happens once in a chain
 		}
 		left--
+		b.walked++
 		buf, f := d.buffer(e)
 		switch {
 		case f != 0:
@@ -85,28 +106,32 @@ func (d *Device) walk(b *Batch, c *Chain, e desc) {
 		case len(b.pieces) < cap(b.pieces):
 			b.pieces = append(b.pieces, buf)
 			c.more++
+		case c.from > 0: // with an empty batch it may fit
+			b.pieces = b.pieces[:c.from]
+			b.full = true
+			return false
 		default:
 			f = FaultLong
 		}
 		if f == 0 && e.flags()&descNext == 0 {
-			return
+			return true
 		}
 		if f == 0 && int(e.next()) >= len(table) {
 			f = FaultNext
 		}
 		if f != 0 {
-			d.spoil(b, c, f)
-			return
+			return d.spoil(b, c, f)
 		}
 		e = table[e.next()]
 	}
-	d.spoil(b, c, FaultLong)
+	return d.spoil(b, c, FaultLong)
 }
 
-// spoil makes c a chain that is only good to be returned.
-func (d *Device) spoil(b *Batch, c *Chain, f Fault) {
+// spoil makes c a chain that is only good to be returned, which is true.
+func (d *Device) spoil(b *Batch, c *Chain, f Fault) bool {
 	b.pieces = b.pieces[:c.from]
 	c.First, c.more, c.Fault = nil, 0, f
+	return true
 }
 
 // buffer translates and checks one descriptor.

@@ -50,8 +50,8 @@ type Device struct {
 }
 
 // NewDevice takes up the queue where its used ring says that the last device
-// left it: chains that were taken and never returned come again. The driver is
-// not asked for anything and nothing is written before the first Take.
+// left it. The driver is not asked for anything and nothing is written before the
+// first Take. Recover or Resume must follow.
 func NewDevice(m *Memory, c Config) (*Device, error) {
 	if err := checkSize(c.Size); err != nil {
 		return nil, err
@@ -88,17 +88,24 @@ func NewDevice(m *Memory, c Config) (*Device, error) {
 		d.nextUsed = c.Base // more than a ring apart: the used ring was never used
 	}
 	d.nextAvail = d.nextUsed
-	if c.Inflight != nil {
-		if d.resubmit, err = c.Inflight.restore(c.Size, d.nextUsed); err != nil {
-			return nil, err
-		}
-		d.nextAvail += uint16(len(d.resubmit))
-	}
 	return d, nil
 }
 
+// Recover has the chains that an earlier process took and never returned come
+// again, as the inflight note says. It is for the first Device of a queue, before
+// anything else is done with it; one that goes on after another calls Resume.
+func (d *Device) Recover() (err error) {
+	if d.inflight == nil {
+		return nil
+	}
+	d.resubmit, err = d.inflight.restore(int(d.size), d.nextUsed)
+	d.nextAvail += uint16(len(d.resubmit))
+	return err
+}
+
 // Resume takes over old's position in the same queue, when a queue goes on with
-// another memory or configuration. Nothing taken from old may be outstanding.
+// another memory or configuration. Nothing taken from old may be outstanding, and
+// nobody may use it any more.
 func (d *Device) Resume(old *Device) {
 	d.nextAvail, d.nextUsed, d.usedFlags = old.nextAvail, old.nextUsed, old.usedFlags
 	d.resubmit, d.resumed, d.fault = old.resubmit, old.resumed, old.fault
@@ -106,6 +113,13 @@ func (d *Device) Resume(old *Device) {
 
 // Memory is the memory the queue lies in.
 func (d *Device) Memory() *Memory { return d.mem }
+
+// Holds reports whether an address of this process lies in memory that the front
+// end shares with the device: the guest's, the dirty log, the inflight note.
+func (d *Device) Holds(addr uintptr) bool {
+	return d.mem.Holds(addr) || d.log != nil && d.log.holds(addr) ||
+		d.inflight != nil && addr-address(d.inflight.mem) < uintptr(len(d.inflight.mem))
+}
 
 // Next is the free-running index of the next chain that Take takes from the
 // available ring.
@@ -181,7 +195,10 @@ func (d *Device) takeNew(b *Batch, n int) int {
 			c.First = bytesAt(&r.Mem[0], off, length)
 			continue
 		}
-		d.walk(b, c, e)
+		if !d.walk(b, c, e) {
+			n, next = i, next-1
+			break
+		}
 	}
 	d.last, d.nextAvail = r, next
 	b.Chains = b.Chains[:start+n]
@@ -192,10 +209,13 @@ func (d *Device) takeNew(b *Batch, n int) int {
 // returned.
 func (d *Device) takeAgain(b *Batch, n int) int {
 	n = min(n, len(d.resubmit)-d.resumed)
-	for range n {
+	for i := range n {
 		head := d.resubmit[d.resumed]
-		b.Chains = append(b.Chains, Chain{Head: head, again: true})
-		d.walk(b, &b.Chains[len(b.Chains)-1], d.desc[head&(MaxSize-1)])
+		c := Chain{Head: head, again: true}
+		if !d.walk(b, &c, d.desc[head&(MaxSize-1)]) {
+			return i
+		}
+		b.Chains = append(b.Chains, c)
 		d.resumed++
 	}
 	return n
@@ -204,10 +224,14 @@ func (d *Device) takeAgain(b *Batch, n int) int {
 // Rewind gives up the last n chains of b, as if they had not been taken.
 func (d *Device) Rewind(b *Batch, n int) {
 	for range n {
-		if c := &b.Chains[len(b.Chains)-1]; c.again {
+		c := &b.Chains[len(b.Chains)-1]
+		if c.again {
 			d.resumed--
 		} else {
 			d.nextAvail--
+			if d.inflight != nil {
+				d.inflight.untake(c.Head)
+			}
 		}
 		b.Chains = b.Chains[:len(b.Chains)-1]
 	}

@@ -105,6 +105,9 @@ func (f *Inflight) take(chains []Chain) {
 	}
 }
 
+// untake forgets that the chain was taken.
+func (f *Inflight) untake(head uint16) { f.entry(head)[0] = 0 }
+
 // link notes the chains of a batch that is about to be returned: until done they
 // are found as a list, and the used index tells whether they were returned.
 func (f *Inflight) link(chains []Chain) {

@@ -13,7 +13,10 @@ func (q *queue) crash(c Config) []uint16 {
 	q.t.Helper()
 	c.Size, c.Rings = int(q.drv.size), q.rings
 	var err error
-	if q.dev, err = NewDevice(q.memory, c); err != nil {
+	if q.dev, err = NewDevice(q.memory, c); err == nil {
+		err = q.dev.Recover()
+	}
+	if err != nil {
 		q.t.Fatal(err)
 	}
 	q.batch = NewBatch(64, 256)
@@ -143,6 +146,59 @@ func TestRewindOfResubmittedChains(t *testing.T) {
 	}
 }
 
+// What was given up was not taken, and comes again in its place.
+func TestRewoundChainsAreNotInflight(t *testing.T) {
+	mem := mapped(t, 4096)[:InflightBytes(8)]
+	q := newQueue(t, 8, 0, Config{Inflight: NewInflight(mem)})
+	for range 4 {
+		q.add(q.buf(bufStart, 64, false))
+	}
+	q.drv.Publish()
+	q.take(4)
+	q.dev.Rewind(q.batch, 3)
+	if n, err := q.dev.Take(q.batch, 1); n != 1 || err != nil { // 1 has a newer counter than 2 and 3 had
+		t.Fatal(n, err)
+	}
+	if got := q.crash(Config{Inflight: NewInflight(mem)}); !slices.Equal(got, []uint16{0, 1, 2, 3}) {
+		t.Errorf("taken again: %v", got)
+	}
+	if n := len(q.dev.resubmit); n != 2 {
+		t.Errorf("%d chains were in flight, want 2: %v", n, q.dev.resubmit)
+	}
+}
+
+// A queue that goes on with another configuration leaves the note alone, whose
+// chains are its own.
+func TestResumeLeavesTheInflightNoteAlone(t *testing.T) {
+	mem := mapped(t, 4096)[:InflightBytes(8)]
+	note := NewInflight(mem)
+	q := newQueue(t, 8, 0, Config{Inflight: note})
+	for range 6 {
+		q.add(q.buf(bufStart, 64, false))
+	}
+	q.drv.Publish()
+	if n, err := q.dev.Take(q.batch, 2); n != 2 || err != nil {
+		t.Fatal(n, err)
+	}
+	before := bytes.Clone(mem)
+	next, err := NewDevice(q.memory, Config{Size: 8, Rings: q.rings, Inflight: note})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(mem, before) {
+		t.Error("making the device changed the note while the other still works")
+	}
+	q.dev.Return(q.batch)
+	next.Resume(q.dev)
+	q.dev = next
+	if n, err := next.Take(q.batch, 1); n != 1 || err != nil {
+		t.Fatal(n, err)
+	}
+	if got := q.crash(Config{Inflight: NewInflight(mem)}); !slices.Equal(got, []uint16{2, 3, 4, 5}) {
+		t.Errorf("taken again: %v", got)
+	}
+}
+
 // The region is the front end's: nothing in it may be believed.
 func TestHostileInflightRegions(t *testing.T) {
 	valid := func() []byte {
@@ -173,6 +229,9 @@ func TestHostileInflightRegions(t *testing.T) {
 		q := newQueue(t, 8, 0, Config{})
 		mem := tc.spoil(valid())
 		dev, err := NewDevice(q.memory, Config{Size: 8, Rings: q.rings, Inflight: NewInflight(mem)})
+		if err == nil {
+			err = dev.Recover()
+		}
 		if (err == nil) != tc.ok {
 			t.Errorf("%s: %v", name, err)
 			continue

@@ -55,7 +55,10 @@ func newQueue(t testing.TB, size int, base uint16, c Config) *queue {
 		t.Fatal(err)
 	}
 	c.Size, c.Rings, c.Base = size, q.rings, base
-	if q.dev, err = NewDevice(q.memory, c); err != nil {
+	if q.dev, err = NewDevice(q.memory, c); err == nil {
+		err = q.dev.Recover()
+	}
+	if err != nil {
 		t.Fatal(err)
 	}
 	return q
