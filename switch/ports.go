@@ -103,13 +103,17 @@ func (s *Switch) attach(name string, dev frame.Port, cfg PortConfig, host bool) 
 }
 
 // RemovePort detaches a port and closes it. Its stations are forgotten, static
-// ones too.
+// ones too. The host interface stays: nothing could bring it back while the
+// switch runs.
 func (s *Switch) RemovePort(name string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	p := s.find(name)
 	if p == nil {
 		return s.noPort(name)
+	}
+	if p.id == hostPort {
+		return fmt.Errorf("remove port %s: it is the host interface, which goes with the switch; start with --no-host to have none", name)
 	}
 	s.slots[p.id] = nil
 	s.table.DropPort(uint16(p.id))

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -100,6 +101,12 @@ func TestHostInterface(t *testing.T) {
 	entries, _ := s.FDB("kvs0", 0)
 	if len(entries) != 1 || entries[0].Type != "local" {
 		t.Errorf("FDB of the host = %+v", entries)
+	}
+	if err := s.RemovePort("kvs0"); err == nil || !strings.Contains(err.Error(), "it is the host interface") {
+		t.Errorf("RemovePort of the host interface: %v", err)
+	}
+	if l.ports[0].Closed() || s.Status().Host != "kvs0" {
+		t.Error("the host interface went although that was refused")
 	}
 }
 

@@ -102,6 +102,11 @@ func (a *app) client() (*ctl.Client, error) {
 
 // completePorts completes the first n arguments of a verb with port names.
 func (a *app) completePorts(n int) cobra.CompletionFunc {
+	return a.completePortsBut("", n)
+}
+
+// completePortsBut leaves out the ports of one kind.
+func (a *app) completePortsBut(kind string, n int) cobra.CompletionFunc {
 	return func(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
 		if len(args) >= n {
 			return nil, cobra.ShellCompDirectiveNoFileComp
@@ -113,7 +118,9 @@ func (a *app) completePorts(n int) cobra.CompletionFunc {
 		ports, _ := c.Ports(cmd.Context())
 		var names []string
 		for _, p := range ports {
-			names = append(names, p.Name)
+			if p.Kind != kind {
+				names = append(names, p.Name)
+			}
 		}
 		return names, cobra.ShellCompDirectiveNoFileComp
 	}

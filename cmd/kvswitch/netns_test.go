@@ -114,6 +114,12 @@ func TestHostInterfaceIsTheFirstUplinks(t *testing.T) {
 	if b.host.port("eth0").Uplink {
 		t.Error("a veth was taken for an uplink that nobody called one")
 	}
+	for _, verb := range [][]string{{"port", "del"}, {"delif"}, {"ifdown"}} {
+		b.refused(1, "kvs0: it is the host interface, which goes with the switch", append(verb, "kvs0")...)
+	}
+	if r := b.kvswitch("__complete", "port", "del", ""); !strings.HasPrefix(r.out, "eth1\neth0\n:") && !strings.HasPrefix(r.out, "eth0\neth1\n:") {
+		t.Errorf("completion of port del: %q", r.out)
+	}
 	// The uplink goes; the switch keeps its address.
 	b.must("delif", "eth1")
 	if after := b.status(); after.BridgeID != st.BridgeID || after.MAC != st.MAC {

@@ -86,7 +86,7 @@ func (a *app) portDelCommand(use, short string) *cobra.Command {
 		Use:               use,
 		Short:             short,
 		Args:              args(1, 1),
-		ValidArgsFunction: a.completePorts(1),
+		ValidArgsFunction: a.completePortsBut("host", 1), // the host interface stays
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := a.client()
 			if err != nil {
