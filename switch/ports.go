@@ -203,9 +203,8 @@ func (s *Switch) freeNumber() int {
 }
 
 // setLocal makes the switch's own address an entry of its host interface, in
-// every VLAN that the interface is in.
+// every VLAN that the interface is in and in no other.
 func (s *Switch) setLocal(p *port) {
-	s.table.DropPort(hostPort)
 	vids := VIDSet{}
 	vids.Add(DefaultVID)
 	if s.cfg.VLANFiltering {
@@ -216,6 +215,7 @@ func (s *Switch) setLocal(p *port) {
 			s.log.Warn("set local address", "vlan", vid, "err", err)
 		}
 	}
+	s.table.DropLocal(hostPort, func(k fdb.Key) bool { return frame.MAC(k.MAC()) != s.cfg.MAC || !vids.Has(k.VID()) })
 }
 
 // follow acts on what a port's device says of itself. Called with s.mu held.

@@ -46,7 +46,7 @@ func Running(sw *vswitch.Switch, kinds Kinds, started *Config) (*Config, error) 
 		return nil, err
 	}
 	for _, e := range entries {
-		if e.Type == "static" && c.port(e.Port) != nil {
+		if e.Type == "static" && (c.port(e.Port) != nil || e.Port == c.HostName()) {
 			c.Static = append(c.Static, Static{e.MAC, e.VLAN, e.Port})
 		}
 	}
