@@ -11,6 +11,7 @@ import (
 	"text/tabwriter"
 
 	"github.com/kvswitch/kvswitch/switch"
+	"github.com/kvswitch/kvswitch/switch/config"
 	"github.com/kvswitch/kvswitch/switch/ctl"
 
 	"github.com/spf13/cobra"
@@ -131,6 +132,21 @@ func args(lo, hi int) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		if len(args) < lo || hi >= 0 && len(args) > hi {
 			return usagef("want %q", cmd.UseLine())
+		}
+		return nil
+	}
+}
+
+// portArgs checks the number of arguments, the first of which is a port's name
+// if it is there, and that name: an empty one, as a script's unset variable
+// makes it, or one with a slash would make another request.
+func portArgs(lo, hi int) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, words []string) error {
+		if err := args(lo, hi)(cmd, words); err != nil || len(words) == 0 {
+			return err
+		}
+		if err := config.CheckName(words[0]); err != nil {
+			return usagef("%s: %w", strings.TrimPrefix(cmd.CommandPath(), "kvswitch "), err)
 		}
 		return nil
 	}

@@ -20,7 +20,7 @@ func (a *app) brctlCommands() []*cobra.Command {
 	}
 	port := func(use, short, key string, convert func(string) (string, error)) *cobra.Command {
 		return a.talks(&cobra.Command{
-			Use: use, Short: short, Args: args(2, 2), ValidArgsFunction: a.completePorts(1),
+			Use: use, Short: short, Args: portArgs(2, 2), ValidArgsFunction: a.completePorts(1),
 			RunE: func(cmd *cobra.Command, args []string) error {
 				value, err := convert(args[1])
 				if err != nil {

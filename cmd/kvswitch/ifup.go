@@ -78,11 +78,8 @@ func (a *app) ifdownCommand() *cobra.Command {
 	return a.talks(&cobra.Command{
 		Use:   "ifdown TAP",
 		Short: "Detach a tap: QEMU's downscript=",
-		Args:  args(1, 1),
+		Args:  portArgs(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := config.CheckNetdevName(args[0]); err != nil {
-				return err
-			}
 			c, err := a.client()
 			if err != nil {
 				return err

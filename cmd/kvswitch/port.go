@@ -85,7 +85,7 @@ func (a *app) portDelCommand(use, short string) *cobra.Command {
 	return a.talks(&cobra.Command{
 		Use:               use,
 		Short:             short,
-		Args:              args(1, 1),
+		Args:              portArgs(1, 1),
 		ValidArgsFunction: a.completePortsBut("host", 1), // the host interface stays
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := a.client()
@@ -102,7 +102,7 @@ func (a *app) portSetCommand() *cobra.Command {
 		Use:               "set NAME key=value...",
 		Short:             "Change settings of a port, all of them or none",
 		Long:              "Change settings of a port, all of them or none. Keys:\n  " + strings.Join(vswitch.PortKeyUsage(), "\n  "),
-		Args:              args(2, -1),
+		Args:              portArgs(2, -1),
 		ValidArgsFunction: a.completePorts(1),
 		RunE:              func(cmd *cobra.Command, args []string) error { return a.setPort(cmd, args[0], args[1:]) },
 	})
@@ -124,7 +124,7 @@ func (a *app) portShowCommand() *cobra.Command {
 	return a.shows(&cobra.Command{
 		Use:               "show [NAME]",
 		Short:             "Show the ports, or all there is to know of one",
-		Args:              args(0, 1),
+		Args:              portArgs(0, 1),
 		ValidArgsFunction: a.completePorts(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := a.client()

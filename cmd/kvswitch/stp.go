@@ -67,7 +67,7 @@ func (a *app) stpPortCommand() *cobra.Command {
 recover=300s lets a port that BPDU guard disabled come back after that time;
 recover=now brings it back at once. mcheck=now makes the port find out anew
 which protocol version its neighbours speak.`,
-		Args:              args(2, -1),
+		Args:              portArgs(2, -1),
 		ValidArgsFunction: a.completePorts(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			list, err := pairs(args[1:])

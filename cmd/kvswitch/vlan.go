@@ -56,7 +56,7 @@ func (a *app) vlanAddCommand() *cobra.Command {
 	c := a.talks(&cobra.Command{
 		Use:               "add PORT VID[-VID] [--pvid] [--untagged]",
 		Short:             "Make a port a member of VLANs",
-		Args:              args(2, 2),
+		Args:              portArgs(2, 2),
 		ValidArgsFunction: a.completePorts(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := vids(args[1]); err != nil {
@@ -78,7 +78,7 @@ func (a *app) vlanDelCommand() *cobra.Command {
 	return a.talks(&cobra.Command{
 		Use:               "del PORT VID[-VID]",
 		Short:             "End a port's membership of VLANs",
-		Args:              args(2, 2),
+		Args:              portArgs(2, 2),
 		ValidArgsFunction: a.completePorts(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := vids(args[1]); err != nil {

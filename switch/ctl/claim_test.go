@@ -216,6 +216,11 @@ func TestClientSaysWhatIsWrong(t *testing.T) {
 	if _, err := c.Status(t.Context()); err == nil || !strings.Contains(err.Error(), "kvs0 is not running: there is no "+dir) {
 		t.Errorf("no socket: %v", err)
 	}
+	for _, name := range []string{"", "..", "a/b"} { // other paths than a port's
+		if err := c.DelPort(t.Context(), name); err == nil || strings.Contains(err.Error(), "not running") {
+			t.Errorf("port %q: %v", name, err)
+		}
+	}
 	stale(t, ctl.SocketPath(dir, "kvs0"))
 	if _, err := c.Status(t.Context()); err == nil || !strings.Contains(err.Error(), "kvs0 is not running: it left ") {
 		t.Errorf("stale socket: %v", err)
