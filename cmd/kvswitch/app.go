@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -160,9 +161,22 @@ func pairs(words []string) ([]vswitch.KeyValue, error) {
 		if !ok || key == "" {
 			return nil, usagef("%q is not key=value", w)
 		}
+		if slices.ContainsFunc(list, func(kv vswitch.KeyValue) bool { return kv.Key == key }) {
+			return nil, usagef("%s is given twice", key)
+		}
 		list = append(list, vswitch.KeyValue{Key: key, Value: value})
 	}
 	return list, nil
+}
+
+// checkSettings tries words on a port that is none, as the switch will on a real
+// one: what is wrong in itself is told without asking it.
+func checkSettings(list []vswitch.KeyValue) error {
+	scratch := vswitch.NewPortConfig("")
+	if err := scratch.Set(list...); err != nil {
+		return usageError{err}
+	}
+	return nil
 }
 
 // printJSON prints v as one document.

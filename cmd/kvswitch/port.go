@@ -104,13 +104,16 @@ func (a *app) portSetCommand() *cobra.Command {
 		Long:              "Change settings of a port, all of them or none. Keys:\n  " + strings.Join(vswitch.PortKeyUsage(), "\n  "),
 		Args:              portArgs(2, -1),
 		ValidArgsFunction: a.completePorts(1),
-		RunE:              func(cmd *cobra.Command, args []string) error { return a.setPort(cmd, args[0], args[1:]) },
+		RunE:              func(cmd *cobra.Command, args []string) error { return a.setPort(cmd, args[0], args[1:]...) },
 	})
 }
 
-func (a *app) setPort(cmd *cobra.Command, name string, words []string) error {
+func (a *app) setPort(cmd *cobra.Command, name string, words ...string) error {
 	list, err := pairs(words)
 	if err != nil {
+		return err
+	}
+	if err := checkSettings(list); err != nil {
 		return err
 	}
 	c, err := a.client()

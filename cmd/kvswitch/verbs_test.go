@@ -39,7 +39,7 @@ func TestPortsComeChangeAndGo(t *testing.T) {
 	if p := h.port("vm1"); p.Settings["isolated"] != "on" || p.STP.Cost != 77 || p.VLAN.PVID != 10 {
 		t.Errorf("after set: %+v", p)
 	}
-	h.refused(1, "set vlan=9999", "port", "set", "vm1", "isolated=off", "vlan=9999")
+	h.refused(2, "set vlan=9999", "port", "set", "vm1", "isolated=off", "vlan=9999")
 	if p := h.port("vm1"); p.Settings["isolated"] != "on" {
 		t.Errorf("half a change was applied: %+v", p)
 	}
@@ -108,7 +108,8 @@ func TestTreeVerbsAndBrctlsWords(t *testing.T) {
 	h.must("setpathcost", "a", "500")
 	h.must("setportprio", "a", "16")
 	h.must("hairpin", "a", "on")
-	h.must("stp", "port", "a", "edge=off", "bpdu-guard=off", "mcheck=now", "recover=now")
+	h.must("stp", "port", "a", "edge=off", "bpdu-guard=off")
+	h.must("stp", "port", "a", "mcheck=now", "recover=now")
 	st := h.status()
 	if st.AgeingS != 60 || !strings.HasPrefix(st.BridgeID, "2000.") {
 		t.Errorf("show: %+v", st)
@@ -120,6 +121,7 @@ func TestTreeVerbsAndBrctlsWords(t *testing.T) {
 		t.Errorf("showstp:\n%s", out)
 	}
 	h.must("stp", "off")
+	h.refused(1, "takes no part in a spanning tree", "stp", "port", "a", "recover=now")
 	if out := h.must("show"); !strings.Contains(out, "\tno\t\ta\n") {
 		t.Errorf("show:\n%s", out)
 	}
