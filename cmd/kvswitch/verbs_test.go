@@ -25,6 +25,26 @@ func (h *host) port(name string) vswitch.PortStatus {
 	return decode[vswitch.PortStatus](h, "port", "show", name)
 }
 
+// decode refuses a null anywhere.
+func TestListsAreNeverNull(t *testing.T) {
+	h := start(t)
+	for _, args := range [][]string{{"port", "show"}, {"fdb", "show"}, {"showmacs"}, {"vlan", "show"}, {"stats"}, {"vm", "list"}} {
+		if list := decode[[]any](h, args...); len(list) != 0 {
+			t.Errorf("%v of a switch without ports: %v", args, list)
+		}
+	}
+	for _, args := range [][]string{{"show"}, {"stp", "show"}, {"showstp"}} {
+		decode[map[string]any](h, args...)
+	}
+	h.must("port", "add", "stream:s,path="+h.socket("s"))
+	h.must("port", "add", "vhost-user:v,path="+h.socket("v"))
+	for _, args := range [][]string{{"port", "show"}, {"stats"}, {"vlan", "show"}} {
+		decode[[]any](h, args...)
+	}
+	h.must("port", "set", "s", "trunk=")
+	decode[map[string]any](h, "port", "show", "s")
+}
+
 func TestPortsComeChangeAndGo(t *testing.T) {
 	h := start(t, "--vlan-filtering")
 	h.must("port", "add", "stream:vm1,path="+h.socket("vm1")+",vlan=10")

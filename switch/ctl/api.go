@@ -84,9 +84,10 @@ func stats(p *vswitch.PortStatus) PortStats {
 	return s
 }
 
-// withHost lists every port of a status, the host interface first.
+// withHost lists every port of a status, the host interface first. The list is
+// never nil, which JSON would have as null.
 func withHost(st *vswitch.Status) []*vswitch.PortStatus {
-	var ports []*vswitch.PortStatus
+	ports := []*vswitch.PortStatus{}
 	if st.HostPort != nil {
 		ports = append(ports, st.HostPort)
 	}
