@@ -95,6 +95,11 @@ func (a *app) shows(c *cobra.Command) *cobra.Command {
 
 // client is the client of the switch that is meant.
 func (a *app) client() (*ctl.Client, error) {
+	if a.name != "" {
+		if err := config.CheckName(a.name); err != nil {
+			return nil, usagef("-s: %w", err)
+		}
+	}
 	name, err := ctl.Choose(a.runDir, a.name)
 	if err != nil {
 		return nil, err

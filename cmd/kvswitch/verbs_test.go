@@ -233,7 +233,7 @@ func TestSeveralSwitchesNeedAName(t *testing.T) {
 	}
 	t.Cleanup(func() { other.cmd.Process.Kill(); other.cmd.Wait() })
 	eventually(t, "the second switch answers", func() bool { return h.kvswitch("show", "-s", "right").code == 0 })
-	h.refused(1, "several switches are running: choose one with -s: left, right", "show")
+	h.refused(1, "several switches are running: choose one with -s or KVSWITCH_SWITCH: left, right", "show")
 	if out := h.must("show", "-s", "left"); !strings.Contains(out, "\nleft\t\t") {
 		t.Errorf("show -s left:\n%s", out)
 	}

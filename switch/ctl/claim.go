@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/kvswitch/kvswitch/switch/config"
 	"github.com/kvswitch/kvswitch/switch/sockfile"
 
 	"golang.org/x/sys/unix"
@@ -154,7 +155,7 @@ func locked(path string) bool {
 // else the only one that runs.
 func Choose(runDir, name string) (string, error) {
 	if name != "" {
-		return name, nil
+		return name, config.CheckName(name) // it becomes part of a path
 	}
 	names, err := Running(runDir)
 	if err != nil {
@@ -166,5 +167,5 @@ func Choose(runDir, name string) (string, error) {
 	case 1:
 		return names[0], nil
 	}
-	return "", fmt.Errorf("several switches are running: choose one with -s: %s", strings.Join(names, ", "))
+	return "", fmt.Errorf("several switches are running: choose one with -s or KVSWITCH_SWITCH: %s", strings.Join(names, ", "))
 }

@@ -201,8 +201,11 @@ func TestChooseNeedsNoNameWhenOneRuns(t *testing.T) {
 		t.Errorf("one running: %q, %v", name, err)
 	}
 	defer listen(t, dir, "kvs2").Close()
-	if _, err := ctl.Choose(dir, ""); err == nil || !strings.HasSuffix(err.Error(), "choose one with -s: kvs1, kvs2") {
+	if _, err := ctl.Choose(dir, ""); err == nil || !strings.HasSuffix(err.Error(), "choose one with -s or KVSWITCH_SWITCH: kvs1, kvs2") {
 		t.Errorf("two running: %v", err)
+	}
+	if _, err := ctl.Choose(dir, "../kvs2"); err == nil || !strings.Contains(err.Error(), "can't hold the character '/'") {
+		t.Errorf("a name that leaves the directory: %v", err)
 	}
 	if name, err := ctl.Choose(dir, "kvs2"); name != "kvs2" || err != nil {
 		t.Errorf("named: %q, %v", name, err)
