@@ -101,6 +101,9 @@ func (a *app) fdbAddCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if !mac.IsUnicast() {
+				return usagef("fdb add %v: it is no station's address", mac)
+			}
 			if port == "" {
 				return usagef("fdb add: which port? give --port")
 			}

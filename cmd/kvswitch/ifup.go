@@ -32,7 +32,7 @@ The switch is the one of -s, of KVSWITCH_SWITCH, or the only one that runs.`,
 
 func (a *app) ifup(cmd *cobra.Command, tap string) error {
 	if err := config.CheckNetdevName(tap); err != nil {
-		return err
+		return usagef("ifup: %w", err)
 	}
 	c, err := a.client()
 	if err != nil {

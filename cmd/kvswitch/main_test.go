@@ -240,6 +240,27 @@ func TestUsageErrorsExitWith2(t *testing.T) {
 		{"set cost=many", []string{"setpathcost", "a", "many"}},
 		{"set hairpin=maybe", []string{"hairpin", "a", "maybe"}},
 		{"multiple of 4", []string{"setportprio", "a", "33"}},
+		{"want KIND:NAME", []string{"port", "add", "tap0"}},
+		{`unknown kind of port "wire"`, []string{"port", "add", "wire:x"}},
+		{`unknown key "colour" for a netdev port`, []string{"port", "add", "netdev:eth0,colour=red"}},
+		{"set vlan=4095", []string{"port", "add", "netdev:eth0,vlan=4095"}},
+		{"the name is missing", []string{"port", "add", "netdev:"}},
+		{"addif: name", []string{"addif", "a/b"}},
+		{"at most 15 bytes", []string{"addif", "sixteen-bytes-xx"}},
+		{"ifup: name", []string{"ifup", "a/b"}},
+		{"it is no station's address", []string{"fdb", "add", "01:00:5e:00:00:01", "--port", "a"}},
+		{"a port has one PVID", []string{"vlan", "add", "a", "5-9", "--pvid"}},
+		{"vm attach: id", []string{"vm", "attach", "--qmp", "/x", "--id", "1x"}},
+		{"vm attach: 1000 queues", []string{"vm", "attach", "--qmp", "/x", "--queues", "1000"}},
+		{`vm attach: vhost "maybe"`, []string{"vm", "attach", "--qmp", "/x", "--vhost", "maybe"}},
+		{`unknown key "colour"`, []string{"vm", "attach", "--qmp", "/x", "--set", "colour=red"}},
+		{"is no station's address", []string{"vm", "attach", "--qmp", "/x", "--mac", "01:00:5e:00:00:01"}},
+		{`help: unknown verb "nosuch"`, []string{"help", "nosuch"}},
+		{`help: unknown verb "port nosuch"`, []string{"help", "port", "nosuch"}},
+		{`unknown verb "nosuch": want one of bash, fish, powershell, zsh`, []string{"completion", "nosuch"}},
+		{"want one of bash", []string{"completion"}},
+		{"want", []string{"completion", "bash", "junk"}},
+		{`-s: name "../x": it can't hold the character '/'`, []string{"show", "-s", "../x"}},
 		{"want 1s to 1000000s", []string{"setageing", "soon"}},
 		{"want 1s to 1000000s", []string{"setageing", "0"}},
 		{"unknown kind of event", []string{"monitor", "weather"}},
@@ -268,7 +289,7 @@ func TestNoSwitchIsAClearLine(t *testing.T) {
 
 func TestHelpAndVersionNeedNoSwitch(t *testing.T) {
 	h := &host{t: t, dir: t.TempDir()}
-	for _, args := range [][]string{{}, {"help"}, {"--help"}, {"run", "--help"}, {"port", "add", "--help"}, {"completion", "bash"}, {"version"}, {"doctor"}} {
+	for _, args := range [][]string{{}, {"help"}, {"--help"}, {"run", "--help"}, {"port", "add", "--help"}, {"help", "port", "add"}, {"completion", "bash"}, {"version"}, {"doctor"}} {
 		if out := h.must(args...); out == "" {
 			t.Errorf("kvswitch %s prints nothing", strings.Join(args, " "))
 		}

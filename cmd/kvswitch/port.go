@@ -5,12 +5,14 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"path/filepath"
 	"slices"
 	"strings"
 
 	vswitch "github.com/kvswitch/kvswitch/switch"
 	"github.com/kvswitch/kvswitch/switch/config"
 	"github.com/kvswitch/kvswitch/switch/ctl"
+	"github.com/kvswitch/kvswitch/switch/sockport"
 
 	"github.com/spf13/cobra"
 )
@@ -47,11 +49,39 @@ func (a *app) portAddCommand() *cobra.Command {
 			return kinds, cobra.ShellCompDirectiveNoSpace | cobra.ShellCompDirectiveNoFileComp
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.addPort(cmd, ctl.NewPort{Spec: args[0], Uplink: uplink})
+			spec, err := portSpec(args[0])
+			if err != nil {
+				return err
+			}
+			return a.addPort(cmd, ctl.NewPort{Spec: spec, Uplink: uplink})
 		},
 	})
 	c.Flags().BoolVar(&uplink, "uplink", false, "the port leads to other switches, not to a virtual machine")
 	return c
+}
+
+// portSpec checks a SPEC as the switch will, and makes the paths in it absolute:
+// the switch's working directory is another one.
+func portSpec(text string) (string, error) {
+	spec, err := new(opener).kinds().ParseSpec(text)
+	if err != nil {
+		return "", usageError{err}
+	}
+	for i, w := range spec.Device {
+		end := w.Key == "local" || w.Key == "remote"
+		if w.Key != "path" && !(end && sockport.IsPath(w.Value)) || w.Value == "" || w.Value[0] == '@' {
+			continue // no path, or one that the switch will refuse
+		}
+		path, err := filepath.Abs(w.Value)
+		if err != nil {
+			return "", err
+		}
+		if strings.Contains(path, ",") {
+			return "", usagef("%s=%s: a SPEC can't hold the comma in %s", w.Key, w.Value, path)
+		}
+		spec.Device[i].Value = path
+	}
+	return spec.String(), nil
 }
 
 func (a *app) addPort(cmd *cobra.Command, p ctl.NewPort) error {
@@ -70,7 +100,7 @@ func (a *app) addifCommand() *cobra.Command {
 		Args:  args(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := config.CheckNetdevName(args[0]); err != nil {
-				return err
+				return usagef("addif: %w", err)
 			}
 			return a.addPort(cmd, ctl.NewPort{Spec: "netdev:" + args[0]})
 		},

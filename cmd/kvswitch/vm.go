@@ -53,6 +53,9 @@ step fails, those before it are undone. It prints the card's id, port and MAC.`,
 				return err
 			}
 			n.Settings = strings.Join(settings, ",")
+			if err := n.Check(new(opener).kinds()); err != nil {
+				return usagef("vm attach: %w", err)
+			}
 			c, err := a.client()
 			if err != nil {
 				return err

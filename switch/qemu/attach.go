@@ -51,7 +51,9 @@ type NIC struct {
 // backends' but not from devices'.
 func (n *NIC) netdev() string { return "kvs-" + n.ID }
 
-func (o *AttachOptions) complete() error {
+// Complete fills in what was left to be chosen, all but the id, and says what is
+// wrong with the rest.
+func (o *AttachOptions) Complete() error {
 	if o.Model == "" {
 		o.Model = DefaultModel
 	}

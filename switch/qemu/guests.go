@@ -88,7 +88,7 @@ var ErrNotAttached = errors.New("not attached by this switch")
 // Attach plugs a device into the machine whose monitor is at o.QMP. When it
 // fails nothing is left: no tap, no port, no descriptor in QEMU or here.
 func (g *Guests) Attach(ctx context.Context, o AttachOptions) (*NIC, error) {
-	if err := o.complete(); err != nil {
+	if err := o.Complete(); err != nil {
 		return nil, fmt.Errorf("attach: %w", err)
 	}
 	vm, err := g.guest(ctx, o.QMP)
