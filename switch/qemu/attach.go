@@ -27,7 +27,7 @@ const DefaultModel = "virtio-net-pci"
 // AttachOptions describe a network device to plug into a running machine.
 type AttachOptions struct {
 	QMP      string    // path of the machine's monitor socket
-	ID       string    // of the device; empty is the first free of net1, net2, …
+	ID       string    // of the device; empty is the first of net1, net2, … that the machine has not
 	MAC      frame.MAC // zero is one made up, 52:54:00:…
 	Model    string    // empty is DefaultModel
 	Bus      string    // where it is plugged; empty is QEMU's choice, which q35 has not
