@@ -270,6 +270,7 @@ func TestConfigDumpFedBackChangesNothing(t *testing.T) {
 	h.must("port", "add", "stream:vm1,path="+h.socket("vm1")+",trunk=10-20+30,native=1,isolated=on")
 	h.must("port", "add", "stream:up,path="+h.socket("up"), "--uplink")
 	h.must("fdb", "add", "52:54:00:00:00:01", "--port", "vm1", "--vlan", "30", "--static")
+	h.refused(1, "not in the table in VLAN 1; name another with --vlan", "fdb", "del", "52:54:00:00:00:01")
 	dump := h.must("config", "dump")
 	h.stop()
 

@@ -299,6 +299,7 @@ func TestDumpFedBackChangesNothing(t *testing.T) {
 		"whole":   whole,
 		"empty":   "",
 		"no host": "host: off\n",
+		"number":  "name: 007\nhost: '0x7'\n",
 		"trunks":  "vlan-filtering: on\nports:\n  - netdev:a,native=5\n  - netdev:b,trunk=2-4,native-tagged=9\n  - netdev:c,tunnel=7\n  - netdev:d,trunk=2+3,untagged=3\n",
 	} {
 		t.Run(name, func(t *testing.T) {

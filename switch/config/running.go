@@ -106,9 +106,10 @@ func (c *Config) Dump() ([]byte, error) {
 	return yaml.MarshalWithOptions(doc, yaml.IndentSequence(true))
 }
 
-// unquoted is a word as the value that YAML writes without quotes.
+// unquoted is a word as the value that YAML writes without quotes. A number is
+// one only as it would be written: the name 007 is not 7.
 func unquoted(v string) any {
-	if n, err := strconv.Atoi(v); err == nil {
+	if n, err := strconv.Atoi(v); err == nil && strconv.Itoa(n) == v {
 		return n
 	}
 	return v
