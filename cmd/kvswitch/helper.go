@@ -17,7 +17,7 @@ func (a *app) helperCommand() *cobra.Command {
 		Long: `Give QEMU a tap of the switch, in the place of qemu-bridge-helper; a link to this
 program named kvswitch-bridge-helper does the same:
 
-  qemu-system-x86_64 -netdev bridge,id=n0,br=kvs0,helper=/usr/bin/kvswitch-bridge-helper …
+  qemu-system-x86_64 -netdev bridge,id=n0,br=kvs0,helper=/usr/local/bin/kvswitch-bridge-helper …
 
 It needs no privilege and no setuid bit: the running switch makes the tap for
 users whom /etc/kvswitch/bridge.conf, else QEMU's bridge.conf, allows it.`,

@@ -22,9 +22,10 @@ func (a *app) ifupCommand() *cobra.Command {
 		Long: `Attach a tap that QEMU made and set it up. As QEMU's script= it is called with
 the tap's name; a link to this program named kvswitch-ifup does the same:
 
-  qemu-system-x86_64 -netdev tap,id=n0,script=/usr/bin/kvswitch-ifup,downscript=/usr/bin/kvswitch-ifdown …
+  qemu-system-x86_64 -netdev tap,id=n0,script=/usr/local/bin/kvswitch-ifup,downscript=/usr/local/bin/kvswitch-ifdown …
 
-The switch is the one of -s, of KVSWITCH_SWITCH, or the only one that runs.`,
+The switch is the one of -s, of KVSWITCH_SWITCH, or the only one that runs. After
+a restart of the switch it attaches the tap of a guest that runs on.`,
 		Args: args(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error { return a.ifup(cmd, args[0]) },
 	})

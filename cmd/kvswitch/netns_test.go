@@ -187,6 +187,25 @@ func TestIfupAttachesATapAndSetsItUp(t *testing.T) {
 	}
 }
 
+// A switch that is restarted knows nothing of the taps that guests brought; ifup
+// is the mend that README names.
+func TestIfupAttachesAGuestsTapAgainAfterARestart(t *testing.T) {
+	b := newBox(t)
+	b.hold("tap0")
+	b.run()
+	for range 2 {
+		if out := b.on("ifup", "tap0"); out != "" {
+			t.Fatalf("ifup: %s", out)
+		}
+		eventually(t, "the guest is on the segment", func() bool { return b.host.port("tap0").STP.State == "forwarding" })
+		b.stop()
+		b.run()
+		if st := b.status(); len(st.Ports) != 0 {
+			t.Errorf("ports after a restart: %+v", st.Ports)
+		}
+	}
+}
+
 // A tap that the switch made goes with its port, also when a crash came in
 // between; one that somebody else made, or that a guest holds, stays.
 func TestTapsGoWithTheirPorts(t *testing.T) {
