@@ -137,6 +137,20 @@ func TestRemovedPortLeavesNothing(t *testing.T) {
 	checkSlots(t, tb)
 }
 
+func TestDropLocalLeavesEverythingElse(t *testing.T) {
+	tb := New(0, DefaultAgeing)
+	wantLearn(t, tb, testKey(1), 1, Added)
+	tb.Set(testKey(2), 1, Static)
+	tb.Set(testKey(3), 1, Local)
+	tb.Set(testKey(4), 1, Local)
+	tb.Set(testKey(5), 2, Local)
+	tb.DropLocal(1, func(k Key) bool { return k != testKey(4) })
+	for i, want := range []int{-1, 1, 1, -1, 1, 2} {
+		wantPort(t, tb, testKey(i), want)
+	}
+	checkSlots(t, tb)
+}
+
 // What the kernel's bridge_fdb_learning_limit selftest asks: only learned
 // entries count, and an entry that changes its kind changes the count.
 func TestLimitsCountOnlyLearnedEntries(t *testing.T) {

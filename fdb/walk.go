@@ -136,6 +136,11 @@ func (t *Table) DropPort(port uint16) {
 	t.remove(func(_ Key, v word) bool { return v.port() == port })
 }
 
+// DropLocal forgets the local entries of a port that gone names.
+func (t *Table) DropLocal(port uint16, gone func(Key) bool) {
+	t.remove(func(k Key, v word) bool { return v.kind() == Local && v.port() == port && gone(k) })
+}
+
 // Entries are the entries that Lookup finds, ordered by address and VLAN. What
 // changes while they are collected is shown as before or as after.
 func (t *Table) Entries() []Entry {

@@ -137,8 +137,12 @@ func (s *Switch) checkVLAN(vlan uint16) error {
 
 // DelFDB forgets a station; vlan 0 is VLAN 1.
 func (s *Switch) DelFDB(mac frame.MAC, vlan uint16) error {
+	hint := ""
 	if vlan == 0 {
 		vlan = DefaultVID
+		if s.cfg.VLANFiltering { // `fdb add` without a VLAN takes the port's, so it may well be another
+			hint = "; name another with --vlan"
+		}
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -146,7 +150,7 @@ func (s *Switch) DelFDB(mac frame.MAC, vlan uint16) error {
 		return fmt.Errorf("delete %v: it is the switch's own address", mac)
 	}
 	if _, ok := s.table.Delete(fdb.MakeKey(mac, vlan)); !ok {
-		return fmt.Errorf("delete %v: not in the table in VLAN %d", mac, vlan)
+		return fmt.Errorf("delete %v: not in the table in VLAN %d%s", mac, vlan, hint)
 	}
 	return nil
 }

@@ -103,13 +103,17 @@ func (s *Switch) attach(name string, dev frame.Port, cfg PortConfig, host bool) 
 }
 
 // RemovePort detaches a port and closes it. Its stations are forgotten, static
-// ones too.
+// ones too. The host interface stays: nothing could bring it back while the
+// switch runs.
 func (s *Switch) RemovePort(name string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	p := s.find(name)
 	if p == nil {
 		return s.noPort(name)
+	}
+	if p.id == hostPort {
+		return fmt.Errorf("remove port %s: it is the host interface, which goes with the switch; start with --no-host to have none", name)
 	}
 	s.slots[p.id] = nil
 	s.table.DropPort(uint16(p.id))
@@ -199,9 +203,8 @@ func (s *Switch) freeNumber() int {
 }
 
 // setLocal makes the switch's own address an entry of its host interface, in
-// every VLAN that the interface is in.
+// every VLAN that the interface is in and in no other.
 func (s *Switch) setLocal(p *port) {
-	s.table.DropPort(hostPort)
 	vids := VIDSet{}
 	vids.Add(DefaultVID)
 	if s.cfg.VLANFiltering {
@@ -212,6 +215,7 @@ func (s *Switch) setLocal(p *port) {
 			s.log.Warn("set local address", "vlan", vid, "err", err)
 		}
 	}
+	s.table.DropLocal(hostPort, func(k fdb.Key) bool { return frame.MAC(k.MAC()) != s.cfg.MAC || !vids.Has(k.VID()) })
 }
 
 // follow acts on what a port's device says of itself. Called with s.mu held.

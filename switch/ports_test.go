@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -100,6 +102,57 @@ func TestHostInterface(t *testing.T) {
 	entries, _ := s.FDB("kvs0", 0)
 	if len(entries) != 1 || entries[0].Type != "local" {
 		t.Errorf("FDB of the host = %+v", entries)
+	}
+	if err := s.RemovePort("kvs0"); err == nil || !strings.Contains(err.Error(), "it is the host interface") {
+		t.Errorf("RemovePort of the host interface: %v", err)
+	}
+	if l.ports[0].Closed() || s.Status().Host != "kvs0" {
+		t.Error("the host interface went although that was refused")
+	}
+}
+
+// Settings of the host interface move its own address, and nothing else.
+func TestHostInterfaceKeepsEntriesAndLimitWhenItIsSet(t *testing.T) {
+	own := frame.MAC{0x02, 0, 0, 0, 0, 0x77}
+	s, err := vswitch.New(vswitch.Config{MAC: own, VLANFiltering: true, STP: vswitch.STPConfig{Mode: "off"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.SetHost("kvs0", porttest.NewPort()); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.AddFDB(macA, 1, "kvs0", true); err != nil {
+		t.Fatal(err)
+	}
+	cfg, _ := s.PortConfig("kvs0")
+	if err := cfg.Set(vswitch.KeyValue{Key: "max-learned", Value: "1"}, vswitch.KeyValue{Key: "trunk", Value: "10-11"}, vswitch.KeyValue{Key: "native", Value: "1"}); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := s.SetPort("kvs0", cfg); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.AddFDB(macB, 1, "kvs0", false); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.AddFDB(macC, 1, "kvs0", false); err == nil {
+		t.Error("the limit on what is learned is gone")
+	}
+	cfg.VLAN.DelVID(11)
+	if err := s.SetPort("kvs0", cfg); err != nil {
+		t.Fatal(err)
+	}
+	entries, _ := s.FDB("kvs0", 0)
+	var got []string
+	for _, e := range entries {
+		got = append(got, fmt.Sprintf("%v %d %s", e.MAC, e.VLAN, e.Type))
+	}
+	slices.Sort(got)
+	want := []string{fmt.Sprintf("%v 1 static", macA), fmt.Sprintf("%v 1 dynamic", macB), own.String() + " 1 local", own.String() + " 10 local"}
+	slices.Sort(want)
+	if !slices.Equal(got, want) {
+		t.Errorf("entries %q, want %q", got, want)
 	}
 }
 

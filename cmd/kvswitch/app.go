@@ -6,11 +6,13 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"text/tabwriter"
 
 	"github.com/kvswitch/kvswitch/switch"
+	"github.com/kvswitch/kvswitch/switch/config"
 	"github.com/kvswitch/kvswitch/switch/ctl"
 
 	"github.com/spf13/cobra"
@@ -93,6 +95,11 @@ func (a *app) shows(c *cobra.Command) *cobra.Command {
 
 // client is the client of the switch that is meant.
 func (a *app) client() (*ctl.Client, error) {
+	if a.name != "" {
+		if err := config.CheckName(a.name); err != nil {
+			return nil, usagef("-s: %w", err)
+		}
+	}
 	name, err := ctl.Choose(a.runDir, a.name)
 	if err != nil {
 		return nil, err
@@ -102,6 +109,11 @@ func (a *app) client() (*ctl.Client, error) {
 
 // completePorts completes the first n arguments of a verb with port names.
 func (a *app) completePorts(n int) cobra.CompletionFunc {
+	return a.completePortsBut("", n)
+}
+
+// completePortsBut leaves out the ports of one kind.
+func (a *app) completePortsBut(kind string, n int) cobra.CompletionFunc {
 	return func(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
 		if len(args) >= n {
 			return nil, cobra.ShellCompDirectiveNoFileComp
@@ -113,7 +125,9 @@ func (a *app) completePorts(n int) cobra.CompletionFunc {
 		ports, _ := c.Ports(cmd.Context())
 		var names []string
 		for _, p := range ports {
-			names = append(names, p.Name)
+			if p.Kind != kind {
+				names = append(names, p.Name)
+			}
 		}
 		return names, cobra.ShellCompDirectiveNoFileComp
 	}
@@ -129,6 +143,21 @@ func args(lo, hi int) cobra.PositionalArgs {
 	}
 }
 
+// portArgs checks the number of arguments, the first of which is a port's name
+// if it is there, and that name: an empty one, as a script's unset variable
+// makes it, or one with a slash would make another request.
+func portArgs(lo, hi int) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, words []string) error {
+		if err := args(lo, hi)(cmd, words); err != nil || len(words) == 0 {
+			return err
+		}
+		if err := config.CheckName(words[0]); err != nil {
+			return usagef("%s: %w", strings.TrimPrefix(cmd.CommandPath(), "kvswitch "), err)
+		}
+		return nil
+	}
+}
+
 // pairs reads key=value words.
 func pairs(words []string) ([]vswitch.KeyValue, error) {
 	var list []vswitch.KeyValue
@@ -137,9 +166,22 @@ func pairs(words []string) ([]vswitch.KeyValue, error) {
 		if !ok || key == "" {
 			return nil, usagef("%q is not key=value", w)
 		}
+		if slices.ContainsFunc(list, func(kv vswitch.KeyValue) bool { return kv.Key == key }) {
+			return nil, usagef("%s is given twice", key)
+		}
 		list = append(list, vswitch.KeyValue{Key: key, Value: value})
 	}
 	return list, nil
+}
+
+// checkSettings tries words on a port that is none, as the switch will on a real
+// one: what is wrong in itself is told without asking it.
+func checkSettings(list []vswitch.KeyValue) error {
+	scratch := vswitch.NewPortConfig("")
+	if err := scratch.Set(list...); err != nil {
+		return usageError{err}
+	}
+	return nil
 }
 
 // printJSON prints v as one document.

@@ -15,22 +15,20 @@ func (a *app) brctlCommands() []*cobra.Command {
 	bridge := func(use, short, key string) *cobra.Command {
 		return a.talks(&cobra.Command{
 			Use: use, Short: short, Args: args(1, 1),
-			RunE: func(cmd *cobra.Command, args []string) error { return a.setSTP(cmd, key, args[0]) },
+			RunE: func(cmd *cobra.Command, args []string) error {
+				return a.setSTP(cmd, vswitch.KeyValue{Key: key, Value: args[0]})
+			},
 		})
 	}
 	port := func(use, short, key string, convert func(string) (string, error)) *cobra.Command {
 		return a.talks(&cobra.Command{
-			Use: use, Short: short, Args: args(2, 2), ValidArgsFunction: a.completePorts(1),
+			Use: use, Short: short, Args: portArgs(2, 2), ValidArgsFunction: a.completePorts(1),
 			RunE: func(cmd *cobra.Command, args []string) error {
 				value, err := convert(args[1])
 				if err != nil {
 					return err
 				}
-				c, err := a.client()
-				if err != nil {
-					return err
-				}
-				return c.SetPort(cmd.Context(), args[0], []vswitch.KeyValue{{Key: key, Value: value}})
+				return a.setPort(cmd, args[0], key+"="+value)
 			},
 		})
 	}
@@ -63,15 +61,15 @@ func (a *app) setageingCommand() *cobra.Command {
 		Short: "Set how long a station is remembered, in seconds",
 		Args:  args(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			d, err := config.ParseSeconds(args[0])
-			if err != nil {
+			scratch := config.Default()
+			if err := scratch.Set("ageing", args[0]); err != nil {
 				return usagef("setageing: %w", err)
 			}
 			c, err := a.client()
 			if err != nil {
 				return err
 			}
-			return c.SetAgeing(cmd.Context(), d)
+			return c.SetAgeing(cmd.Context(), scratch.Switch.Ageing)
 		},
 	})
 }

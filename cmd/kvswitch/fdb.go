@@ -2,8 +2,10 @@ package main
 
 import (
 	"fmt"
+	"strconv"
 
 	"github.com/kvswitch/kvswitch/switch"
+	"github.com/kvswitch/kvswitch/switch/config"
 	"github.com/kvswitch/kvswitch/switch/ctl"
 	"github.com/kvswitch/kvswitch/switch/frame"
 
@@ -15,26 +17,39 @@ func (a *app) fdbCommand() *cobra.Command {
 		a.fdbShowCommand(), a.fdbAddCommand(), a.fdbDelCommand(), a.fdbFlushCommand())
 }
 
-// portAndVLAN gives a verb the flags --port and --vlan.
-func (a *app) portAndVLAN(c *cobra.Command, port, vlan *string) *cobra.Command {
-	if port != nil {
-		c.Flags().StringVar(port, "port", "", "a port's name")
-		c.RegisterFlagCompletionFunc("port", a.completePorts(1))
-	}
-	c.Flags().StringVar(vlan, "vlan", "", "a VLAN's id, 1–4094")
-	return c
+// portFlag and vlanFlag are the values of --port and --vlan, zero if the flag was
+// not given. An empty value, as a script's unset variable makes it, is refused:
+// it would mean every port and every VLAN.
+type (
+	portFlag string
+	vlanFlag uint16
+)
+
+func (p *portFlag) Set(text string) error {
+	*p = portFlag(text)
+	return config.CheckName(text)
 }
 
-// vlanFlag reads --vlan; 0 if it was not given.
-func vlanFlag(text string) (uint16, error) {
-	if text == "" {
-		return 0, nil
+func (p *portFlag) String() string { return string(*p) }
+func (p *portFlag) Type() string   { return "string" }
+
+func (v *vlanFlag) Set(text string) error {
+	vid, err := vswitch.ParseVID(text)
+	*v = vlanFlag(vid)
+	return err
+}
+
+func (v *vlanFlag) String() string { return strconv.Itoa(int(*v)) }
+func (v *vlanFlag) Type() string   { return "string" }
+
+// portAndVLAN gives a verb the flags --port and --vlan.
+func (a *app) portAndVLAN(c *cobra.Command, port *portFlag, vlan *vlanFlag) *cobra.Command {
+	if port != nil {
+		c.Flags().Var(port, "port", "a port's name")
+		c.RegisterFlagCompletionFunc("port", a.completePorts(1))
 	}
-	v, err := vswitch.ParseVID(text)
-	if err != nil {
-		return 0, usageError{err}
-	}
-	return v, nil
+	c.Flags().Var(vlan, "vlan", "a VLAN's id, 1–4094")
+	return c
 }
 
 func macArg(text string) (frame.MAC, error) {
@@ -46,21 +61,18 @@ func macArg(text string) (frame.MAC, error) {
 }
 
 func (a *app) fdbShowCommand() *cobra.Command {
-	var port, vlan string
+	var port portFlag
+	var vlan vlanFlag
 	return a.portAndVLAN(a.shows(&cobra.Command{
 		Use:   "show [--port P] [--vlan V]",
 		Short: "Show which station is on which port",
 		Args:  args(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			vid, err := vlanFlag(vlan)
-			if err != nil {
-				return err
-			}
 			c, err := a.client()
 			if err != nil {
 				return err
 			}
-			entries, err := c.FDB(cmd.Context(), port, vid)
+			entries, err := c.FDB(cmd.Context(), string(port), uint16(vlan))
 			if err != nil {
 				return err
 			}
@@ -77,7 +89,8 @@ func (a *app) fdbShowCommand() *cobra.Command {
 }
 
 func (a *app) fdbAddCommand() *cobra.Command {
-	var port, vlan string
+	var port portFlag
+	var vlan vlanFlag
 	var static bool
 	c := a.portAndVLAN(a.talks(&cobra.Command{
 		Use:   "add MAC --port P [--vlan V] [--static]",
@@ -88,9 +101,8 @@ func (a *app) fdbAddCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			vid, err := vlanFlag(vlan)
-			if err != nil {
-				return err
+			if !mac.IsUnicast() {
+				return usagef("fdb add %v: it is no station's address", mac)
 			}
 			if port == "" {
 				return usagef("fdb add: which port? give --port")
@@ -99,7 +111,7 @@ func (a *app) fdbAddCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return c.AddFDB(cmd.Context(), ctl.NewEntry{MAC: mac, VLAN: vid, Port: port, Static: static})
+			return c.AddFDB(cmd.Context(), ctl.NewEntry{MAC: mac, VLAN: uint16(vlan), Port: string(port), Static: static})
 		},
 	}), &port, &vlan)
 	c.Flags().BoolVar(&static, "static", false, "the entry neither ages nor moves")
@@ -107,7 +119,7 @@ func (a *app) fdbAddCommand() *cobra.Command {
 }
 
 func (a *app) fdbDelCommand() *cobra.Command {
-	var vlan string
+	var vlan vlanFlag
 	return a.portAndVLAN(a.talks(&cobra.Command{
 		Use:   "del MAC [--vlan V]",
 		Short: "Forget a station",
@@ -117,35 +129,28 @@ func (a *app) fdbDelCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			vid, err := vlanFlag(vlan)
-			if err != nil {
-				return err
-			}
 			c, err := a.client()
 			if err != nil {
 				return err
 			}
-			return c.DelFDB(cmd.Context(), mac, vid)
+			return c.DelFDB(cmd.Context(), mac, uint16(vlan))
 		},
 	}), nil, &vlan)
 }
 
 func (a *app) fdbFlushCommand() *cobra.Command {
-	var port, vlan string
+	var port portFlag
+	var vlan vlanFlag
 	return a.portAndVLAN(a.talks(&cobra.Command{
 		Use:   "flush [--port P] [--vlan V]",
 		Short: "Forget what was learned; static entries stay",
 		Args:  args(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			vid, err := vlanFlag(vlan)
-			if err != nil {
-				return err
-			}
 			c, err := a.client()
 			if err != nil {
 				return err
 			}
-			_, err = c.FlushFDB(cmd.Context(), port, vid)
+			_, err = c.FlushFDB(cmd.Context(), string(port), uint16(vlan))
 			return err
 		},
 	}), &port, &vlan)

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"strings"
+
 	"github.com/kvswitch/kvswitch/switch/qemu"
 
 	"github.com/spf13/cobra"
@@ -15,7 +17,7 @@ func (a *app) helperCommand() *cobra.Command {
 		Long: `Give QEMU a tap of the switch, in the place of qemu-bridge-helper; a link to this
 program named kvswitch-bridge-helper does the same:
 
-  qemu-system-x86_64 -netdev bridge,id=n0,br=kvs0,helper=/usr/bin/kvswitch-bridge-helper …
+  qemu-system-x86_64 -netdev bridge,id=n0,br=kvs0,helper=/usr/local/bin/kvswitch-bridge-helper …
 
 It needs no privilege and no setuid bit: the running switch makes the tap for
 users whom /etc/kvswitch/bridge.conf, else QEMU's bridge.conf, allows it.`,
@@ -24,11 +26,28 @@ users whom /etc/kvswitch/bridge.conf, else QEMU's bridge.conf, allows it.`,
 			if len(words) == 1 && (words[0] == "--help" || words[0] == "-h") {
 				return cmd.Help()
 			}
-			h, err := qemu.ParseHelperArgs(words)
+			h, err := qemu.ParseHelperArgs(a.takeRunDir(words))
 			if err != nil {
 				return usagef("bridge-helper: %w", err)
 			}
 			return qemu.RunHelper(cmd.Context(), a.runDir, h)
 		},
 	}
+}
+
+// takeRunDir takes our own flag off the words that begin with it: with QEMU's
+// words unparsed, cobra also hands over what stands before the verb.
+func (a *app) takeRunDir(words []string) []string {
+	for len(words) > 0 {
+		dir, joined := strings.CutPrefix(words[0], "--run-dir=")
+		switch {
+		case joined:
+			a.runDir, words = dir, words[1:]
+		case words[0] == "--run-dir" && len(words) > 1:
+			a.runDir, words = words[1], words[2:]
+		default:
+			return words
+		}
+	}
+	return words
 }

@@ -22,9 +22,10 @@ func (a *app) ifupCommand() *cobra.Command {
 		Long: `Attach a tap that QEMU made and set it up. As QEMU's script= it is called with
 the tap's name; a link to this program named kvswitch-ifup does the same:
 
-  qemu-system-x86_64 -netdev tap,id=n0,script=/usr/bin/kvswitch-ifup,downscript=/usr/bin/kvswitch-ifdown …
+  qemu-system-x86_64 -netdev tap,id=n0,script=/usr/local/bin/kvswitch-ifup,downscript=/usr/local/bin/kvswitch-ifdown …
 
-The switch is the one of -s, of KVSWITCH_SWITCH, or the only one that runs.`,
+The switch is the one of -s, of KVSWITCH_SWITCH, or the only one that runs. After
+a restart of the switch it attaches the tap of a guest that runs on.`,
 		Args: args(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error { return a.ifup(cmd, args[0]) },
 	})
@@ -32,7 +33,7 @@ The switch is the one of -s, of KVSWITCH_SWITCH, or the only one that runs.`,
 
 func (a *app) ifup(cmd *cobra.Command, tap string) error {
 	if err := config.CheckNetdevName(tap); err != nil {
-		return err
+		return usagef("ifup: %w", err)
 	}
 	c, err := a.client()
 	if err != nil {
@@ -78,11 +79,8 @@ func (a *app) ifdownCommand() *cobra.Command {
 	return a.talks(&cobra.Command{
 		Use:   "ifdown TAP",
 		Short: "Detach a tap: QEMU's downscript=",
-		Args:  args(1, 1),
+		Args:  portArgs(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := config.CheckNetdevName(args[0]); err != nil {
-				return err
-			}
 			c, err := a.client()
 			if err != nil {
 				return err

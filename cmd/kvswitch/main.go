@@ -37,6 +37,7 @@ func execute(argv []string, stdout, stderr io.Writer) int {
 	root.SetArgs(arguments(argv))
 	root.SetOut(a.out)
 	root.SetErr(stderr)
+	strict(root) // after SetOut: a completion keeps the output that it finds
 	err := root.ExecuteContext(context.Background())
 	if flush := a.out.Flush(); err == nil && flush != nil {
 		err = fmt.Errorf("write output: %w", flush)
@@ -98,7 +99,13 @@ func self() string {
 func group(use, short string, verbs ...*cobra.Command) *cobra.Command {
 	c := &cobra.Command{Use: use, Short: short, Args: cobra.ArbitraryArgs}
 	c.AddCommand(verbs...)
-	c.RunE = func(cmd *cobra.Command, args []string) error {
+	c.RunE = wantVerb(verbs)
+	return c
+}
+
+// wantVerb says which verbs there are.
+func wantVerb(verbs []*cobra.Command) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, args []string) error {
 		var names []string
 		for _, v := range verbs {
 			names = append(names, v.Name())
@@ -108,5 +115,30 @@ func group(use, short string, verbs ...*cobra.Command) *cobra.Command {
 		}
 		return usagef("%s: want one of %s", cmd.CommandPath(), strings.Join(names, ", "))
 	}
-	return c
+}
+
+// strict makes the verbs that cobra brings refuse what they don't know, as ours
+// do: its own print help, and exit as if all were well.
+func strict(root *cobra.Command) {
+	root.InitDefaultHelpCmd()
+	root.InitDefaultCompletionCmd()
+	for _, c := range root.Commands() {
+		switch c.Name() {
+		case "help":
+			c.Run = nil
+			c.RunE = func(_ *cobra.Command, words []string) error {
+				topic, rest, err := root.Find(words)
+				if err != nil || len(rest) > 0 {
+					return usagef("help: unknown verb %q: see `kvswitch help`", strings.Join(words, " "))
+				}
+				topic.InitDefaultHelpFlag()
+				return topic.Help()
+			}
+		case "completion":
+			c.Args, c.RunE = cobra.ArbitraryArgs, wantVerb(c.Commands())
+			for _, shell := range c.Commands() {
+				shell.Args = args(0, 0)
+			}
+		}
+	}
 }

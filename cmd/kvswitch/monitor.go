@@ -89,7 +89,7 @@ func (a *app) statsCommand() *cobra.Command {
 	return a.shows(&cobra.Command{
 		Use:               "stats [NAME]",
 		Short:             "Show counters and every reason for which frames were dropped",
-		Args:              args(0, 1),
+		Args:              portArgs(0, 1),
 		ValidArgsFunction: a.completePorts(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := a.client()

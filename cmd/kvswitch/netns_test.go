@@ -114,6 +114,12 @@ func TestHostInterfaceIsTheFirstUplinks(t *testing.T) {
 	if b.host.port("eth0").Uplink {
 		t.Error("a veth was taken for an uplink that nobody called one")
 	}
+	for _, verb := range [][]string{{"port", "del"}, {"delif"}, {"ifdown"}} {
+		b.refused(1, "kvs0: it is the host interface, which goes with the switch", append(verb, "kvs0")...)
+	}
+	if r := b.kvswitch("__complete", "port", "del", ""); !strings.HasPrefix(r.out, "eth1\neth0\n:") && !strings.HasPrefix(r.out, "eth0\neth1\n:") {
+		t.Errorf("completion of port del: %q", r.out)
+	}
 	// The uplink goes; the switch keeps its address.
 	b.must("delif", "eth1")
 	if after := b.status(); after.BridgeID != st.BridgeID || after.MAC != st.MAC {
@@ -178,6 +184,25 @@ func TestIfupAttachesATapAndSetsItUp(t *testing.T) {
 	}
 	if out := b.on("ifdown", "tap0"); !strings.Contains(out, "no switch is running") {
 		t.Errorf("ifdown without a switch: %s", out)
+	}
+}
+
+// A switch that is restarted knows nothing of the taps that guests brought; ifup
+// is the mend that README names.
+func TestIfupAttachesAGuestsTapAgainAfterARestart(t *testing.T) {
+	b := newBox(t)
+	b.hold("tap0")
+	b.run()
+	for range 2 {
+		if out := b.on("ifup", "tap0"); out != "" {
+			t.Fatalf("ifup: %s", out)
+		}
+		eventually(t, "the guest is on the segment", func() bool { return b.host.port("tap0").STP.State == "forwarding" })
+		b.stop()
+		b.run()
+		if st := b.status(); len(st.Ports) != 0 {
+			t.Errorf("ports after a restart: %+v", st.Ports)
+		}
 	}
 }
 

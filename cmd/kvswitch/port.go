@@ -5,12 +5,14 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"path/filepath"
 	"slices"
 	"strings"
 
 	vswitch "github.com/kvswitch/kvswitch/switch"
 	"github.com/kvswitch/kvswitch/switch/config"
 	"github.com/kvswitch/kvswitch/switch/ctl"
+	"github.com/kvswitch/kvswitch/switch/sockport"
 
 	"github.com/spf13/cobra"
 )
@@ -47,11 +49,39 @@ func (a *app) portAddCommand() *cobra.Command {
 			return kinds, cobra.ShellCompDirectiveNoSpace | cobra.ShellCompDirectiveNoFileComp
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return a.addPort(cmd, ctl.NewPort{Spec: args[0], Uplink: uplink})
+			spec, err := portSpec(args[0])
+			if err != nil {
+				return err
+			}
+			return a.addPort(cmd, ctl.NewPort{Spec: spec, Uplink: uplink})
 		},
 	})
 	c.Flags().BoolVar(&uplink, "uplink", false, "the port leads to other switches, not to a virtual machine")
 	return c
+}
+
+// portSpec checks a SPEC as the switch will, and makes the paths in it absolute:
+// the switch's working directory is another one.
+func portSpec(text string) (string, error) {
+	spec, err := new(opener).kinds().ParseSpec(text)
+	if err != nil {
+		return "", usageError{err}
+	}
+	for i, w := range spec.Device {
+		end := w.Key == "local" || w.Key == "remote"
+		if w.Key != "path" && !(end && sockport.IsPath(w.Value)) || w.Value == "" || w.Value[0] == '@' {
+			continue // no path, or one that the switch will refuse
+		}
+		path, err := filepath.Abs(w.Value)
+		if err != nil {
+			return "", err
+		}
+		if strings.Contains(path, ",") {
+			return "", usagef("%s=%s: a SPEC can't hold the comma in %s", w.Key, w.Value, path)
+		}
+		spec.Device[i].Value = path
+	}
+	return spec.String(), nil
 }
 
 func (a *app) addPort(cmd *cobra.Command, p ctl.NewPort) error {
@@ -70,7 +100,7 @@ func (a *app) addifCommand() *cobra.Command {
 		Args:  args(1, 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := config.CheckNetdevName(args[0]); err != nil {
-				return err
+				return usagef("addif: %w", err)
 			}
 			return a.addPort(cmd, ctl.NewPort{Spec: "netdev:" + args[0]})
 		},
@@ -85,8 +115,8 @@ func (a *app) portDelCommand(use, short string) *cobra.Command {
 	return a.talks(&cobra.Command{
 		Use:               use,
 		Short:             short,
-		Args:              args(1, 1),
-		ValidArgsFunction: a.completePorts(1),
+		Args:              portArgs(1, 1),
+		ValidArgsFunction: a.completePortsBut("host", 1), // the host interface stays
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := a.client()
 			if err != nil {
@@ -102,15 +132,18 @@ func (a *app) portSetCommand() *cobra.Command {
 		Use:               "set NAME key=value...",
 		Short:             "Change settings of a port, all of them or none",
 		Long:              "Change settings of a port, all of them or none. Keys:\n  " + strings.Join(vswitch.PortKeyUsage(), "\n  "),
-		Args:              args(2, -1),
+		Args:              portArgs(2, -1),
 		ValidArgsFunction: a.completePorts(1),
-		RunE:              func(cmd *cobra.Command, args []string) error { return a.setPort(cmd, args[0], args[1:]) },
+		RunE:              func(cmd *cobra.Command, args []string) error { return a.setPort(cmd, args[0], args[1:]...) },
 	})
 }
 
-func (a *app) setPort(cmd *cobra.Command, name string, words []string) error {
+func (a *app) setPort(cmd *cobra.Command, name string, words ...string) error {
 	list, err := pairs(words)
 	if err != nil {
+		return err
+	}
+	if err := checkSettings(list); err != nil {
 		return err
 	}
 	c, err := a.client()
@@ -124,7 +157,7 @@ func (a *app) portShowCommand() *cobra.Command {
 	return a.shows(&cobra.Command{
 		Use:               "show [NAME]",
 		Short:             "Show the ports, or all there is to know of one",
-		Args:              args(0, 1),
+		Args:              portArgs(0, 1),
 		ValidArgsFunction: a.completePorts(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := a.client()

@@ -40,7 +40,7 @@ func (o *opener) kinds() config.Kinds {
 		{Name: "netdev", Netdev: true, Keys: []string{"queues"}, Open: o.openNetdev,
 			Usage: "a network interface: a NIC, a veth, the tap of a VM; queues=N receive queues"},
 		{Name: "tap", Netdev: true, Keys: []string{"queues", "owner"}, Open: o.openTap,
-			Usage: "a tap that the switch makes for a VM (-netdev tap,ifname=NAME,script=no); queues=N for a multi-queue guest, owner=USER[:GROUP] who may open it"},
+			Usage: "a tap that the switch makes for a VM (-netdev tap,id=n0,ifname=NAME,script=no,downscript=no); queues=N for a multi-queue guest, owner=USER[:GROUP] who may open it"},
 		{Name: "vhost-user", Keys: vhostUserKeys, Open: openVHostUser,
 			Usage: "a guest's rings, directly: path=SOCKET, mode=server|client, queues=N, mtu=N, perm=, owner=USER[:GROUP], reconnect="},
 		{Name: "stream", Keys: sockport.StreamKeys(), Open: openStream,

@@ -105,12 +105,21 @@ func TestBridgeHelperTakesQEMUsArguments(t *testing.T) {
 		{[]string{"--br=kvs0", "--fd=x"}, 2, "want the number of a descriptor"},
 		{[]string{"--colour"}, 2, "want [--use-vnet] --br=NAME --fd=N"},
 		{[]string{"--use-vnet", "--br=kvs0", "--fd=3"}, 1, "kvs0"},
+		{[]string{"--run-dir"}, 2, "want [--use-vnet] --br=NAME --fd=N"},
 	} {
 		r := helper(tc.args...)
 		if r.code != tc.code || !strings.Contains(r.errors, tc.text) || strings.Count(r.errors, "\n") != 1 {
 			t.Errorf("%q: exit %d: %q", tc.args, r.code, r.errors)
 		}
 	}
+}
+
+func TestBridgeHelperTakesTheRunDirectory(t *testing.T) {
+	h := &host{t: t, dir: t.TempDir()}
+	elsewhere := filepath.Join(h.dir, "elsewhere")
+	// What it can't reach names the directory that it looked in.
+	h.refused(1, filepath.Join(h.dir, "kvs0.helper.sock"), "bridge-helper", "--br=kvs0", "--fd=3")
+	h.refused(1, filepath.Join(elsewhere, "kvs0.helper.sock"), "--run-dir="+elsewhere, "bridge-helper", "--br=kvs0", "--fd=3")
 }
 
 func TestVMVerbs(t *testing.T) {

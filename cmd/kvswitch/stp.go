@@ -21,19 +21,27 @@ func (a *app) stpCommand() *cobra.Command {
 			Aliases: map[string][]string{"on": {"yes"}, "off": {"no"}}[word],
 			Short:   "Set mode " + mode,
 			Args:    args(0, 0),
-			RunE:    func(cmd *cobra.Command, _ []string) error { return a.setSTP(cmd, "mode", mode) },
+			RunE: func(cmd *cobra.Command, _ []string) error {
+				return a.setSTP(cmd, vswitch.KeyValue{Key: "mode", Value: mode})
+			},
 		}))
 	}
 	return c
 }
 
-// setSTP changes one parameter of the bridge.
-func (a *app) setSTP(cmd *cobra.Command, key, value string) error {
+// setSTP changes parameters of the bridge, all of them or none.
+func (a *app) setSTP(cmd *cobra.Command, list ...vswitch.KeyValue) error {
+	scratch := config.Default().Switch.STP
+	for _, kv := range list {
+		if err := config.SetSTP(&scratch, kv.Key, kv.Value); err != nil {
+			return usagef("%s: %w", cmd.Name(), err)
+		}
+	}
 	c, err := a.client()
 	if err != nil {
 		return err
 	}
-	return c.SetSTP(cmd.Context(), []vswitch.KeyValue{{Key: key, Value: value}})
+	return c.SetSTP(cmd.Context(), list)
 }
 
 func (a *app) stpSetCommand() *cobra.Command {
@@ -46,17 +54,13 @@ func (a *app) stpSetCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			c, err := a.client()
-			if err != nil {
-				return err
-			}
-			return c.SetSTP(cmd.Context(), list)
+			return a.setSTP(cmd, list...)
 		},
 	})
 }
 
 // stpPortKeys are the keys of `stp port`.
-var stpPortKeys = []string{"cost", "prio", "edge", "p2p", "bpdu-guard", "bpdu-filter", "root-guard", "tcn-guard", "loop-guard", "recover"}
+var stpPortKeys = []string{"cost", "prio", "edge", "p2p", "bpdu-guard", "bpdu-filter", "root-guard", "tcn-guard", "loop-guard", "recover", "mcheck"}
 
 func (a *app) stpPortCommand() *cobra.Command {
 	return a.talks(&cobra.Command{
@@ -67,10 +71,10 @@ func (a *app) stpPortCommand() *cobra.Command {
 recover=300s lets a port that BPDU guard disabled come back after that time;
 recover=now brings it back at once. mcheck=now makes the port find out anew
 which protocol version its neighbours speak.`,
-		Args:              args(2, -1),
+		Args:              portArgs(2, -1),
 		ValidArgsFunction: a.completePorts(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			list, err := pairs(args[1:])
+			kept, once, err := stpPortWords(args[1:])
 			if err != nil {
 				return err
 			}
@@ -78,37 +82,47 @@ which protocol version its neighbours speak.`,
 			if err != nil {
 				return err
 			}
-			// What is done once is told apart from what is kept.
-			var once []func() error
-			list = slices.DeleteFunc(list, func(kv vswitch.KeyValue) bool {
-				switch {
-				case kv.Key == "recover" && kv.Value == "now":
-					once = append(once, func() error { return c.RecoverPort(cmd.Context(), args[0]) })
-				case kv.Key == "mcheck" && kv.Value == "now":
-					once = append(once, func() error { return c.Mcheck(cmd.Context(), args[0]) })
-				default:
-					return false
-				}
-				return true
-			})
-			for _, kv := range list {
-				if !slices.Contains(stpPortKeys, kv.Key) {
-					return usagef("stp port: unknown key %q; known: %s", kv.Key, strings.Join(stpPortKeys, " "))
-				}
+			if len(kept) > 0 {
+				return c.SetPort(cmd.Context(), args[0], kept)
 			}
-			if len(list) > 0 {
-				if err := c.SetPort(cmd.Context(), args[0], list); err != nil {
-					return err
+			for _, key := range once {
+				do := c.RecoverPort
+				if key == "mcheck" {
+					do = c.Mcheck
 				}
-			}
-			for _, f := range once {
-				if err := f(); err != nil {
+				if err := do(cmd.Context(), args[0]); err != nil {
 					return err
 				}
 			}
 			return nil
 		},
 	})
+}
+
+// stpPortWords reads the words of `stp port`: settings that are kept, or keys of
+// what is done once. Not both: the latter needs a tree, and would fail without
+// one when the settings have been changed.
+func stpPortWords(words []string) (kept []vswitch.KeyValue, once []string, err error) {
+	list, err := pairs(words)
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, kv := range list {
+		switch {
+		case kv.Value == "now" && (kv.Key == "recover" || kv.Key == "mcheck"):
+			once = append(once, kv.Key)
+		case kv.Key == "mcheck":
+			return nil, nil, usagef("stp port: mcheck=%s: want mcheck=now", kv.Value)
+		case !slices.Contains(stpPortKeys, kv.Key):
+			return nil, nil, usagef("stp port: unknown key %q; known: %s", kv.Key, strings.Join(stpPortKeys, " "))
+		default:
+			kept = append(kept, kv)
+		}
+	}
+	if len(once) > 0 && len(kept) > 0 {
+		return nil, nil, usagef("stp port: %s=now is done once and the rest is kept: give them in two commands", once[0])
+	}
+	return kept, once, checkSettings(kept)
 }
 
 func (a *app) stpShowCommand() *cobra.Command {

@@ -43,30 +43,23 @@ func (a *app) vlanShowCommand() *cobra.Command {
 	})
 }
 
-// vids checks an argument that names VLANs before anything is asked of a switch.
-func vids(text string) error {
-	if _, err := vswitch.ParseVIDs(text); err != nil {
-		return usageError{err}
-	}
-	return nil
-}
-
 func (a *app) vlanAddCommand() *cobra.Command {
 	var pvid, untagged bool
 	c := a.talks(&cobra.Command{
 		Use:               "add PORT VID[-VID] [--pvid] [--untagged]",
 		Short:             "Make a port a member of VLANs",
-		Args:              args(2, 2),
+		Args:              portArgs(2, 2),
 		ValidArgsFunction: a.completePorts(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := vids(args[1]); err != nil {
-				return err
+			v := ctl.NewVLANs{Port: args[0], VIDs: args[1], PVID: pvid, Untagged: untagged}
+			if _, err := v.Set(); err != nil {
+				return usageError{err}
 			}
 			c, err := a.client()
 			if err != nil {
 				return err
 			}
-			return c.AddVLANs(cmd.Context(), ctl.NewVLANs{Port: args[0], VIDs: args[1], PVID: pvid, Untagged: untagged})
+			return c.AddVLANs(cmd.Context(), v)
 		},
 	})
 	c.Flags().BoolVar(&pvid, "pvid", false, "untagged frames that come in are in this VLAN")
@@ -78,11 +71,11 @@ func (a *app) vlanDelCommand() *cobra.Command {
 	return a.talks(&cobra.Command{
 		Use:               "del PORT VID[-VID]",
 		Short:             "End a port's membership of VLANs",
-		Args:              args(2, 2),
+		Args:              portArgs(2, 2),
 		ValidArgsFunction: a.completePorts(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := vids(args[1]); err != nil {
-				return err
+			if _, err := vswitch.ParseVIDs(args[1]); err != nil {
+				return usageError{err}
 			}
 			c, err := a.client()
 			if err != nil {

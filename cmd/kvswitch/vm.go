@@ -26,7 +26,8 @@ func qmpPath(path string) (string, error) {
 
 func (a *app) vmAttachCommand() *cobra.Command {
 	var n ctl.NewNIC
-	var mac, vlan string
+	var mac string
+	var vlan vlanFlag
 	var settings []string
 	c := a.shows(&cobra.Command{
 		Use:   "attach --qmp SOCK",
@@ -45,16 +46,16 @@ step fails, those before it are undone. It prints the card's id, port and MAC.`,
 					return err
 				}
 			}
-			if vlan != "" {
-				if _, err := vlanFlag(vlan); err != nil {
-					return err
-				}
-				settings = append(settings, "vlan="+vlan)
+			if vlan != 0 {
+				settings = append(settings, "vlan="+vlan.String())
 			}
 			if _, err := pairs(settings); err != nil {
 				return err
 			}
 			n.Settings = strings.Join(settings, ",")
+			if err := n.Check(new(opener).kinds()); err != nil {
+				return usagef("vm attach: %w", err)
+			}
 			c, err := a.client()
 			if err != nil {
 				return err
@@ -78,7 +79,7 @@ step fails, those before it are undone. It prints the card's id, port and MAC.`,
 	f.StringVar(&n.Bus, "bus", "", "where it is plugged in; q35 needs a root port")
 	f.IntVar(&n.Queues, "queues", 1, "queue pairs")
 	f.StringVar(&n.VHost, "vhost", "auto", "let the kernel's vhost_net work the rings: auto, on or off")
-	f.StringVar(&vlan, "vlan", "", "VLAN that the machine is in")
+	f.Var(&vlan, "vlan", "VLAN that the machine is in")
 	f.StringArrayVar(&settings, "set", nil, "another setting of its port, key=value (may be repeated)")
 	return c
 }

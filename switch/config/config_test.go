@@ -148,6 +148,7 @@ ports:
     recover: 5m
 fdb:
   - {mac: "52:54:00:00:00:99", vlan: 10, port: tap0}
+  - {mac: "52:54:00:00:00:98", vlan: 10, port: br7}
 `
 
 func TestFileSaysWhatItSays(t *testing.T) {
@@ -173,7 +174,7 @@ func TestFileSaysWhatItSays(t *testing.T) {
 	if !slices.Equal(ports, want) {
 		t.Errorf("ports\n got %q\nwant %q", ports, want)
 	}
-	if len(c.Static) != 1 || c.Static[0].String() != "52:54:00:00:00:99 vlan 10 on tap0" {
+	if len(c.Static) != 2 || c.Static[0].String() != "52:54:00:00:00:99 vlan 10 on tap0" {
 		t.Errorf("fdb: %v", c.Static)
 	}
 }
@@ -298,6 +299,7 @@ func TestDumpFedBackChangesNothing(t *testing.T) {
 		"whole":   whole,
 		"empty":   "",
 		"no host": "host: off\n",
+		"number":  "name: 007\nhost: '0x7'\n",
 		"trunks":  "vlan-filtering: on\nports:\n  - netdev:a,native=5\n  - netdev:b,trunk=2-4,native-tagged=9\n  - netdev:c,tunnel=7\n  - netdev:d,trunk=2+3,untagged=3\n",
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -46,7 +46,7 @@ func Running(sw *vswitch.Switch, kinds Kinds, started *Config) (*Config, error) 
 		return nil, err
 	}
 	for _, e := range entries {
-		if e.Type == "static" && c.port(e.Port) != nil {
+		if e.Type == "static" && (c.port(e.Port) != nil || e.Port == c.HostName()) {
 			c.Static = append(c.Static, Static{e.MAC, e.VLAN, e.Port})
 		}
 	}
@@ -106,9 +106,10 @@ func (c *Config) Dump() ([]byte, error) {
 	return yaml.MarshalWithOptions(doc, yaml.IndentSequence(true))
 }
 
-// unquoted is a word as the value that YAML writes without quotes.
+// unquoted is a word as the value that YAML writes without quotes. A number is
+// one only as it would be written: the name 007 is not 7.
 func unquoted(v string) any {
-	if n, err := strconv.Atoi(v); err == nil {
+	if n, err := strconv.Atoi(v); err == nil && strconv.Itoa(n) == v {
 		return n
 	}
 	return v

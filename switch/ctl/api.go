@@ -1,8 +1,12 @@
 package ctl
 
 import (
+	"fmt"
+
 	"github.com/kvswitch/kvswitch/switch"
+	"github.com/kvswitch/kvswitch/switch/config"
 	"github.com/kvswitch/kvswitch/switch/frame"
+	"github.com/kvswitch/kvswitch/switch/qemu"
 )
 
 // Documents that are neither vswitch's nor a mere mapping of words.
@@ -29,6 +33,15 @@ type NewVLANs struct {
 	Untagged bool   `json:"untagged,omitempty"`
 }
 
+// Set is VIDs as a set, checked.
+func (v *NewVLANs) Set() (vswitch.VIDSet, error) {
+	vids, err := vswitch.ParseVIDs(v.VIDs)
+	if err == nil && v.PVID && vids.Len() > 1 {
+		err = fmt.Errorf("add VLANs %s to %s: a port has one PVID; name one VLAN", v.VIDs, v.Port)
+	}
+	return vids, err
+}
+
 // NewNIC is the body of POST /v1/vms: a network card for the machine whose QMP
 // socket is at QMP. What is empty is chosen by the switch.
 type NewNIC struct {
@@ -40,6 +53,21 @@ type NewNIC struct {
 	Queues   int       `json:"queues,omitempty"`
 	VHost    string    `json:"vhost,omitempty"`    // auto, on, off
 	Settings string    `json:"settings,omitempty"` // words of a SPEC for its port: "vlan=10,isolated=on"
+}
+
+func (n *NewNIC) options() qemu.AttachOptions {
+	return qemu.AttachOptions{QMP: n.QMP, ID: n.ID, MAC: n.MAC, Model: n.Model, Bus: n.Bus,
+		Queues: n.Queues, VHost: qemu.VHost(n.VHost), Settings: n.Settings}
+}
+
+// Check says what is wrong with n before any machine is asked.
+func (n *NewNIC) Check(kinds config.Kinds) error {
+	o := n.options()
+	if err := o.Complete(); err != nil || o.Settings == "" {
+		return err
+	}
+	_, err := kinds.ParseSpec("netdev:tap," + o.Settings)
+	return err
 }
 
 // PortVLANs is an element of GET /v1/vlans.
@@ -84,9 +112,10 @@ func stats(p *vswitch.PortStatus) PortStats {
 	return s
 }
 
-// withHost lists every port of a status, the host interface first.
+// withHost lists every port of a status, the host interface first. The list is
+// never nil, which JSON would have as null.
 func withHost(st *vswitch.Status) []*vswitch.PortStatus {
-	var ports []*vswitch.PortStatus
+	ports := []*vswitch.PortStatus{}
 	if st.HostPort != nil {
 		ports = append(ports, st.HostPort)
 	}

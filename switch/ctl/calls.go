@@ -179,12 +179,9 @@ func (s *Server) addVLANs(r *http.Request) (any, error) {
 	if err := read(r, &v); err != nil {
 		return nil, err
 	}
-	vids, err := vswitch.ParseVIDs(v.VIDs)
+	vids, err := v.Set()
 	if err != nil {
 		return nil, badRequest("%w", err)
-	}
-	if v.PVID && vids.Len() > 1 {
-		return nil, badRequest("add VLANs %s to %s: a port has one PVID; name one VLAN", v.VIDs, v.Port)
 	}
 	return nil, s.changePort(v.Port, func(c *vswitch.PortConfig) error {
 		for vid := range vids.All {
@@ -274,8 +271,7 @@ func (s *Server) attachVM(r *http.Request) (any, error) {
 	if err := read(r, &n); err != nil {
 		return nil, err
 	}
-	nic, err := s.guests.Attach(r.Context(), qemu.AttachOptions{QMP: n.QMP, ID: n.ID, MAC: n.MAC, Model: n.Model, Bus: n.Bus,
-		Queues: n.Queues, VHost: qemu.VHost(n.VHost), Settings: n.Settings})
+	nic, err := s.guests.Attach(r.Context(), n.options())
 	if err != nil {
 		return nil, err
 	}

@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/kvswitch/kvswitch/switch/config"
 	"github.com/kvswitch/kvswitch/switch/sockfile"
 
 	"golang.org/x/sys/unix"
@@ -30,7 +31,8 @@ func pidPath(runDir, name string) string { return filepath.Join(runDir, name+".p
 // Listener is a claimed name: a control socket that clients connect to, and a
 // pid file that is locked (F_OFD_SETLK, fcntl(2)) for as long as the switch
 // lives. The lock, not the socket, says that a switch runs: it ends with the
-// process, however that ends.
+// process, however that ends. Nobody else may open the pid file: whoever can read
+// a file can lock it, too, and so could keep the name from being claimed again.
 type Listener struct {
 	net.Listener
 	socket *sockfile.File
@@ -61,7 +63,7 @@ func Listen(runDir, name string) (*Listener, error) {
 // were opening it is no claim, so the lock must be on the file that has the name.
 func (l *Listener) takeLock(name string) error {
 	for {
-		f, err := os.OpenFile(l.pid, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0o644)
+		f, err := os.OpenFile(l.pid, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0o600)
 		if err != nil {
 			return fmt.Errorf("claim the name %s: %w: choose another --run-dir if this one is not yours", name, err)
 		}
@@ -78,7 +80,10 @@ func (l *Listener) takeLock(name string) error {
 			continue
 		}
 		l.lock = f
-		if err = f.Truncate(0); err == nil {
+		if err = f.Chmod(0o600); err == nil { // one that a crash left may have been another's to read
+			err = f.Truncate(0)
+		}
+		if err == nil {
 			_, err = f.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0)
 		}
 		if err != nil {
@@ -132,11 +137,13 @@ func Running(runDir string) ([]string, error) {
 }
 
 // locked reports whether a pid file's switch lives. It asks without taking the
-// lock, which would get in the way of a switch that starts just now.
+// lock, which would get in the way of a switch that starts just now. A file that
+// may not be opened counts as a live one's: its socket tells whoever connects
+// what is wrong.
 func locked(path string) bool {
 	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
 	if err != nil {
-		return false
+		return errors.Is(err, fs.ErrPermission)
 	}
 	defer f.Close()
 	lock := unix.Flock_t{Type: unix.F_WRLCK}
@@ -148,7 +155,7 @@ func locked(path string) bool {
 // else the only one that runs.
 func Choose(runDir, name string) (string, error) {
 	if name != "" {
-		return name, nil
+		return name, config.CheckName(name) // it becomes part of a path
 	}
 	names, err := Running(runDir)
 	if err != nil {
@@ -160,5 +167,5 @@ func Choose(runDir, name string) (string, error) {
 	case 1:
 		return names[0], nil
 	}
-	return "", fmt.Errorf("several switches are running: choose one with -s: %s", strings.Join(names, ", "))
+	return "", fmt.Errorf("several switches are running: choose one with -s or KVSWITCH_SWITCH: %s", strings.Join(names, ", "))
 }

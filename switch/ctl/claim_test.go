@@ -4,12 +4,15 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 
 	"github.com/kvswitch/kvswitch/switch/ctl"
+
+	"golang.org/x/sys/unix"
 )
 
 func listen(t *testing.T, dir, name string) *ctl.Listener {
@@ -78,6 +81,40 @@ func TestStaleSocketIsTakenOver(t *testing.T) {
 	if names, err := ctl.Running(dir); err != nil || len(names) != 1 {
 		t.Errorf("running %q, %v", names, err)
 	}
+	// What a crash left for all to read, and so to lock, is so no longer.
+	if fi, err := os.Stat(filepath.Join(dir, "kvs0.pid")); err != nil || fi.Mode() != 0o600 {
+		t.Errorf("pid file: %v, %v", fi.Mode(), err)
+	}
+}
+
+// Another user can't lock the pid file, and still hears which switch it is that
+// he may not control.
+func TestOthersSeeARunningSwitch(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root, to be somebody else")
+	}
+	dir := t.TempDir()
+	if err := os.Chmod(filepath.Dir(dir), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	defer listen(t, dir, "kvs0").Close()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		runtime.LockOSThread() // for good: this thread is nobody's from here on
+		if err := unix.Setfsuid(65534); err != nil {
+			t.Error(err)
+			return
+		}
+		if f, err := os.Open(filepath.Join(dir, "kvs0.pid")); err == nil {
+			f.Close()
+			t.Error("anybody can open the pid file")
+		}
+		if name, err := ctl.Choose(dir, ""); name != "kvs0" || err != nil {
+			t.Errorf("got %q, %v", name, err)
+		}
+	}()
+	<-done
 }
 
 func TestLiveSocketIsRefused(t *testing.T) {
@@ -164,8 +201,11 @@ func TestChooseNeedsNoNameWhenOneRuns(t *testing.T) {
 		t.Errorf("one running: %q, %v", name, err)
 	}
 	defer listen(t, dir, "kvs2").Close()
-	if _, err := ctl.Choose(dir, ""); err == nil || !strings.HasSuffix(err.Error(), "choose one with -s: kvs1, kvs2") {
+	if _, err := ctl.Choose(dir, ""); err == nil || !strings.HasSuffix(err.Error(), "choose one with -s or KVSWITCH_SWITCH: kvs1, kvs2") {
 		t.Errorf("two running: %v", err)
+	}
+	if _, err := ctl.Choose(dir, "../kvs2"); err == nil || !strings.Contains(err.Error(), "can't hold the character '/'") {
+		t.Errorf("a name that leaves the directory: %v", err)
 	}
 	if name, err := ctl.Choose(dir, "kvs2"); name != "kvs2" || err != nil {
 		t.Errorf("named: %q, %v", name, err)
@@ -178,6 +218,11 @@ func TestClientSaysWhatIsWrong(t *testing.T) {
 	defer c.Close()
 	if _, err := c.Status(t.Context()); err == nil || !strings.Contains(err.Error(), "kvs0 is not running: there is no "+dir) {
 		t.Errorf("no socket: %v", err)
+	}
+	for _, name := range []string{"", "..", "a/b"} { // other paths than a port's
+		if err := c.DelPort(t.Context(), name); err == nil || strings.Contains(err.Error(), "not running") {
+			t.Errorf("port %q: %v", name, err)
+		}
 	}
 	stale(t, ctl.SocketPath(dir, "kvs0"))
 	if _, err := c.Status(t.Context()); err == nil || !strings.Contains(err.Error(), "kvs0 is not running: it left ") {

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	vswitch "github.com/kvswitch/kvswitch/switch"
+	"github.com/kvswitch/kvswitch/switch/config"
 	"github.com/kvswitch/kvswitch/switch/frame"
 	"github.com/kvswitch/kvswitch/switch/qemu"
 
@@ -150,7 +151,14 @@ func (c *Client) unreachable(err error) error {
 	return fmt.Errorf("speak to switch %s: %w", c.name, err)
 }
 
-func portPath(name string) string { return "/v1/ports/" + url.PathEscape(name) }
+// onPort sends a request whose path has a port's name between base and verb. A
+// name that no port can have is not sent: it would make another path.
+func (c *Client) onPort(ctx context.Context, method, base, name, verb string, in, out any) error {
+	if err := config.CheckName(name); err != nil {
+		return err
+	}
+	return c.do(ctx, method, base+url.PathEscape(name)+verb, in, out)
+}
 
 // query builds ?port=&vlan= from what is not empty.
 func query(port string, vlan uint16) string {
@@ -180,7 +188,7 @@ func (c *Client) SetAgeing(ctx context.Context, d time.Duration) error {
 
 // Port is one port at this moment, the host interface included.
 func (c *Client) Port(ctx context.Context, name string) (p vswitch.PortStatus, err error) {
-	err = c.do(ctx, "GET", portPath(name), nil, &p)
+	err = c.onPort(ctx, "GET", "/v1/ports/", name, "", nil, &p)
 	return p, err
 }
 
@@ -198,12 +206,12 @@ func (c *Client) AddPort(ctx context.Context, p NewPort) (st vswitch.PortStatus,
 
 // DelPort detaches a port.
 func (c *Client) DelPort(ctx context.Context, name string) error {
-	return c.do(ctx, "DELETE", portPath(name), nil, nil)
+	return c.onPort(ctx, "DELETE", "/v1/ports/", name, "", nil, nil)
 }
 
 // SetPort changes settings of a port, all of them or none.
 func (c *Client) SetPort(ctx context.Context, name string, list []vswitch.KeyValue) error {
-	return c.do(ctx, "PATCH", portPath(name), object(list), nil)
+	return c.onPort(ctx, "PATCH", "/v1/ports/", name, "", object(list), nil)
 }
 
 func object(list []vswitch.KeyValue) map[string]string {
@@ -269,12 +277,12 @@ func (c *Client) SetSTP(ctx context.Context, list []vswitch.KeyValue) error {
 
 // RecoverPort ends what a guard did to a port.
 func (c *Client) RecoverPort(ctx context.Context, name string) error {
-	return c.do(ctx, "POST", "/v1/stp/ports/"+url.PathEscape(name)+"/recover", nil, nil)
+	return c.onPort(ctx, "POST", "/v1/stp/ports/", name, "/recover", nil, nil)
 }
 
 // Mcheck makes a port find out anew which protocol version its neighbours speak.
 func (c *Client) Mcheck(ctx context.Context, name string) error {
-	return c.do(ctx, "POST", "/v1/stp/ports/"+url.PathEscape(name)+"/mcheck", nil, nil)
+	return c.onPort(ctx, "POST", "/v1/stp/ports/", name, "/mcheck", nil, nil)
 }
 
 // Stats are the counters of every port, the host interface first.

@@ -27,7 +27,7 @@ const DefaultModel = "virtio-net-pci"
 // AttachOptions describe a network device to plug into a running machine.
 type AttachOptions struct {
 	QMP      string    // path of the machine's monitor socket
-	ID       string    // of the device; empty is the first free of net1, net2, …
+	ID       string    // of the device; empty is the first of net1, net2, … that the machine has not
 	MAC      frame.MAC // zero is one made up, 52:54:00:…
 	Model    string    // empty is DefaultModel
 	Bus      string    // where it is plugged; empty is QEMU's choice, which q35 has not
@@ -51,7 +51,9 @@ type NIC struct {
 // backends' but not from devices'.
 func (n *NIC) netdev() string { return "kvs-" + n.ID }
 
-func (o *AttachOptions) complete() error {
+// Complete fills in what was left to be chosen, all but the id, and says what is
+// wrong with the rest.
+func (o *AttachOptions) Complete() error {
 	if o.Model == "" {
 		o.Model = DefaultModel
 	}

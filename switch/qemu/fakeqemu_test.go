@@ -169,6 +169,12 @@ func (q *fakeQEMU) execute(command string, args map[string]any, rights *[]int) (
 		return map[string]string{"name": "fake"}, nil
 	case "query-uuid":
 		return map[string]string{"UUID": "00000000-0000-0000-0000-000000000001"}, nil
+	case "qom-list":
+		list := []map[string]string{{"name": "type", "type": "string"}}
+		for id := range q.devices {
+			list = append(list, map[string]string{"name": id, "type": "child<virtio-net-pci>"})
+		}
+		return list, nil
 	case "getfd":
 		if len(*rights) != 1 {
 			return nil, fmt.Errorf("No file descriptor supplied via SCM_RIGHTS")
@@ -183,7 +189,7 @@ func (q *fakeQEMU) execute(command string, args map[string]any, rights *[]int) (
 		delete(q.files, name)
 	case "netdev_add":
 		if q.netdevs[id] != nil {
-			return nil, fmt.Errorf("Duplicate ID '%s' for netdev", id)
+			return nil, fmt.Errorf("Duplicate ID '%s'", id)
 		}
 		for _, list := range []string{"fds", "vhostfds"} {
 			names, _ := args[list].(string)

@@ -88,7 +88,7 @@ var ErrNotAttached = errors.New("not attached by this switch")
 // Attach plugs a device into the machine whose monitor is at o.QMP. When it
 // fails nothing is left: no tap, no port, no descriptor in QEMU or here.
 func (g *Guests) Attach(ctx context.Context, o AttachOptions) (*NIC, error) {
-	if err := o.complete(); err != nil {
+	if err := o.Complete(); err != nil {
 		return nil, fmt.Errorf("attach: %w", err)
 	}
 	vm, err := g.guest(ctx, o.QMP)
@@ -97,15 +97,31 @@ func (g *Guests) Attach(ctx context.Context, o AttachOptions) (*NIC, error) {
 	}
 	defer vm.change.Unlock()
 	defer vm.releaseIfUnused()
+	var taken map[string]bool // nil if the id is the caller's choice
 	if o.ID == "" {
-		o.ID = vm.freeID()
+		taken = vm.devices()
 	}
-	n, err := g.attach(ctx, vm, o)
-	if err != nil {
-		return nil, fmt.Errorf("attach %s: %w", o.ID, err)
+	for {
+		if taken != nil {
+			o.ID = freeID(taken)
+		}
+		n, err := g.attach(ctx, vm, o)
+		if err == nil {
+			return n, nil
+		}
+		// A backend whose device has gone can't be asked for: QEMU only says so
+		// when its id is to be used again.
+		var refusal *CommandError
+		if taken == nil || len(taken) > maxTaken || !errors.As(err, &refusal) ||
+			refusal.Command != "netdev_add" || !strings.Contains(refusal.Desc, "Duplicate ID") {
+			return nil, fmt.Errorf("attach %s: %w", o.ID, err)
+		}
+		taken[o.ID] = true
 	}
-	return n, nil
 }
+
+// maxTaken is more devices than a machine has room for.
+const maxTaken = 256
 
 func (g *Guests) attach(ctx context.Context, vm *guest, o AttachOptions) (*NIC, error) {
 	mtu := 0
@@ -215,9 +231,27 @@ func (vm *guest) releaseIfUnused() {
 	}
 }
 
-func (vm *guest) freeID() string {
+// devices are the ids that the machine's devices have, ours and others': those
+// it was started with, and those of a switch that ran before.
+func (vm *guest) devices() map[string]bool {
+	taken := map[string]bool{}
+	for _, n := range vm.all() {
+		taken[n.ID] = true
+	}
+	var list []struct {
+		Name string `json:"name"`
+	}
+	// A QEMU that does not say refuses an id that is taken.
+	_ = vm.mon.Do("qom-list", map[string]string{"path": "/machine/peripheral"}, &list)
+	for _, d := range list {
+		taken[d.Name] = true
+	}
+	return taken
+}
+
+func freeID(taken map[string]bool) string {
 	for i := 1; ; i++ {
-		if id := fmt.Sprintf("net%d", i); vm.find(id) == nil {
+		if id := fmt.Sprintf("net%d", i); !taken[id] {
 			return id
 		}
 	}
@@ -351,7 +385,8 @@ func (g *Guests) learn(vm *guest, id string) {
 }
 
 // Close lets go of every guest. Their devices stay plugged in and their taps
-// alive, for a switch that takes over; the ports are the switch's own to close.
+// alive: `kvswitch ifup` attaches such a tap to a switch again. The ports are the
+// switch's own to close.
 func (g *Guests) Close() {
 	g.mu.Lock()
 	g.closed = true

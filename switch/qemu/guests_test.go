@@ -139,6 +139,35 @@ func TestAttachPlugsTapPortAndDevice(t *testing.T) {
 	}
 }
 
+// An id that nobody chose is one that the machine has not: neither as a device
+// that it was started with, nor as a backend that lost its device.
+func TestAttachChoosesAFreeID(t *testing.T) {
+	needTaps(t)
+	checkNothingLeft(t)
+	q := startFakeQEMU(t)
+	q.with(func() {
+		q.devices["net1"] = map[string]any{"driver": "virtio-net-pci"}
+		q.netdevs["kvs-net2"] = []*os.File{}
+	})
+	ports := &fakePorts{}
+	g := newTestGuests(t, ports, &learned{})
+	for _, want := range []string{"net3", "net4"} {
+		n, err := g.Attach(t.Context(), AttachOptions{QMP: q.path})
+		if err != nil || n.ID != want {
+			t.Fatalf("attached %+v, %v; want %s", n, err, want)
+		}
+	}
+	if len(ports.names()) != 2 {
+		t.Errorf("ports %v", ports.names())
+	}
+	// One that was chosen is not exchanged for another.
+	for _, id := range []string{"net1", "net2"} {
+		if _, err := g.Attach(t.Context(), AttachOptions{QMP: q.path, ID: id}); err == nil || !strings.Contains(err.Error(), "Duplicate") {
+			t.Errorf("%s: %v", id, err)
+		}
+	}
+}
+
 // checkTap looks at the netdev as the kernel shows it.
 func checkTap(t *testing.T, name string, queues int) {
 	t.Helper()

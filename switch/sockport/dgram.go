@@ -62,7 +62,7 @@ func OpenDgram(opts DgramOptions) (_ *Dgram, err error) {
 		}
 	}()
 	p.rx.fd, p.tx.fd = -1, -1
-	if isPath(opts.Local) {
+	if IsPath(opts.Local) {
 		err = p.openUnix()
 	} else {
 		err = p.openUDP()

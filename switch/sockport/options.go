@@ -120,7 +120,7 @@ func (o *DgramOptions) check() error {
 		switch {
 		case end.addr == "":
 			err = errors.New("want both ends: a socket path or HOST:PORT")
-		case isPath(end.addr):
+		case IsPath(end.addr):
 			err = sockfile.CheckPath(end.addr)
 		default:
 			err = checkHostPort(end.addr)
@@ -129,7 +129,7 @@ func (o *DgramOptions) check() error {
 			return fmt.Errorf("%s: %w", end.name, err)
 		}
 	}
-	if isPath(o.Local) != isPath(o.Remote) {
+	if IsPath(o.Local) != IsPath(o.Remote) {
 		return errors.New("local and remote must both be socket paths or both be HOST:PORT")
 	}
 	if o.Local == o.Remote {
@@ -138,8 +138,8 @@ func (o *DgramOptions) check() error {
 	return nil
 }
 
-// isPath tells a socket's path from HOST:PORT.
-func isPath(s string) bool { return strings.Contains(s, "/") }
+// IsPath tells a socket's path, as local= and remote= take it, from HOST:PORT.
+func IsPath(s string) bool { return strings.Contains(s, "/") }
 
 func checkHostPort(addr string) error {
 	_, port, err := net.SplitHostPort(addr)

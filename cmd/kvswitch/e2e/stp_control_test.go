@@ -131,7 +131,7 @@ func TestPortPriorityChoosesBetweenTwoCables(t *testing.T) {
 		takesEffect(t, "a: "+step.command, rootPortIs(step.rootPort))
 	}
 	// A wrong value changes nothing.
-	a.refuses(1, []string{"prio", "240"}, "stp", "port", "b", "prio=255")
+	a.refuses(2, []string{"prio", "240"}, "stp", "port", "b", "prio=255")
 	a.refuses(2, []string{"setportprio"}, "setportprio", "b", "64")
 	if err := rootPortIs("a")(); err != nil {
 		t.Error(err)
