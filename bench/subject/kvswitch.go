@@ -110,11 +110,13 @@ func (k *kvswitch) Attach(t *topo.Topology) error {
 		"--ageing", Ageing.String(),
 	}, k.args...)
 	for _, p := range t.Ports {
-		spec := "netdev:" + p.Name
+		spec := "netdev:" + p.Name + ",edge=on"
 		if p.Socket != "" {
-			spec = "vhost-user:" + p.Name + ",mode=server,path=" + p.Socket
+			// Guests that send back whatever they get bridge two ports, and the
+			// BPDU guard would be right to shut them.
+			spec = "vhost-user:" + p.Name + ",mode=server,path=" + p.Socket + ",edge=on,bpdu-filter=on"
 		}
-		args = append(args, "--port", spec+",edge=on")
+		args = append(args, "--port", spec)
 	}
 	if err := t.Do(func() { k.start(t, exec.Command(bin, args...)) }); err != nil {
 		return err
