@@ -91,7 +91,8 @@ func (b *run) start() {
 		Schema: report.Schema, Program: b.Program, Started: time.Now(),
 		Quick: b.Quick, Path: b.Path, Rounds: b.Runs, TrialMs: int(b.trialLength.Milliseconds()),
 		Refer: subject.Reference(b.Path), Machine: machine.Read(),
-		Series: []report.Series{}, Searches: []report.Search{}, Latencies: []report.Latency{},
+		Exchanges: []report.Exchange{},
+		Series:    []report.Series{}, Searches: []report.Search{}, Latencies: []report.Latency{},
 		Trials: report.Trials{Reasons: map[string]int{}}, Notes: []string{},
 	}
 	for _, k := range b.kinds {
@@ -128,12 +129,24 @@ func (b *run) all(ctx context.Context) error {
 			if wanted != name {
 				continue
 			}
+			if err := b.exchange(); err != nil {
+				return err
+			}
 			if err := tests[name](ctx); err != nil {
 				return fmt.Errorf("%s: %w", name, err)
 			}
 		}
 	}
 	return nil
+}
+
+// exchange notes how far apart the processors are now.
+func (b *run) exchange() error {
+	d, err := machine.Exchange()
+	if err == nil && d > 0 {
+		b.rep.Exchanges = append(b.rep.Exchanges, report.Exchange{Seconds: time.Since(b.rep.Started).Seconds(), NS: float64(d.Nanoseconds())})
+	}
+	return err
 }
 
 // assemble attaches contenders to topologies of their own. One that can't be

@@ -87,7 +87,7 @@ type cost struct {
 
 func (m costs) add(r *rig, round int, u machine.Usage, o *outcome, counts bool) {
 	m[costKey{r.kind.Name, round}] = &cost{
-		float64(u.Busy), float64(o.sent.Warm + o.sent.Frames), float64(o.received.Segments), counts && o.received.Segments > 0,
+		float64(u.Busy), float64(o.sent.Warm + o.sent.Frames), float64(o.received.Segments), counts,
 	}
 }
 
@@ -104,7 +104,7 @@ func (b *run) fileCosts(g grid, c report.Case, m costs) {
 		base, ok := m[costKey{g[cable].kind.Name, round}]
 		for _, r := range g {
 			v, tried := m[costKey{r.kind.Name, round}]
-			if r.kind.Direct || !tried {
+			if r.kind.Direct || !tried || v.received == 0 {
 				continue
 			}
 			if !ok || !base.counts || !v.counts {

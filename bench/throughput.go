@@ -115,6 +115,9 @@ func (b *run) fullLoad(ctx context.Context, g grid, c report.Case) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, done()) }()
+	if err := b.exchange(); err != nil {
+		return err
+	}
 	costs := costs{}
 	err = b.rounds(ctx, g, b.Runs, "full load, "+c.String(), func(round int, r *rig) error {
 		l, ok := lanes[r]
@@ -139,7 +142,9 @@ func (b *run) fullLoad(ctx context.Context, g grid, c report.Case) (err error) {
 		}
 		return nil
 	})
-	b.fileCosts(g, c, costs)
+	if c.Source == b.source() { // XDP frames cost another path something else than the cable
+		b.fileCosts(g, c, costs)
+	}
 	return err
 }
 

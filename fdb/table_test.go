@@ -253,22 +253,24 @@ func TestFlushMatchTakesDynamicEntriesOfPortAndVLAN(t *testing.T) {
 	}
 }
 
-func TestFlushVLANsTakesDynamicEntriesOfThePortThere(t *testing.T) {
+func TestFlushVLANsTakesTheEntriesOfThePortThere(t *testing.T) {
 	tb := New(0, DefaultAgeing)
 	for i := range 8 {
 		wantLearn(t, tb, testKey(i), uint16(1+i/4), Added) // VLANs 1 and 2 in turn
 	}
-	tb.Set(testKey(8), 1, Static)
+	tb.Set(testKey(8), 1, Static) // in the same VLAN as testKey(0)
+	tb.Set(testKey(9), 1, Static)
+	tb.Set(testKey(10), 1, Local)
 	vid := testKey(0).VID()
-	if n := tb.FlushVLANs(1, func(v uint16) bool { return v == vid }); n != 2 {
-		t.Errorf("FlushVLANs = %d, want 2", n)
+	if n := tb.FlushVLANs(1, func(v uint16) bool { return v == vid }); n != 3 {
+		t.Errorf("FlushVLANs = %d, want 3", n)
 	}
-	for i := range 9 {
+	for i := range 11 {
 		want := 1 + i/4
 		switch i {
-		case 0, 2:
+		case 0, 2, 8:
 			want = -1
-		case 8:
+		case 9, 10:
 			want = 1
 		}
 		wantPort(t, tb, testKey(i), want)

@@ -115,12 +115,12 @@ func (t *Table) FlushMatch(port, vid int) int {
 	})
 }
 
-// FlushVLANs forgets the dynamic entries of a port in the VLANs that left names,
-// in one walk, and returns how many there were. Workers that still forward for
+// FlushVLANs forgets the entries of a port in the VLANs that left names, static
+// ones, too, but no local ones, in one walk, and returns how many there were. Workers that still forward for
 // the port in one of them may learn there anew.
 func (t *Table) FlushVLANs(port uint16, left func(vid uint16) bool) int {
 	return t.remove(func(k Key, v word) bool {
-		return v.kind() == Dynamic && v.port() == port && left(k.VID())
+		return v.kind() != Local && v.port() == port && left(k.VID())
 	})
 }
 

@@ -161,6 +161,8 @@ func (s *Switch) SetPort(name string, cfg PortConfig) error {
 	s.settle()
 	if s.cfg.VLANFiltering && was != cfg.VLAN.Member {
 		// Only now: no worker learns in the VLANs that the port left any more.
+		// Static entries there would lead nowhere, and a dump with them could
+		// not be loaded.
 		s.table.FlushVLANs(uint16(p.id), func(vid uint16) bool { return was.Has(vid) && !cfg.VLAN.Member.Has(vid) })
 	}
 	return nil

@@ -227,6 +227,28 @@ func TestPortsAreClosedSideBySide(t *testing.T) {
 
 // Listing a large table takes long, and whoever waits for the switch meanwhile,
 // the spanning tree above all, must not.
+func TestStaticEntriesGoWithTheVLAN(t *testing.T) {
+	l := newLab(t, vswitch.Config{VLANFiltering: true}, 2, words("trunk", "10-11"))
+	for _, vid := range []uint16{10, 11} {
+		if err := l.AddFDB(macA, vid, "p1", true); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c, err := l.PortConfig("p1")
+	if err == nil {
+		err = c.Set(words("trunk", "11")...)
+	}
+	if err == nil {
+		err = l.SetPort("p1", c)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if e, err := l.FDB("p1", 0); err != nil || len(e) != 1 || e[0].VLAN != 11 {
+		t.Errorf("left %+v, %v; want the entry in VLAN 11 alone", e, err)
+	}
+}
+
 func TestListingTheTableHoldsNobodyUp(t *testing.T) {
 	l := newLab(t, vswitch.Config{MaxEntries: 1 << 15}, 1)
 	for i := range 1 << 15 {

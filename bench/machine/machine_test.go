@@ -2,6 +2,7 @@ package machine
 
 import (
 	"errors"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -135,6 +136,17 @@ func TestFactsAreRead(t *testing.T) {
 		f.Settings["net.core.rmem_max"] != "212992" || len(f.Mitigations) != 1 || f.Mitigations["spectre_v2"] == "" {
 		t.Errorf("%+v", f)
 	}
+}
+
+func TestExchangeTakesTime(t *testing.T) {
+	d, err := Exchange()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if runtime.NumCPU() > 1 && (d <= 0 || d > time.Second) {
+		t.Errorf("a cache line takes %v", d)
+	}
+	t.Log(d)
 }
 
 func TestThisMachineCanBeSampled(t *testing.T) {

@@ -3,8 +3,11 @@ package report
 import (
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/kvswitch/kvswitch/bench/stats"
 )
 
 // String names the case in a few words.
@@ -46,6 +49,19 @@ func (c Case) String() string {
 		return "all"
 	}
 	return strings.Join(parts, ", ")
+}
+
+// ExchangeText says how far apart the processors were.
+func (r *Report) ExchangeText() string {
+	if len(r.Exchanges) == 0 {
+		return "not measured"
+	}
+	xs := make([]float64, len(r.Exchanges))
+	for i, e := range r.Exchanges {
+		xs[i] = e.NS
+	}
+	return fmt.Sprintf("%.0f ns for a cache line (%.0f–%.0f in %s)",
+		stats.Median(xs), slices.Min(xs), slices.Max(xs), plural(len(xs), "look"))
 }
 
 func plural(n int, what string) string {

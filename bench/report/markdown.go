@@ -47,6 +47,7 @@ func Markdown(w io.Writer, r *Report) error {
 	b.WriteString("\n### Conditions\n\n")
 	m := r.Machine
 	fmt.Fprintf(&b, "- kernel %s %s\n- %s, %d CPUs, %d MiB, clock %s, %s\n", m.Kernel, m.Build, m.CPU, m.CPUs, m.MemoryMiB, m.Clock, m.Go)
+	fmt.Fprintf(&b, "- from one processor to the other: %s\n", r.ExchangeText())
 	for _, facts := range []map[string]string{m.Mitigations, m.Settings} {
 		for _, k := range slices.Sorted(maps.Keys(facts)) {
 			fmt.Fprintf(&b, "- %s: %s\n", k, facts[k])

@@ -34,12 +34,19 @@ type Report struct {
 	Refer    string    `json:"reference"` // contender that ratios are taken against
 
 	Machine    machine.Facts `json:"machine"`
+	Exchanges  []Exchange    `json:"exchanges"` // along the run
 	Contenders []Contender   `json:"contenders"`
 	Series     []Series      `json:"series"`
 	Searches   []Search      `json:"searches"`
 	Latencies  []Latency     `json:"latencies"`
 	Trials     Trials        `json:"trials"`
 	Notes      []string      `json:"notes"`
+}
+
+// Exchange is how long a cache line took from one processor to another.
+type Exchange struct {
+	Seconds float64 `json:"seconds"` // since the run began
+	NS      float64 `json:"ns"`
 }
 
 // Contender is one switch, or one setting of it.

@@ -38,7 +38,7 @@ func sample() *Report {
 		Latencies: []Latency{{Case: Case{Source: "icmp", Load: "1 kHz"}, Contender: "a", Frames: 100,
 			Quantiles: []Quantile{{0, 5000}, {50, 8000}, {90, 9000}, {99, 12_000}, {99.99, 90_000}}}},
 		Trials: Trials{Made: 24, Rejected: 2, Reasons: map[string]int{"stolen by the hypervisor": 2}},
-		Notes:  []string{},
+		Notes:  []string{}, Exchanges: []Exchange{{0, 60}, {90, 240}},
 		Machine: machine.Facts{
 			Kernel: "6.18.44", CPUs: 2,
 			Mitigations: map[string]string{"spectre_v2": "Mitigation: Retpolines"}, Settings: map[string]string{"cmdline": "quiet"},
