@@ -42,6 +42,8 @@ type Options struct {
 	// Up sets the device up, as QEMU's ifup script does. Otherwise the port
 	// waits until somebody else does.
 	Up bool
+
+	noIntake bool // tests of what older kernels get
 }
 
 const (
@@ -89,12 +91,19 @@ type view struct {
 type Detail struct {
 	Interface string     `json:"interface"` // its name now
 	Index     int        `json:"index"`
-	Kind      string     `json:"kind"` // "veth", "tun", …; "device" for hardware
+	Kind      string     `json:"kind"`    // "veth", "tun", …; "device" for hardware
+	Receive   string     `json:"receive"` // "bpf", or "packet-mmap" where the kernel can't
 	Rings     int        `json:"rings"`
-	Slots     int        `json:"slots"`      // in each ring
-	SlotBytes int        `json:"slot_bytes"` // a longer frame comes as a copy
-	Shield    shieldKind `json:"shield"`     // tcx, clsact or none
+	Slots     int        `json:"slots"`                // frames that each ring holds at most
+	SlotBytes int        `json:"slot_bytes,omitempty"` // of packet-mmap: a longer frame comes as a copy
+	Shield    shieldKind `json:"shield"`               // tcx, clsact or none
 }
+
+// Words of Detail.Receive.
+const (
+	receiveIntake = "bpf"
+	receiveRing   = "packet-mmap"
+)
 
 var _ frame.Port = (*Port)(nil)
 var _ frame.Detailer = (*Port)(nil)

@@ -205,5 +205,11 @@ func (r *ring) release() {
 	r.big.reset()
 }
 
+// drops implements receiver.
+func (r *ring) drops() (lost, bad uint64) { return takeDrops(r.fd), 0 }
+
 // socket implements receiver.
 func (r *ring) socket() int { return r.fd }
+
+// eager implements receiver.
+func (r *ring) eager() bool { return true }
