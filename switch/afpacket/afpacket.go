@@ -91,8 +91,9 @@ type view struct {
 type Detail struct {
 	Interface string     `json:"interface"` // its name now
 	Index     int        `json:"index"`
-	Kind      string     `json:"kind"`    // "veth", "tun", …; "device" for hardware
-	Receive   string     `json:"receive"` // "bpf", or "packet-mmap" where the kernel can't
+	Kind      string     `json:"kind"`              // "veth", "tun", …; "device" for hardware
+	Receive   string     `json:"receive"`           // "bpf", or "packet-mmap" where that can't be
+	NotBPF    string     `json:"not_bpf,omitempty"` // why it can't
 	Rings     int        `json:"rings"`
 	Slots     int        `json:"slots"`                // frames that each ring holds at most
 	SlotBytes int        `json:"slot_bytes,omitempty"` // of packet-mmap: a longer frame comes as a copy

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/cilium/ebpf"
 	"github.com/vishvananda/netlink"
@@ -22,6 +23,7 @@ type attachment struct {
 	before   string   // IPv6 setting to put back
 	control  *control // the queues own the receivers
 	intakes  []*intake
+	noIntake error   // why there are none
 	rings    []*ring // the newest, if there are no intakes
 	ringErr  error   // why there are none, or none that fit
 	warnings []string
@@ -186,13 +188,11 @@ func (p *Port) equip(a *attachment, l netdev.Link) (err error) {
 // shield keeps the host off the device: by intakes, which are to be the queues'
 // receivers, or where the kernel can't do that by the plain program.
 func (p *Port) shield(a *attachment, index int) (err error) {
-	if p.opt.Queues <= maxIntakes && !p.opt.noIntake {
-		if a.intakes, a.shield, err = p.takeIn(index); err == nil {
-			for i, r := range a.intakes {
-				p.queues[1+i].replace(r)
-			}
-			return nil
+	if a.intakes, a.shield, a.noIntake = p.takeIn(index); a.noIntake == nil {
+		for i, r := range a.intakes {
+			p.queues[1+i].replace(r)
 		}
+		return nil
 	}
 	a.shield, err = newShield(p.watcher.Handle(), index, shieldProgram)
 	return err
@@ -208,6 +208,9 @@ func (p *Port) takeIn(index int) (intakes []*intake, s shield, err error) {
 			intakes = nil
 		}
 	}()
+	if p.opt.noIntake || p.opt.Queues > maxIntakes {
+		return nil, shield{}, fmt.Errorf("%d queues: %d at most", p.opt.Queues, maxIntakes)
+	}
 	size := sizeOfIntake(p.opt.RingBytes)
 	for range p.opt.Queues {
 		r, err := newIntake(size)
@@ -295,6 +298,7 @@ func (p *Port) publish() {
 			v.detail.Receive, v.detail.Rings, v.detail.Slots = receiveIntake, len(a.intakes), len(a.intakes[0].entries)
 		case len(a.rings) > 0:
 			v.detail.Receive, v.detail.Rings = receiveRing, len(a.rings)
+			v.detail.NotBPF, _, _ = strings.Cut(a.noIntake.Error(), "\n") // the verifier says more
 			v.detail.Slots, v.detail.SlotBytes = len(a.rings[0].slots), a.rings[0].size
 		}
 		v.warnings = a.warnings

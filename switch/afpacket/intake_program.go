@@ -92,6 +92,21 @@ func intakeProgram(intakes []*intake, s intakeSize) (*ebpf.Program, error) {
 	return program, nil
 }
 
+// IntakeAvailable reports why this process can't receive by intakes, or nil.
+func IntakeAvailable() error {
+	size := sizeOfIntake(2 * blockSize)
+	r, err := newIntake(size)
+	if err != nil {
+		return err
+	}
+	defer r.free()
+	program, err := intakeProgram([]*intake{r}, size)
+	if err != nil {
+		return err
+	}
+	return program.Close()
+}
+
 // assembler writes the program, part by part.
 type assembler struct {
 	skb     *skbLayout
