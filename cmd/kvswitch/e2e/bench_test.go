@@ -116,7 +116,7 @@ func firstOfFamily(name, family string) bool {
 func TestBenchQuick(t *testing.T) {
 	netlab.New(t) // skips without the privilege
 	dir := netlab.Dir(t)
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 6*time.Minute)
 	defer cancel()
 	begin := time.Now()
 	cmd := exec.CommandContext(ctx, program, "bench", "--quick", "--report", dir)
