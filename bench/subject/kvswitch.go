@@ -23,7 +23,7 @@ const maxEntries = 1 << 20
 // edge ports so that they forward at once. One of them keeps VLANs apart, too: what
 // the project aims at it aims at with everything on.
 func kvswitchKinds(path string) []Kind {
-	ports := "AF_PACKET ports"
+	ports := "netdev ports"
 	if path == "vhost-user" {
 		ports = "vhost-user ports"
 	}
@@ -48,7 +48,7 @@ func guestKinds() []Kind {
 	direct := kvswitchKind("kvswitch-vhost", "kvswitch run, vhost-user ports, RSTP on, default busy-poll budget")
 	direct.VhostUser = true
 	return []Kind{
-		kvswitchKind("kvswitch", "kvswitch run, AF_PACKET ports on the guests' taps, RSTP on, default busy-poll budget"),
+		kvswitchKind("kvswitch", "kvswitch run, netdev ports on the guests' taps, RSTP on, default busy-poll budget"),
 		direct,
 	}
 }
