@@ -15,7 +15,7 @@ func file(s string) *fstest.MapFile { return &fstest.MapFile{Data: []byte(s)} }
 // stat is a line of /proc/PID/stat with the fields that matter.
 func stat(comm string, parent, flags, user, system, childUser, childSystem string) *fstest.MapFile {
 	return file("7 (" + comm + ") S " + strings.Join([]string{
-		parent, "7", "7", "0", "-1", flags, "0", "0", "0", "0", user, system, childUser, childSystem, "20", "0",
+		parent, "7", "7", "0", "-1", flags, "0", "0", "0", "0", user, system, childUser, childSystem, "20", "0", "1", "0", "77",
 	}, " ") + "\n")
 }
 
@@ -37,15 +37,45 @@ func TestSampleAddsUpProcessorTimes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if s.CPUs != 2 || s.Busy != 1630*time.Millisecond || s.Steal != 800*time.Millisecond || s.Foreign != 1100*time.Millisecond {
-		t.Errorf("%+v, want 2 CPUs, busy 1.63 s, steal 0.8 s, foreign 1.1 s", s)
+	foreign := usedSince(nil, s.foreign)
+	if s.CPUs != 2 || s.Busy != 1630*time.Millisecond || s.Steal != 800*time.Millisecond || foreign != 1100*time.Millisecond {
+		t.Errorf("%+v, foreign %v; want 2 CPUs, busy 1.63 s, steal 0.8 s, foreign 1.1 s", s, foreign)
+	}
+}
+
+func TestStrangersCountForWhatTheyUseInBetween(t *testing.T) {
+	type all = map[identity]process
+	const s = time.Second
+	shell := identity{pid: 5, begun: 1}
+	for _, tc := range []struct {
+		name          string
+		before, after all
+		want          time.Duration
+	}{
+		{"nobody", nil, nil, 0},
+		{"one at work", all{shell: {used: 3 * s}}, all{shell: {used: 5 * s}}, 2 * s},
+		{"one that has come", nil, all{shell: {used: s}}, s},
+		{"one that ends masks no other", all{shell: {used: 3 * s}, {pid: 6}: {used: 90 * s}}, all{shell: {used: 5 * s}}, 2 * s},
+		{
+			"a child that ends leaves its parent what it used in between",
+			all{shell: {used: 3 * s}, {pid: 6}: {parent: 5, used: 90 * s}}, all{shell: {used: 94 * s}}, s,
+		},
+		{
+			"a child that nobody waits for",
+			all{shell: {used: 3 * s}, {pid: 6}: {parent: 5, used: 90 * s}}, all{shell: {used: 3 * s}}, 0,
+		},
+		{"a number given again", all{shell: {used: 90 * s}}, all{{pid: 5, begun: 2}: {used: s}}, s},
+	} {
+		if got := usedSince(tc.before, tc.after); got != tc.want {
+			t.Errorf("%s: %v, want %v", tc.name, got, tc.want)
+		}
 	}
 }
 
 func TestUsageIsTheDifference(t *testing.T) {
 	begin := time.Now()
-	a := Sample{At: begin, CPUs: 2, Busy: time.Second, Steal: time.Second, Foreign: time.Second}
-	b := Sample{At: begin.Add(time.Second), CPUs: 2, Busy: 3 * time.Second, Steal: 1100 * time.Millisecond, Foreign: time.Second}
+	a := Sample{At: begin, CPUs: 2, Busy: time.Second, Steal: time.Second}
+	b := Sample{At: begin.Add(time.Second), CPUs: 2, Busy: 3 * time.Second, Steal: 1100 * time.Millisecond}
 	u := b.Since(a)
 	if u.Busy != 2*time.Second || u.StealShare() != 0.05 || u.ForeignShare() != 0 || u.Reject() == "" {
 		t.Errorf("%+v", u)
