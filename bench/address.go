@@ -125,7 +125,7 @@ func (c *classroom) knows(ctx context.Context, base, n int) (bool, error) {
 			return false, err
 		}
 		l := lane{rig: c.rig, counter: c.counter}
-		if _, err := l.drain(ctx); err != nil {
+		if _, err := l.drain(ctx, lossStill); err != nil {
 			return false, err
 		}
 		monitor, err := c.counter.ReadPort(monitorPort)

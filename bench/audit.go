@@ -45,7 +45,7 @@ func (b *run) audit(ctx context.Context, g grid) error {
 				return err
 			}
 			fault := ""
-			err = b.turn(r, func() (err error) {
+			err = b.once(ctx, r, func() (err error) {
 				fault, err = b.inspect(ctx, r, size)
 				return err
 			})

@@ -25,7 +25,7 @@ type rig struct {
 	sub  subject.Subject
 	top  *topo.Topology
 	vms  *machines // on path vm
-	gone bool      // has ended, and takes no further turn
+	gone bool      // has ended or failed, and takes no further turn
 }
 
 // newRig builds the topology and attaches the contender, stopped.
