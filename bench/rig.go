@@ -31,6 +31,9 @@ type rig struct {
 // newRig builds the topology and attaches the contender, stopped.
 func newRig(ctx context.Context, k subject.Kind, path string, spec topo.Spec) (*rig, error) {
 	spec.Direct, spec.Bare = k.Direct, k.Bare
+	if k.Direct {
+		spec.Ports = 2 // whatever others have
+	}
 	spec.Sockets = path == "vhost-user" || path == "vm" && k.VhostUser
 	spec.Taps = path == "tap" || path == "vm" && !k.VhostUser
 	top, err := topo.Build(ctx, spec)

@@ -157,6 +157,10 @@ func (s *LiveSender) Send(ctx context.Context, l Load) (Sent, error) {
 	if err := s.setStop(false); err != nil {
 		return Sent{}, err
 	}
+	first, err := s.sent()
+	if err != nil {
+		return Sent{}, err
+	}
 	begun := make(chan int) // gets the thread's id
 	ended := make(chan error)
 	var end time.Duration // processor time of that thread
@@ -181,7 +185,7 @@ func (s *LiveSender) Send(ctx context.Context, l Load) (Sent, error) {
 		return Sent{}, err
 	case thread = <-begun:
 	}
-	sent, over, err := s.watch(ctx, l)
+	sent, over, err := s.watch(ctx, l, first)
 	stopped, timeErr := threadTime(thread)
 	err = errors.Join(err, timeErr, s.setStop(true), <-ended)
 	if err != nil {
@@ -217,13 +221,9 @@ func (s *LiveSender) run(length time.Duration) error {
 	return nil
 }
 
-// watch keeps the time of a trial: from the first frame on. It also returns the
-// number of frames ever sent when the trial was over.
-func (s *LiveSender) watch(ctx context.Context, l Load) (sent Sent, over uint64, err error) {
-	first, err := s.sent()
-	if err != nil {
-		return sent, 0, err
-	}
+// watch keeps the time of a trial: from the first frame on, before which first
+// had been sent. It also returns how many had when the trial was over.
+func (s *LiveSender) watch(ctx context.Context, l Load, first uint64) (sent Sent, over uint64, err error) {
 	for limit := time.Now().Add(liveStart); ; {
 		n, err := s.sent()
 		if err != nil || ctx.Err() != nil {
