@@ -41,12 +41,12 @@ type Sample struct {
 // the kernel measures idle time.
 func Take() (s Sample, err error) {
 	onEveryCPU(func(visit func(int) error) {
-		sys := os.DirFS("/sys")
-		begin, beginErr := awake(sys, visit)
-		if s, err = take(os.DirFS("/proc"), os.Getpid()); err != nil {
+		proc, sys := os.DirFS("/proc"), os.DirFS("/sys")
+		begin, beginErr := awake(proc, sys, visit)
+		if s, err = take(proc, os.Getpid()); err != nil {
 			return
 		}
-		end, endErr := awake(sys, visit)
+		end, endErr := awake(proc, sys, visit)
 		if err = errors.Join(beginErr, endErr); err == nil {
 			s.awake.begin, s.awake.end = begin, end
 		} else if errors.Is(err, errNoResidency) {

@@ -96,11 +96,11 @@ func TestUsageIsWhatWasNotIdleWhereThatIsMeasured(t *testing.T) {
 	var visited []int
 	visit := func(cpu int) error { visited = append(visited, cpu); return nil }
 	begin := time.Now()
-	before, err := awake(sys("500\n", "0\n"), visit)
+	before, err := awake(fstest.MapFS{}, sys("500\n", "0\n"), visit)
 	if err != nil {
 		t.Fatal(err)
 	}
-	after, err := awake(sys("250500\n", "1000\n"), visit) // 251 ms idle
+	after, err := awake(fstest.MapFS{}, sys("250500\n", "1000\n"), visit) // 251 ms idle
 	spent := time.Since(begin)
 	if err != nil {
 		t.Fatal(err)
@@ -119,22 +119,51 @@ func TestUsageIsWhatWasNotIdleWhereThatIsMeasured(t *testing.T) {
 	}
 }
 
+func TestIdleTimeWithoutTicksComesFirst(t *testing.T) {
+	sys := fstest.MapFS{
+		"devices/system/cpu/cpu0/cpuidle/state0/time": file("5\n"),
+		"devices/system/cpu/cpu1/online":              file("1\n"),
+	}
+	proc := func(idle string) fstest.MapFS {
+		return fstest.MapFS{"timer_list": file("Timer List Version: v0.10\ncpu: 0\n active timers:\n  .nohz : 1\n" +
+			"  .idle_sleeptime : " + idle + " nsecs\n  .iowait_sleeptime: 1000000 nsecs\njiffies: 77\n\n" +
+			"cpu: 1\n  .idle_sleeptime : 7000 nsecs\n  .iowait_sleeptime: 0 nsecs\n")}
+	}
+	visit := func(int) error { return nil }
+	begin := time.Now()
+	before, err := awake(proc("5000"), sys, visit)
+	if err != nil {
+		t.Fatal(err)
+	}
+	after, err := awake(proc("250005000"), sys, visit)
+	spent := time.Since(begin)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := after - before; got < -250*time.Millisecond || got > 2*spent-250*time.Millisecond {
+		t.Errorf("awake for %v in %v of two processors of which one was idle for 250 ms", got, spent)
+	}
+	if _, err := awake(proc("x"), sys, visit); err == nil || errors.Is(err, errNoResidency) {
+		t.Errorf("no number: error %v", err)
+	}
+}
+
 func TestWithoutMeasuredIdleTimeThereIsNone(t *testing.T) {
 	none := func(int) error { return nil }
 	for name, sys := range map[string]fstest.MapFS{
 		"no processors": {},
 		"no cpuidle":    {"devices/system/cpu/cpu0/online": file("1")},
 	} {
-		if got, err := awake(sys, none); !errors.Is(err, errNoResidency) {
+		if got, err := awake(fstest.MapFS{}, sys, none); !errors.Is(err, errNoResidency) {
 			t.Errorf("%s: %v, %v", name, got, err)
 		}
 	}
 	sys := fstest.MapFS{"devices/system/cpu/cpu0/cpuidle/state0/time": file("1")}
-	if got, err := awake(sys, func(int) error { return errors.New("not allowed there") }); !errors.Is(err, errNoResidency) {
+	if got, err := awake(fstest.MapFS{}, sys, func(int) error { return errors.New("not allowed there") }); !errors.Is(err, errNoResidency) {
 		t.Errorf("a processor out of reach: %v, %v", got, err)
 	}
 	sys = fstest.MapFS{"devices/system/cpu/cpu0/cpuidle/state0/time": file("x")}
-	if got, err := awake(sys, none); err == nil || errors.Is(err, errNoResidency) {
+	if got, err := awake(fstest.MapFS{}, sys, none); err == nil || errors.Is(err, errNoResidency) {
 		t.Errorf("no number: %v, %v", got, err)
 	}
 }
