@@ -6,6 +6,7 @@ import (
 
 	"github.com/kvswitch/kvswitch/bench/probe"
 	"github.com/kvswitch/kvswitch/bench/report"
+	"github.com/kvswitch/kvswitch/bench/stats"
 	"github.com/kvswitch/kvswitch/bench/subject"
 	"github.com/kvswitch/kvswitch/bench/topo"
 )
@@ -24,6 +25,8 @@ var (
 const (
 	broadcastPorts = 8
 	meshedPorts    = 4
+	// broadcastRounds is the least for a ratio.
+	broadcastRounds = stats.MinPairs
 )
 
 // broadcast runs the tests that need more than two ports.
@@ -52,12 +55,12 @@ func (b *run) flood(ctx context.Context, kinds []subject.Kind) error {
 	for p := 1; p < broadcastPorts; p++ {
 		flow.To = append(flow.To, p)
 	}
-	return b.many(ctx, kinds, broadcastPorts, metricBroadcast, b.Runs, flow)
+	return b.many(ctx, kinds, broadcastPorts, metricBroadcast, broadcastRounds, flow)
 }
 
 // meshed has every port send to every other.
 func (b *run) meshed(ctx context.Context, kinds []subject.Kind) error {
-	return b.many(ctx, kinds, meshedPorts, metricMeshed, b.Runs, mesh(meshedPorts)...)
+	return b.many(ctx, kinds, meshedPorts, metricMeshed, broadcastRounds, mesh(meshedPorts)...)
 }
 
 func mesh(ports int) []probe.Flows {
@@ -80,5 +83,5 @@ func (b *run) many(ctx context.Context, kinds []subject.Kind, ports int, m repor
 		return err
 	}
 	defer func() { err = errors.Join(err, g.close()) }()
-	return b.race(ctx, g, m, report.Case{Ports: ports}, rounds, flows...)
+	return b.race(ctx, g, m, report.Case{Ports: ports}, min(b.Runs, rounds), flows...)
 }

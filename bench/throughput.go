@@ -11,6 +11,7 @@ import (
 	"github.com/kvswitch/kvswitch/bench/mlr"
 	"github.com/kvswitch/kvswitch/bench/probe"
 	"github.com/kvswitch/kvswitch/bench/report"
+	"github.com/kvswitch/kvswitch/bench/stats"
 	"github.com/kvswitch/kvswitch/bench/topo"
 )
 
@@ -119,7 +120,7 @@ func (b *run) fullLoad(ctx context.Context, g grid, c report.Case) (err error) {
 		return err
 	}
 	costs := costs{}
-	err = b.laps(ctx, g, b.Runs, "full load, "+c.String(), func(round int, r *rig) error {
+	err = b.laps(ctx, g, b.fullRounds(c), "full load, "+c.String(), func(round int, r *rig) error {
 		l, ok := lanes[r]
 		if !ok {
 			return nil
@@ -147,6 +148,16 @@ func (b *run) fullLoad(ctx context.Context, g grid, c report.Case) (err error) {
 		b.fileCosts(g, c, costs)
 	}
 	return err
+}
+
+// fullRounds are those of a case at full load: the least for a ratio where it is
+// only a point between others, or a second opinion.
+func (b *run) fullRounds(c report.Case) int {
+	plain := !slices.Contains([]string{"imix", "gso"}, c.Size)
+	if c.Source != b.source() || plain && !slices.Contains(b.ends(), c.Size) {
+		return min(b.Runs, stats.MinPairs)
+	}
+	return b.Runs
 }
 
 // lanes makes the lanes of a case. Contenders that a second kind of generator
