@@ -32,7 +32,7 @@ const (
 	// addressRounds is the least for a ratio: a learning rate takes a second.
 	addressRounds = stats.MinPairs
 	// capacityTime is how long the search for one contender's capacity may last.
-	capacityTime = 40 * time.Second
+	capacityTime = 30 * time.Second
 )
 
 // verdict is what a contender was found to know.
@@ -122,7 +122,8 @@ func (b *run) capacity(ctx context.Context, k subject.Kind) (int, error) {
 	if err != nil || c == nil {
 		return 0, err
 	}
-	good, bad, why := 0, 0, "more were not tried"
+	const untried = "more were not tried"
+	good, bad, why := 0, 0, untried
 	for n := 1 << 10; n <= limit && bad == 0 && time.Now().Before(end); n *= 4 {
 		v, err := b.learns(ctx, c, good, n)
 		if err != nil {
@@ -140,6 +141,9 @@ func (b *run) capacity(ctx context.Context, k subject.Kind) (int, error) {
 	}
 	if err := c.close(); err != nil {
 		return 0, err
+	}
+	if why == untried && good < limit {
+		why = "its time was up then"
 	}
 	for bad > 0 && bad-good > max(64, bad/16) && time.Now().Before(end) {
 		n := (good + bad) / 2
