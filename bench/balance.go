@@ -48,6 +48,8 @@ func (l *lane) balance(o *outcome) {
 	case l.endless:
 	case got > due+(l.lost+l.lessons)*l.copies():
 		o.fault = fmt.Sprintf("duplicated or made up %d of %d frames of %s in a trial", got-due, sent, sizeWord(l.size))
+	case o.received.Foreign > l.spoken()+got/1000:
+		o.fault = fmt.Sprintf("changed the sender of or made up %d frames beside %d of %s in a trial", o.received.Foreign, sent, sizeWord(l.size))
 	case l.ordered() && late > l.lessons:
 		o.fault = fmt.Sprintf("reordered or doubled %d of %d frames of %s in a trial", late, sent, sizeWord(l.size))
 	}
@@ -67,6 +69,17 @@ func (l *lane) copies() uint64 {
 		}
 	}
 	return n
+}
+
+// spoken is how many frames of its own a switch may send to the counted ports in a
+// trial: spanning tree has something to say at each, and more after a stop.
+func (l *lane) spoken() uint64 {
+	const each = 10
+	n := 0
+	for _, f := range l.flows {
+		n += len(f.To)
+	}
+	return uint64(each * n)
 }
 
 // ordered reports a single flow of frames that a switch delivers in their order.

@@ -31,6 +31,8 @@ func TestTrialsAreBalanced(t *testing.T) {
 		{"one of the last trial", lane{flows: one, lost: 1}, "64", gen.Sent{Frames: 100}, sink.Counts{Segments: 101}, "", 0},
 		{"lessons", lane{flows: one, lessons: 2}, "64", gen.Sent{Frames: 100}, sink.Counts{Segments: 102, Late: 2}, "", 0},
 		{"order", lane{flows: one}, "64", gen.Sent{Frames: 100}, sink.Counts{Segments: 100, Late: 1}, "reordered", 0},
+		{"its own words", lane{flows: one}, "64", gen.Sent{Frames: 100}, sink.Counts{Segments: 100, Foreign: 10}, "", 0},
+		{"strangers", lane{flows: one}, "64", gen.Sent{Frames: 100}, sink.Counts{Segments: 89, Foreign: 11}, "changed", 11},
 		{
 			"order between stations", lane{flows: []probe.Flows{oneWay(2)}}, "64",
 			gen.Sent{Frames: 100}, sink.Counts{Segments: 100, Late: 1}, "", 0,

@@ -79,7 +79,7 @@ func (b *run) streams(ctx context.Context, g grid, network string) error {
 // oneStream sends a stream and returns what was received, in bit/s.
 func (b *run) oneStream(ctx context.Context, r *rig, network string) (float64, error) {
 	if r.vms != nil {
-		return r.vms.bulk(ctx, b.trialLength)
+		return r.vms.bulk(ctx, bulkLength*b.trialLength)
 	}
 	from, to := r.top.Ports[0], r.top.Ports[1]
 	warm := time.Duration(bulkWarm * float64(b.trialLength))

@@ -114,7 +114,8 @@ func (b *run) idle(ctx context.Context) (err error) {
 		_, counts, err := b.trial(r, func() (err error) {
 			h = sink.NewHistogram()
 			if r.vms != nil {
-				return r.vms.ping(ctx, pingLength*b.trialLength, h)
+				n, err = r.vms.ping(ctx, pingLength*b.trialLength, h)
+				return err
 			}
 			n, err = gen.Ping(ctx, r.top.Ports[0].Host, r.top.Ports[1].Addr, pingLength*b.trialLength, h)
 			return err
@@ -134,7 +135,7 @@ func (b *run) idle(ctx context.Context) (err error) {
 	})
 	for _, r := range g {
 		if n := pings[r]; n.Lost > 0 {
-			b.note("%s: %d of %d echoes did not come back in time, and count as having taken 20 ms", r.kind.Name, n.Lost, n.Sent)
+			b.note("%s: %d of %d echoes did not come back in time", r.kind.Name, n.Lost, n.Sent)
 		}
 	}
 	d.file()
