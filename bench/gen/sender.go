@@ -75,8 +75,9 @@ const (
 	// slack is how much longer than asked a trial may take to get its last
 	// frames out, as a share of its length.
 	slack = 0.005
-	// nap is the distance of a sleeping sender's bursts.
-	nap = 50 * time.Microsecond
+	// nap is the distance of a sleeping sender's bursts. To wake up from idle takes
+	// a virtual machine some 20 µs, so that shorter ones would mostly measure that.
+	nap = 100 * time.Microsecond
 )
 
 // CPU is where generators run; the contenders' own threads belong elsewhere.
