@@ -165,6 +165,15 @@ func (t *Table) findSpilled(k Key, h uint64) (*slot, word) {
 	return nil, 0
 }
 
+// Touch has the processor fetch the two places where k will be looked for. Unlike
+// Lookup it waits for neither, so that a caller with many stations to look up has
+// their cache misses overlap by touching all of them first.
+func (t *Table) Touch(k Key) {
+	h, mask := t.hash(k), uint64(len(t.buckets)-1)
+	t.buckets[h&mask][0].key.Load()
+	t.buckets[h>>32&mask][0].key.Load()
+}
+
 // Lookup finds a station. Entries whose ageing time has passed and those of a
 // flushed generation are not found.
 //
