@@ -53,15 +53,14 @@ func (b *run) throughput(ctx context.Context) (err error) {
 	if err := b.memory(ctx); err != nil {
 		return err
 	}
-	for i, flows := range b.Flows {
-		sizes := b.Sizes
-		if i > 0 {
-			sizes = b.Sizes[:1] // how flows count shows best with the smallest frames
+	for _, s := range b.Sizes {
+		if err := b.fullLoad(ctx, g, report.Case{Size: s, Flows: b.Flows[0], Source: b.source(), Load: "full"}); err != nil {
+			return err
 		}
-		for _, s := range sizes {
-			if err := b.fullLoad(ctx, g, report.Case{Size: s, Flows: flows, Source: b.source(), Load: "full"}); err != nil {
-				return err
-			}
+	}
+	if len(b.Flows) > 1 {
+		if err := b.fullLoad(ctx, g, b.byFlows()...); err != nil {
+			return err
 		}
 	}
 	for _, s := range b.ends() {
@@ -90,6 +89,19 @@ func (b *run) throughput(ctx context.Context) (err error) {
 	return nil
 }
 
+// byFlows are the cases that show how flows count: with the smallest frames, and
+// the lowest number once more, so that all are measured at the same time.
+func (b *run) byFlows() (cases []report.Case) {
+	for i, flows := range b.Flows {
+		c := report.Case{Size: b.Sizes[0], Flows: flows, Source: b.source(), Load: "full"}
+		if i == 0 {
+			c.Load = report.LoadBesideFlows
+		}
+		cases = append(cases, c)
+	}
+	return cases
+}
+
 // ends are the smallest and the largest plain size asked for: what is measured
 // at more expense.
 func (b *run) ends() []string {
@@ -105,49 +117,72 @@ func (b *run) ends() []string {
 	return slices.Compact([]string{plain[0], plain[len(plain)-1]})
 }
 
-// fullLoad offers all that the generator has.
-func (b *run) fullLoad(ctx context.Context, g grid, c report.Case) (err error) {
-	size, err := probe.ParseSize(c.Size)
-	if err != nil {
-		return err
+// heat is a case at full load, while it is measured.
+type heat struct {
+	report.Case
+	lanes map[*rig]*lane
+	costs costs
+}
+
+// fullLoad offers all that the generator has, in all cases within each round.
+func (b *run) fullLoad(ctx context.Context, g grid, cases ...report.Case) (err error) {
+	var heats []heat
+	for _, c := range cases {
+		size, failed := probe.ParseSize(c.Size)
+		if failed != nil {
+			return failed
+		}
+		lanes, done, failed := b.lanes(ctx, g, size, c)
+		if failed != nil {
+			return failed
+		}
+		defer func() { err = errors.Join(err, done()) }()
+		heats = append(heats, heat{c, lanes, costs{}})
 	}
-	lanes, done, err := b.lanes(ctx, g, size, c)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, done()) }()
 	if err := b.exchange(); err != nil {
 		return err
 	}
-	costs := costs{}
-	err = b.laps(ctx, g, b.fullRounds(c), "full load, "+c.String(), func(round int, r *rig) error {
-		l, ok := lanes[r]
-		if !ok {
-			return nil
-		}
-		var o *outcome
-		u, counts, err := b.loaded(ctx, l, func() (err error) {
-			o, err = b.offer(ctx, l, gen.Load{Length: b.trialLength, Warm: b.trialLength / 4})
-			return err
-		})
-		if err != nil {
-			return err
-		}
-		b.file(metricReceived, c, r.kind.Name, round, o.frames, counts)
-		u.Busy -= o.sent.Stopping
-		if o.received.Segments > 0 {
-			b.file(metricMachine, c, r.kind.Name, round, float64(u.Busy)/float64(o.received.Segments), counts)
-		}
-		costs.add(r, round, u, o, counts)
-		if c.Source == b.source() && c.Flows == 1 { // disturbed or not: it only decides what to load it to later
-			b.sawRate(r, c.Size, float64(o.sent.Frames)/o.sent.Elapsed.Seconds(), o.frames)
+	what := "full load, " + cases[len(cases)-1].String()
+	err = b.laps(ctx, g, b.fullRounds(cases[0]), what, func(round int, r *rig) error {
+		for _, i := range stats.Order(len(heats), round) {
+			if err := b.full(ctx, &heats[i], round, r); err != nil {
+				return err
+			}
 		}
 		return nil
 	})
-	if c.Source == b.source() { // XDP frames cost another path something else than the cable
-		b.fileCosts(g, c, costs)
+	for _, h := range heats {
+		if h.Source == b.source() { // XDP frames cost another path something else than the cable
+			b.fileCosts(g, h.Case, h.costs)
+		}
 	}
 	return err
+}
+
+// full is one trial at full load.
+func (b *run) full(ctx context.Context, h *heat, round int, r *rig) error {
+	l, ok := h.lanes[r]
+	if !ok {
+		return nil
+	}
+	var o *outcome
+	u, counts, err := b.loaded(ctx, l, func() (err error) {
+		o, err = b.offer(ctx, l, gen.Load{Length: b.trialLength, Warm: b.trialLength / 4})
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	b.file(metricReceived, h.Case, r.kind.Name, round, o.frames, counts)
+	u.Busy -= o.sent.Stopping
+	if o.received.Segments > 0 {
+		b.file(metricMachine, h.Case, r.kind.Name, round, float64(u.Busy)/float64(o.received.Segments), counts)
+	}
+	h.costs.add(r, round, u, o, counts)
+	if h.Source == b.source() && h.Flows == 1 { // disturbed or not: it only decides what to load it to later
+		b.sawRate(r, h.Size, float64(o.sent.Frames)/o.sent.Elapsed.Seconds(), o.frames)
+	}
+	return nil
 }
 
 // fullRounds are those of a case at full load: the least for a ratio where it is

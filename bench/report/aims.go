@@ -80,6 +80,7 @@ func aims(path string) []Aim {
 		race("ping at 1 kHz, p50", "≤", 3, ping("kvswitch"), "kernel")
 		race("one TCP stream", "≥", 0.6, Point{"bulk", "received", Case{Source: "tcp"}, "kvswitch"}, "kernel")
 		one := rate("kvswitch", "64", "af_packet", 1)
+		one.Case.Load = LoadBesideFlows
 		add("receive rate, 64 bytes, "+flows(100_000), "≥", 0.9, rate("kvswitch", "64", "af_packet", 100_000), &one)
 		add("forwarding loop alone, frames/s", "≥", 20e6,
 			Point{"throughput", "memory", Case{Size: "64", Flows: 1, Source: "memory", Load: "full"}, "memory"}, nil)

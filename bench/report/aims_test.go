@@ -13,8 +13,8 @@ func aimed(factor float64) *Report {
 		{Name: "ovs", Absent: "not installed"},
 	}}
 	c := Case{Size: "64", Flows: 1, Source: "af_packet", Load: "full"}
-	crowd := c
-	crowd.Flows = 100_000
+	crowd, beside := c, c
+	crowd.Flows, beside.Load = 100_000, LoadBesideFlows
 	loop := Case{Size: "64", Flows: 1, Source: "memory", Load: "full"}
 	memory := Metric{Test: "throughput", Name: "memory", Unit: "frame/s"}
 	for round := range 7 {
@@ -24,6 +24,7 @@ func aimed(factor float64) *Report {
 		r.Add(rate, c, "kernel-rps", round, base*float64(1+round%3)) // as noisy as can be
 		r.Add(rate, c, "kvswitch", round, 1.3*base)
 		r.Add(rate, crowd, "kvswitch", round, 1.2*base)
+		r.Add(rate, beside, "kvswitch", round, 1.3*base)
 		r.Add(rate, c, "kvswitch-spin", round, factor*wobble*base)
 		r.Add(memory, loop, "memory", round, 25e6*wobble)
 	}

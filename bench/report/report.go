@@ -68,13 +68,17 @@ type Contender struct {
 	Settings map[string]string `json:"settings,omitempty"`
 }
 
+// LoadBesideFlows is full load with few flows, in the same rounds as with many,
+// so that the two can be compared.
+const LoadBesideFlows = "beside more flows"
+
 // Case is what was done to a contender. Fields that play no part are zero.
 type Case struct {
 	Size      string `json:"size,omitempty"`      // frame size as on the command line
 	Flows     int    `json:"flows,omitempty"`     // address pairs
 	Ports     int    `json:"ports,omitempty"`     // ports in use
 	Source    string `json:"source,omitempty"`    // generator: "af_packet", "xdp", "dpdk", "tcp", …
-	Load      string `json:"load,omitempty"`      // "full", "10% of PDR", …
+	Load      string `json:"load,omitempty"`      // "full", LoadBesideFlows, "10% of PDR", …
 	Addresses int    `json:"addresses,omitempty"` // in the address table
 	Workers   int    `json:"workers,omitempty"`   // of kvswitch
 }
