@@ -85,7 +85,7 @@ func (l *lane) spoken() uint64 {
 // ordered reports a single flow of frames that a switch delivers in their order.
 // Of a super-frame that was segmented on the way only the first part is numbered.
 func (l *lane) ordered() bool {
-	return !l.size.GSO && len(l.flows) == 1 && len(l.flows[0].To) == 1 && l.flows[0].Count <= 1
+	return !l.shared && !l.size.GSO && len(l.flows) == 1 && len(l.flows[0].To) == 1 && l.flows[0].Count <= 1
 }
 
 // rehearsal prepares a trial in which every frame counts: the contender, which

@@ -49,9 +49,9 @@ func TestRunFillsTheReport(t *testing.T) {
 		m     report.Metric
 		cases int
 	}{
-		{metricReceived, 3 + 1 + 2}, // sizes, more flows, XDP
-		{metricMachine, 6},
-		{metricCost, 4 + 1}, // without XDP; and at equal load
+		{metricReceived, 3 + 2 + 2}, // sizes, more flows and one beside, XDP
+		{metricMachine, 7},
+		{metricCost, 5 + 1}, // without XDP; and at equal load
 		{metricBulk, 2},
 		{metricCapacity, 1},
 		{metricLearning, 1},

@@ -42,6 +42,9 @@ type lane struct {
 	// lessons and lost are frames of the latest lesson and load that may still
 	// come during the next load.
 	lessons, lost uint64
+	// shared marks lanes with one counter: what is left of another's load may come
+	// during this one's, and numbers say nothing about order.
+	shared bool
 	// endless marks a source whose frames go round and can't be balanced.
 	endless bool
 }
@@ -133,6 +136,19 @@ func laneWith(r *rig, s source, size probe.Size, flows ...probe.Flows) (*lane, e
 	l := &lane{rig: r, size: size, flows: flows, source: s, counter: c, closes: []func() error{s.Close, c.Close}}
 	l.teacher = l.introduceAll
 	return l, nil
+}
+
+// beside is another lane on the same ports, with its own generator and l's
+// counter. It must be closed before l is.
+func (l *lane) beside(size probe.Size, flows probe.Flows) (*lane, error) {
+	s, err := gen.NewSender(l.top, size, flows)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", l.kind.Name, err)
+	}
+	b := &lane{rig: l.rig, size: size, flows: []probe.Flows{flows}, source: s, counter: l.counter, closes: []func() error{s.Close}}
+	b.teacher = b.introduceAll
+	l.shared, b.shared = true, true
+	return b, nil
 }
 
 func (l *lane) close() error {

@@ -58,8 +58,8 @@ func (b *run) throughput(ctx context.Context) (err error) {
 			return err
 		}
 	}
-	if len(b.Flows) > 1 {
-		if err := b.fullLoad(ctx, g, b.byFlows()...); err != nil {
+	for _, cases := range b.byFlows() {
+		if err := b.fullLoad(ctx, g, cases...); err != nil {
 			return err
 		}
 	}
@@ -89,17 +89,24 @@ func (b *run) throughput(ctx context.Context) (err error) {
 	return nil
 }
 
-// byFlows are the cases that show how flows count: with the smallest frames, and
-// the lowest number once more, so that all are measured at the same time.
-func (b *run) byFlows() (cases []report.Case) {
-	for i, flows := range b.Flows {
-		c := report.Case{Size: b.Sizes[0], Flows: flows, Source: b.source(), Load: "full"}
-		if i == 0 {
-			c.Load = report.LoadBesideFlows
-		}
-		cases = append(cases, c)
+// byFlows are the cases that show how flows count, with the smallest frames. Those
+// of one element are measured in the same rounds, and the lowest number once more
+// with them, so that nothing else differs; where package guest plays the ends it
+// can play one case at a time.
+func (b *run) byFlows() (together [][]report.Case) {
+	var cases []report.Case
+	for _, flows := range b.Flows[1:] {
+		cases = append(cases, report.Case{Size: b.Sizes[0], Flows: flows, Source: b.source(), Load: "full"})
 	}
-	return cases
+	if len(cases) > 0 && b.Path == "veth" {
+		first := cases[0]
+		first.Flows, first.Load = b.Flows[0], report.LoadBesideFlows
+		return [][]report.Case{append([]report.Case{first}, cases...)}
+	}
+	for _, c := range cases {
+		together = append(together, []report.Case{c})
+	}
+	return together
 }
 
 // ends are the smallest and the largest plain size asked for: what is measured
@@ -124,6 +131,22 @@ type heat struct {
 	costs costs
 }
 
+// beside makes lanes with other flows to the counters of h's.
+func (h *heat) beside(_ context.Context, _ grid, size probe.Size, c report.Case) (map[*rig]*lane, func() error, error) {
+	m := lanes{}
+	for r, l := range h.lanes {
+		if err := r.alive(); err != nil {
+			continue // which its turn will find out
+		}
+		other, err := l.beside(size, oneWay(c.Flows))
+		if err != nil {
+			return nil, nil, errors.Join(err, m.close())
+		}
+		m[r] = other
+	}
+	return m, m.close, nil
+}
+
 // fullLoad offers all that the generator has, in all cases within each round.
 func (b *run) fullLoad(ctx context.Context, g grid, cases ...report.Case) (err error) {
 	var heats []heat
@@ -132,7 +155,11 @@ func (b *run) fullLoad(ctx context.Context, g grid, cases ...report.Case) (err e
 		if failed != nil {
 			return failed
 		}
-		lanes, done, failed := b.lanes(ctx, g, size, c)
+		open := b.lanes
+		if len(heats) > 0 {
+			open = heats[0].beside
+		}
+		lanes, done, failed := open(ctx, g, size, c)
 		if failed != nil {
 			return failed
 		}
@@ -144,9 +171,16 @@ func (b *run) fullLoad(ctx context.Context, g grid, cases ...report.Case) (err e
 	}
 	what := "full load, " + cases[len(cases)-1].String()
 	err = b.laps(ctx, g, b.fullRounds(cases[0]), what, func(round int, r *rig) error {
+		var lost uint64 // of the load before, in whichever case
 		for _, i := range stats.Order(len(heats), round) {
+			if l := heats[i].lanes[r]; l != nil {
+				l.lost += lost
+			}
 			if err := b.full(ctx, &heats[i], round, r); err != nil {
 				return err
+			}
+			if l := heats[i].lanes[r]; l != nil {
+				lost = l.lost
 			}
 		}
 		return nil
