@@ -83,6 +83,7 @@ func (r *ring) exchange(next *live, v *vring) (err error) {
 			next = nil
 		}
 	}
+	r.batch.Reset() // whatever ran before, a ring begins with nothing in hand
 	old := r.live.Swap(next)
 	if r.index%2 == 1 {
 		r.port.queues[r.index/2].bell.ring()

@@ -195,6 +195,39 @@ func TestChainsOfManyBuffersComeInSeveralBatches(t *testing.T) {
 	q.reap(9)
 }
 
+// A batch that gave chains up has room for as many again as if it had never held
+// them, and none of their buffers is taken for another chain's.
+func TestRewindGivesUpTheBuffersToo(t *testing.T) {
+	q := newQueue(t, 64, 0, Config{})
+	q.batch = NewBatch(64, 4)
+	two := []Buf{q.buf(bufStart, 10, false), q.buf(bufStart+10, 20, false)}
+	q.add(two...)
+	q.add(q.buf(bufStart, 64, false))
+	for range 3 {
+		q.add(two...)
+	}
+	q.drv.Publish()
+	for range 100 {
+		for keep := range 5 {
+			for range 2 {
+				if _, err := q.dev.Take(q.batch, 5-len(q.batch.Chains)); err != nil || len(q.batch.Chains) != 5 {
+					t.Fatalf("%d chains kept: %d chains, %v", keep, len(q.batch.Chains), err)
+				}
+				for i := range q.batch.Chains {
+					if n := q.batch.Size(&q.batch.Chains[i]); n != 30 && i != 1 || n != 64 && i == 1 {
+						t.Fatalf("%d chains kept: chain %d has %d bytes", keep, i, n)
+					}
+				}
+				q.dev.Rewind(q.batch, 5-keep)
+			}
+			q.dev.Rewind(q.batch, keep)
+		}
+	}
+	if q.batch.Walked() != 0 || len(q.batch.pieces) != 0 {
+		t.Errorf("an empty batch counts %d descriptors and %d buffers", q.batch.Walked(), len(q.batch.pieces))
+	}
+}
+
 // CVE-2019-3900: bad chains may cost their driver as much as it likes, and
 // nobody else more than a batch of good ones.
 func TestBadChainsAreABoundedWork(t *testing.T) {
