@@ -87,7 +87,7 @@ func (p *Port) begin(conn *net.UnixConn) bool {
 func (p *Port) serve(conn *net.UnixConn) {
 	p.update()
 	var err error
-	for r := newReader(conn); err == nil; {
+	for r := newReader(conn, p.done); err == nil; {
 		var m *message
 		if m, err = r.next(); err == nil {
 			err = p.handle(conn, m)
@@ -108,12 +108,12 @@ func (p *Port) serve(conn *net.UnixConn) {
 func (p *Port) handle(conn *net.UnixConn, m *message) error {
 	p.mu.Lock()
 	rep, err := p.dev.do(m)
-	m.closeFDs()
 	if err != nil {
 		p.refuse(err)
 	}
 	acks := p.dev.protocol&protoReplyAck != 0 && m.flags&flagNeedReply != 0
 	p.mu.Unlock()
+	discard(m.fds, p.done)
 	// The state is out before the front end knows that it got what it asked for.
 	p.update()
 	switch {

@@ -12,13 +12,14 @@ import (
 // reader takes messages off a connection.
 type reader struct {
 	conn    *net.UnixConn
+	done    <-chan struct{} // closed when the port is: see discard
 	header  [headerBytes]byte
 	payload [maxPayload]byte
 	oob     []byte
 }
 
-func newReader(conn *net.UnixConn) *reader {
-	return &reader{conn: conn, oob: make([]byte, unix.CmsgSpace(4*maxTableFDs))}
+func newReader(conn *net.UnixConn, done <-chan struct{}) *reader {
+	return &reader{conn: conn, done: done, oob: make([]byte, unix.CmsgSpace(4*maxTableFDs))}
 }
 
 // next waits for a message. Descriptors travel with a message's first byte. If
@@ -43,7 +44,7 @@ func (r *reader) next() (m *message, err error) {
 		_, err = io.ReadFull(r.conn, m.payload)
 	}
 	if err != nil {
-		m.closeFDs()
+		discard(m.fds, r.done)
 		return nil, endOf(err)
 	}
 	return m, nil
@@ -75,14 +76,6 @@ func parseFDs(oob []byte) (fds []int, err error) {
 		fds = append(fds, got...)
 	}
 	return fds, nil
-}
-
-// closeFDs closes what nobody took.
-func (m *message) closeFDs() {
-	for _, fd := range m.fds {
-		closeFD(&fd)
-	}
-	m.fds = nil
 }
 
 // send replies to a request.
