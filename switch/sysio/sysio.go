@@ -3,7 +3,7 @@
 // use and golang.org/x/sys does not have without allocating.
 //
 // It makes no decision, keeps no state beside the descriptors it is asked to
-// open, and starts no goroutine. Calls that can't block go around the Go
+// open and what Signal needs, and starts no goroutine. Calls that can't block go around the Go
 // scheduler (RawSyscall): they must be short, because the garbage collector
 // waits for them. Calls that may sleep tell the scheduler.
 //

@@ -59,6 +59,8 @@ func (b *bell) setKick(fd int) error {
 	return nil
 }
 
+var one = [8]byte{1}
+
 // ring makes the descriptor readable.
 func (b *bell) ring() { unix.Write(b.wake, one[:]) }
 

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/kvswitch/kvswitch/switch/frame"
+	"github.com/kvswitch/kvswitch/switch/sysio"
 	"github.com/kvswitch/kvswitch/vhost/virtq"
 )
 
@@ -102,6 +103,7 @@ type Port struct {
 	mu       sync.Mutex // the control side's; no worker takes it
 	notify   func()
 	closed   bool
+	alarm    sysio.Signal
 	dev      *device // of the connection; nil if there is none
 	conn     *net.UnixConn
 	peer     *unix.Ucred
@@ -136,6 +138,7 @@ func Open(o Options) (*Port, error) {
 const piecesPerBatch = 1024
 
 func newPort(o Options) (*Port, error) {
+	sysio.PrepareSignals() // without, they are writes
 	p := &Port{opts: o, attention: make(chan struct{}, 1), done: make(chan struct{}), notify: func() {}}
 	for i := range o.QueuePairs {
 		batch := virtq.NewBatch(frame.BatchSize, piecesPerBatch)

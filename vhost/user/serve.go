@@ -6,8 +6,6 @@ import (
 	"net"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/kvswitch/kvswitch/switch/frame"
 )
 
@@ -190,7 +188,7 @@ func (p *Port) attendBroken() {
 			v.reason = b.reason.Error()
 			p.refuse(fmt.Errorf("ring %d: %w", i, b.reason))
 			if v.err >= 0 {
-				unix.Write(v.err, one[:])
+				p.alarm.Send(v.err)
 			}
 			if b.memory {
 				p.ended = fmt.Errorf("ring %d: %w", i, b.reason)

@@ -198,9 +198,9 @@ func (d *device) vringFD(m *message) (*vring, int, error) {
 	return v, int(i), err
 }
 
-// takeEventFD keeps the message's descriptor, if it came with one, made
-// non-blocking: -1 means none. It must be an eventfd: to write to, or to watch,
-// anything else could block the switch.
+// takeEventFD keeps the message's descriptor, if it came with one: -1 means
+// none. It must be an eventfd: to signal, or to watch, anything else could block
+// the switch. It is made non-blocking for where sysio.Signal has to write.
 func (m *message) takeEventFD() (int, error) {
 	if len(m.fds) == 0 {
 		return -1, nil
