@@ -349,6 +349,7 @@ func TestAttack(t *testing.T) {
 		f.mustNot(reqSetFeatures, u64(modern|featProtocol|featCsum))
 		f.mustNot(reqSetVringNum, state(0, 128))
 		f.mustNot(reqSetVringBase, state(0, 5))
+		f.must(reqSetLogBase, append(u64(1<<20), u64(0)...), memfd(t, 1<<20))
 		f.must(reqSetFeatures, u64(modern|featProtocol|featLogAll))
 		f.works()
 	})

@@ -147,7 +147,8 @@ func FuzzSession(f *testing.F) {
 			p.Tx(0, outs([]frame.Frame{{Data: testFrame(60)}}))
 			q.Arm()
 		}
-		p.dev.close()
+		p.dev.stopAll()
+		p.dev.free()
 		p.free()
 		if n := openFDs(t); n != fds {
 			t.Fatalf("%d descriptors leaked", n-fds)

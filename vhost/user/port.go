@@ -107,7 +107,8 @@ type Port struct {
 	dev      *device // of the connection; nil if there is none
 	conn     *net.UnixConn
 	peer     *unix.Ucred
-	ended    error // why the last connection ended
+	gone     chan struct{} // closed when conn's end is over
+	ended    error         // why the last connection ended
 	refusal  string
 	refusals uint64
 	sessions uint64

@@ -12,7 +12,7 @@ import (
 // The control side: connections, one at a time, and the messages on them.
 
 // accept serves one front end after the other. Further ones that connect in the
-// meantime are turned away at once.
+// meantime are turned away; at once, unless the one before has hung up.
 func (p *Port) accept() {
 	for {
 		conn, err := p.socket.AcceptUnix()
@@ -22,6 +22,7 @@ func (p *Port) accept() {
 			}
 			return
 		}
+		p.awaitEnd()
 		if !p.begin(conn) {
 			conn.Close()
 			continue
@@ -62,6 +63,27 @@ func (p *Port) pause(d time.Duration) bool {
 	}
 }
 
+// endPatience is how long a front end waits for the end of the one before.
+const endPatience = time.Second
+
+// awaitEnd waits for the end of a connection whose front end has hung up: a QEMU
+// that is started in the moment after another one died is no second one.
+func (p *Port) awaitEnd() {
+	p.mu.Lock()
+	conn, gone := p.conn, p.gone
+	p.mu.Unlock()
+	if conn == nil || !hungUp(conn) {
+		return
+	}
+	t := time.NewTimer(endPatience)
+	defer t.Stop()
+	select {
+	case <-gone:
+	case <-t.C:
+	case <-p.done:
+	}
+}
+
 var errBusy = errors.New("a second front end connected and was turned away")
 
 // begin makes conn the port's connection, unless it has one.
@@ -76,7 +98,7 @@ func (p *Port) begin(conn *net.UnixConn) bool {
 		return false
 	}
 	p.conn, p.peer, p.ended = conn, peerOf(conn), nil
-	p.dev = newDevice(p)
+	p.dev, p.gone = newDevice(p), make(chan struct{})
 	p.sessions++
 	return true
 }
@@ -93,13 +115,16 @@ func (p *Port) serve(conn *net.UnixConn) {
 	}
 	conn.Close()
 	p.mu.Lock()
-	p.dev.close()
+	d := p.dev
+	d.stopAll()
 	p.conn, p.peer, p.dev = nil, nil, nil
 	if p.ended == nil { // else the port itself ended it
 		p.ended = err
 	}
+	close(p.gone)
 	p.mu.Unlock()
 	p.update()
+	d.free()
 }
 
 // handle does what a message asks for and replies. An error ends the connection.
@@ -139,10 +164,18 @@ func (d *device) do(m *message) (rep reply, err error) {
 	return rep, nil
 }
 
-// close stops the rings and gives back all that the connection brought.
-func (d *device) close() {
+// stopAll stops the rings.
+func (d *device) stopAll() {
 	for i := range d.rings {
 		d.stop(i)
+	}
+}
+
+// free gives back all that the connection brought, after stopAll. Nobody should
+// have to wait for it: with the last mapping of a guest's memory goes the memory,
+// page by page.
+func (d *device) free() {
+	for i := range d.rings {
 		closeFD(&d.rings[i].call)
 		closeFD(&d.rings[i].err)
 	}

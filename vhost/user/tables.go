@@ -106,9 +106,14 @@ func (d *device) setLogBase(m *message) (reply, error) {
 	if err == nil {
 		err = d.covered(log, d.memory)
 	}
+	for i := range d.rings {
+		if v := &d.rings[i]; err == nil && d.acked&featLogAll != 0 && v.started {
+			err = v.logged(log)
+		}
+	}
 	if err != nil {
 		mp.unmap()
-		return reply{}, err
+		return reply{}, err // the old log stays
 	}
 	old := d.logMap
 	d.log, d.logMap = log, mp

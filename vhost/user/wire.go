@@ -105,3 +105,18 @@ func peerOf(conn *net.UnixConn) (peer *unix.Ucred) {
 	})
 	return peer
 }
+
+// hungUp reports that the other end is closed, whatever is left to be read.
+func hungUp(conn *net.UnixConn) (yes bool) {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return true // closed here
+	}
+	if raw.Control(func(fd uintptr) {
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLRDHUP}}, 0)
+		yes = n == 1 && err == nil
+	}) != nil {
+		return true
+	}
+	return yes
+}
