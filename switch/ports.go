@@ -28,6 +28,9 @@ type port struct {
 	counters []portCounters // by worker
 	bpdus    allowance
 	changed  atomic.Bool // the device says its state changed
+
+	refusals  uint64 // of a frame.Refuser that were told of
+	refusedAt uint32 // and when, by the coarse clock
 }
 
 // AddPort attaches dev under name, which must be unused, and starts it. The
@@ -246,4 +249,25 @@ func (s *Switch) announceLink(p *port) {
 	}
 	s.log.Info("port is down", "port", p.name, "number", p.id, "reason", p.state.Reason)
 	s.feed.publish(Event{Event: EventPortDown, Port: p.name, Reason: p.state.Reason})
+}
+
+// refuseEvery is how many seconds pass between two reports of what a port
+// refused: a peer can make it refuse something a hundred thousand times a second.
+const refuseEvery = 10
+
+// announceRefusals tells of what a port refused its peer since it last did.
+// Called with s.mu held, every second.
+func (s *Switch) announceRefusals(p *port) {
+	r, ok := p.dev.(frame.Refuser)
+	if !ok {
+		return
+	}
+	n, why := r.Refusals()
+	if n == p.refusals || p.refusals > 0 && s.now()-p.refusedAt < refuseEvery {
+		return
+	}
+	times := int(n - p.refusals)
+	p.refusals, p.refusedAt = n, s.now()
+	s.log.Warn("port refused its peer", "port", p.name, "times", times, "last", why)
+	s.feed.publish(Event{Event: EventPortRefuse, Port: p.name, Count: times, Reason: why})
 }

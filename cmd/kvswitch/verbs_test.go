@@ -193,6 +193,18 @@ func TestStatsNameEveryDropReasonThatIsNotZero(t *testing.T) {
 	h.refused(1, "no such port", "stats", "zz")
 }
 
+// A guest's rings count for themselves, also before there is a guest.
+func TestStatsShowTheRingsOfAVhostUserPort(t *testing.T) {
+	h := start(t, "--stp", "off")
+	h.must("port", "add", "vhost-user:a,queues=2,path="+h.socket("a"))
+	if list := decode[[]ctl.PortStats](h, "stats", "a"); len(list) != 1 || len(list[0].Rings) != 4 || list[0].Rings[3].Ring != 3 {
+		t.Errorf("stats: %+v", list)
+	}
+	if out := h.must("stats", "a"); !strings.Contains(out, "KICKS  CALLS  POLLS") || !strings.Contains(out, "\na     3 ") {
+		t.Errorf("stats:\n%s", out)
+	}
+}
+
 func TestMonitorPrintsEventsAsTheyHappen(t *testing.T) {
 	h := start(t)
 	cmd := program(t, h.dir, "monitor", "--json", "port")

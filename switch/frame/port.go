@@ -89,5 +89,25 @@ type Counters struct {
 }
 
 // Detailer is implemented by ports that have more to show than State: a value
-// that encodes to JSON (negotiated features, rings, kicks, calls).
+// that encodes to JSON (negotiated features, rings, kicks, calls). It may take a
+// while, and may be called at any time, after Close, too.
 type Detailer interface{ Detail() any }
+
+// Ringer is implemented by ports whose peer is a driver with rings. It never
+// blocks. Any goroutine.
+type Ringer interface{ RingCounters() []RingCounters }
+
+// RingCounters are one ring's.
+type RingCounters struct {
+	Ring   int    `json:"ring"`
+	Frames uint64 `json:"frames"`
+	Kicks  uint64 `json:"kicks"` // batches that the driver had to notify of
+	Calls  uint64 `json:"calls"` // notifications of the driver
+	Polls  uint64 `json:"polls"` // batches found by looking
+	Errors uint64 `json:"errors"`
+}
+
+// Refuser is implemented by ports whose peer asks for things that may be refused.
+// Refusals counts them since the port is open and says why the last one was. It
+// never blocks. Any goroutine.
+type Refuser interface{ Refusals() (n uint64, last string) }

@@ -109,8 +109,7 @@ type Port struct {
 	peer     *unix.Ucred
 	gone     chan struct{} // closed when conn's end is over
 	ended    error         // why the last connection ended
-	refusal  string
-	refusals uint64
+	refused  atomic.Pointer[refusals]
 	sessions uint64
 }
 
@@ -141,6 +140,7 @@ const piecesPerBatch = 1024
 func newPort(o Options) (*Port, error) {
 	sysio.PrepareSignals() // without, they are writes
 	p := &Port{opts: o, attention: make(chan struct{}, 1), done: make(chan struct{}), notify: func() {}}
+	p.refused.Store(new(refusals))
 	for i := range o.QueuePairs {
 		batch := virtq.NewBatch(frame.BatchSize, piecesPerBatch)
 		p.sinks = append(p.sinks, &ring{port: p, index: 2 * i, batch: batch})

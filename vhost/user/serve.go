@@ -187,10 +187,21 @@ func (d *device) free() {
 	closeFD(&d.logFD)
 }
 
+// refusals are what front ends were refused since the port is open.
+type refusals struct {
+	n    uint64
+	last string
+}
+
 // refuse notes what a front end was refused. The caller holds p.mu.
 func (p *Port) refuse(err error) {
-	p.refusal = err.Error()
-	p.refusals++
+	p.refused.Store(&refusals{p.refused.Load().n + 1, err.Error()})
+}
+
+// Refusals implements frame.Refuser.
+func (p *Port) Refusals() (n uint64, last string) {
+	r := p.refused.Load()
+	return r.n, r.last
 }
 
 // attend asks the control side to look for rings that broke. It never blocks.
