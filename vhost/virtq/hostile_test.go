@@ -3,9 +3,11 @@ package virtq
 import (
 	"encoding/binary"
 	"fmt"
+	"runtime"
 	"slices"
 	"sync/atomic"
 	"testing"
+	"time"
 )
 
 // The attacks on a ring, one row each. The chain starts with descriptor 0 of a
@@ -304,10 +306,12 @@ func TestDescriptorsRewrittenDuringProcessing(t *testing.T) {
 		rounds = 2000
 	}
 	var stop atomic.Bool
+	var written atomic.Int64
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
 		for i := uint32(1); !stop.Load(); i++ {
+			written.Add(1)
 			i = i*1664525 + 1013904223
 			e := &q.drv.desc[i>>24]
 			switch i >> 8 & 7 {
@@ -328,8 +332,15 @@ func TestDescriptorsRewrittenDuringProcessing(t *testing.T) {
 			}
 		}
 	}()
+	for written.Load() < 1<<14 { // until it has been round the table, the test tests nothing
+		runtime.Gosched()
+	}
 	good, bad := 0, 0
-	for i := range rounds {
+	// On a busy machine the two may hardly run at a time: then it takes longer.
+	for i, end := 0, time.Now().Add(20*time.Second); i < rounds || (good == 0 || bad == 0) && time.Now().Before(end); i++ {
+		if i%256 == 0 {
+			runtime.Gosched()
+		}
 		for j := range 64 {
 			q.drv.avail.ring[(q.dev.Next()+uint16(j))&255] = uint16(i*7+j) & 255
 		}
