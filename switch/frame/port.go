@@ -21,10 +21,11 @@ type Port interface {
 	Queues() []Queue
 	// Tx sends out in order and reports how many it took care of: sent, or
 	// dropped and counted by the port itself in Counters. The caller counts
-	// the rest, which are the last ones, as dropped for want of room. It never
-	// blocks. Any goroutine may call it; hint (the worker's number) chooses
-	// among transmit queues, so that workers don't contend. The frames' bytes
-	// are not used after it returns.
+	// the rest, which are the last ones, as dropped for want of room; a port
+	// with several queues may move them there. It never blocks. Any goroutine
+	// may call it; hint (the worker's number) chooses among transmit queues
+	// where the peer does not care, so that workers don't contend. The frames'
+	// bytes are not used after it returns.
 	Tx(hint int, out []Out) int
 	// State is a snapshot. Any goroutine.
 	State() State
@@ -110,4 +111,6 @@ type RingCounters struct {
 // Refuser is implemented by ports whose peer asks for things that may be refused.
 // Refusals counts them since the port is open and says why the last one was. It
 // never blocks. Any goroutine.
-type Refuser interface{ Refusals() (n uint64, last string) }
+type Refuser interface {
+	Refusals() (n uint64, last string)
+}

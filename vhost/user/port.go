@@ -94,6 +94,7 @@ type Port struct {
 	sinks  []*ring  // what they receive with: rings 0, 2, …
 
 	egress    atomic.Pointer[[]*ring] // sinks in use; nil if none
+	steer     *steering               // nil: there is one pair
 	state     atomic.Pointer[frame.State]
 	attention chan struct{} // a worker found a ring broken
 	done      chan struct{} // closed by Close
@@ -141,6 +142,9 @@ func newPort(o Options) (*Port, error) {
 	sysio.PrepareSignals() // without, they are writes
 	p := &Port{opts: o, attention: make(chan struct{}, 1), done: make(chan struct{}), notify: func() {}}
 	p.refused.Store(new(refusals))
+	if o.QueuePairs > 1 {
+		p.steer = new(steering)
+	}
 	for i := range o.QueuePairs {
 		batch := virtq.NewBatch(frame.BatchSize, piecesPerBatch)
 		p.sinks = append(p.sinks, &ring{port: p, index: 2 * i, batch: batch})

@@ -118,6 +118,9 @@ func (q *queue) receive(l *live, b []frame.Frame) int {
 		q.errors.Add(uint64(bad))
 	}
 	q.frames.Add(uint64(n))
+	if s := q.port.steer; s != nil {
+		s.learn(q.index/2, b[:n])
+	}
 	return n
 }
 
