@@ -109,25 +109,35 @@ func (s *Switch) attach(name string, dev frame.Port, cfg PortConfig, host bool) 
 // ones too. The host interface stays: nothing could bring it back while the
 // switch runs.
 func (s *Switch) RemovePort(name string) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	p := s.find(name)
-	if p == nil {
-		return s.noPort(name)
+	p, err := s.detach(name)
+	if err != nil {
+		return err
 	}
-	if p.id == hostPort {
-		return fmt.Errorf("remove port %s: it is the host interface, which goes with the switch; start with --no-host to have none", name)
-	}
-	s.slots[p.id] = nil
-	s.table.DropPort(uint16(p.id))
-	s.treeRemove(p)
-	s.settle() // no worker uses the port any more when this returns
-	err := p.dev.Close()
+	// Without the lock: with a port a guest's memory may go, which takes seconds.
+	err = p.dev.Close()
 	s.feed.publish(Event{Event: EventPortDel, Port: name})
 	if err != nil {
 		return fmt.Errorf("close port %s: %w", name, err)
 	}
 	return nil
+}
+
+// detach takes a port out of the switch: no worker uses it any more.
+func (s *Switch) detach(name string) (*port, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p := s.find(name)
+	if p == nil {
+		return nil, s.noPort(name)
+	}
+	if p.id == hostPort {
+		return nil, fmt.Errorf("remove port %s: it is the host interface, which goes with the switch; start with --no-host to have none", name)
+	}
+	s.slots[p.id] = nil
+	s.table.DropPort(uint16(p.id))
+	s.treeRemove(p)
+	s.settle()
+	return p, nil
 }
 
 // PortConfig is a port's configuration; change a copy and hand it to SetPort.
