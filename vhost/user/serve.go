@@ -111,6 +111,10 @@ func (p *Port) serve(conn *net.UnixConn) {
 		var m *message
 		if m, err = r.next(); err == nil {
 			err = p.handle(conn, m)
+		} else if errors.Is(err, errProtocol) {
+			p.mu.Lock()
+			p.refuse(err)
+			p.mu.Unlock()
 		}
 	}
 	conn.Close()
