@@ -48,6 +48,7 @@ const (
 // of each read, which nobody wants; they are taken away when there are too many.
 var signals struct {
 	once    sync.Once
+	err     error // of it
 	context uintptr // 0: there is none
 	null    int
 	mu      sync.Mutex
@@ -56,20 +57,20 @@ var signals struct {
 
 // PrepareSignals opens what Signals need, once for the life of the process, and
 // reports why it can't be had. Before it was called, Signals write.
-func PrepareSignals() (err error) {
+func PrepareSignals() error {
 	s := &signals
 	s.once.Do(func() {
-		if s.null, err = unix.Open("/dev/null", unix.O_RDONLY|unix.O_CLOEXEC, 0); err != nil {
-			err = fmt.Errorf("open /dev/null: %w", err)
+		if s.null, s.err = unix.Open("/dev/null", unix.O_RDONLY|unix.O_CLOEXEC, 0); s.err != nil {
+			s.err = fmt.Errorf("open /dev/null: %w", s.err)
 			return
 		}
 		if _, _, e := unix.Syscall(unix.SYS_IO_SETUP, uintptr(len(s.events)), uintptr(unsafe.Pointer(&s.context)), 0); e != 0 {
 			s.context = 0
 			unix.Close(s.null)
-			err = fmt.Errorf("io_setup: %w", e)
+			s.err = fmt.Errorf("io_setup: %w", e)
 		}
 	})
-	return err
+	return s.err
 }
 
 // Send signals fd. A descriptor that can't be signalled is its owner's loss.

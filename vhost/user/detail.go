@@ -2,6 +2,7 @@ package vhostuser
 
 import (
 	"github.com/kvswitch/kvswitch/switch/frame"
+	"github.com/kvswitch/kvswitch/switch/sysio"
 	"github.com/kvswitch/kvswitch/vhost/virtq"
 )
 
@@ -81,6 +82,14 @@ func (p *Port) Detail() any {
 		t.Rings = append(t.Rings, p.ringDetail(i))
 	}
 	return t
+}
+
+// Warnings are what the administrator should know of the port.
+func (p *Port) Warnings() []string {
+	if err := sysio.PrepareSignals(); err != nil {
+		return []string{"the kernel has no asynchronous I/O for the switch (" + err.Error() + "): a front end can hold up a worker"}
+	}
+	return nil
 }
 
 // RingCounters implements frame.Ringer.

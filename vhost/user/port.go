@@ -139,7 +139,7 @@ func Open(o Options) (*Port, error) {
 const piecesPerBatch = 1024
 
 func newPort(o Options) (*Port, error) {
-	sysio.PrepareSignals() // without, they are writes
+	sysio.PrepareSignals() // without, they are writes: see Warnings
 	p := &Port{opts: o, attention: make(chan struct{}, 1), done: make(chan struct{}), notify: func() {}}
 	p.refused.Store(new(refusals))
 	if o.QueuePairs > 1 {
