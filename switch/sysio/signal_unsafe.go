@@ -48,7 +48,7 @@ const (
 // of each read, which nobody wants; they are taken away when there are too many.
 var signals struct {
 	once    sync.Once
-	err     error // of it
+	err     error   // of it
 	context uintptr // 0: there is none
 	null    int
 	mu      sync.Mutex
