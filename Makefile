@@ -46,7 +46,7 @@ demo: ## two hosts, two switches, two real guests: DHCP, ping, 64 MiB over TCP
 	@$(MAKE) --no-print-directory guest build
 	go run ./cmd/kvswitch-demo -kvswitch ./kvswitch
 
-bench: build ## race against the kernel bridge and others, into build/bench and bench/RESULTS.md (root, 35 minutes)
+bench: build ## race against the kernel bridge and others, into build/bench and bench/RESULTS.md (root, 28 minutes)
 	./kvswitch bench --report build/bench
 	./kvswitch bench --path vhost-user --sizes 64,1518 --flows 1 --report build/bench/vhost-user
 	cat build/bench/results.md build/bench/vhost-user/results.md >build/bench/both.md

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/kvswitch/kvswitch/bench/gen"
 	"github.com/kvswitch/kvswitch/bench/guest"
@@ -20,6 +21,8 @@ const (
 	// contender: the machine may have stalled. What no stall can cause — a
 	// changed, doubled, reordered or made-up frame — counts at once.
 	auditTries = 3
+	// bystander is a port to which none of the frames belong.
+	bystander = 2
 )
 
 // check audits all contenders before any test. Guests have no generator for it.
@@ -27,7 +30,11 @@ func (b *run) check(ctx context.Context) error {
 	if b.Path == "vm" {
 		return nil
 	}
-	g, err := b.assemble(ctx, b.entrants, topo.Spec{Ports: 2})
+	spec := topo.Spec{Ports: 2}
+	if b.Path == "veth" {
+		spec.Ports = bystander + 1
+	}
+	g, err := b.assemble(ctx, b.entrants, spec)
 	if err != nil {
 		return err
 	}
@@ -45,7 +52,7 @@ func (b *run) audit(ctx context.Context, g grid) error {
 				return err
 			}
 			fault := ""
-			err = b.turn(r, func() (err error) {
+			err = b.once(ctx, r, func() (err error) {
 				fault, err = b.inspect(ctx, r, size)
 				return err
 			})
@@ -142,11 +149,43 @@ func (b *run) auditDevices(ctx context.Context, r *rig, size probe.Size, flows p
 		return o, err
 	}
 	defer func() { err = errors.Join(err, a.Close()) }()
+	var spy *sink.Counter
+	if len(r.top.Ports) > bystander {
+		if err := speak(ctx, r, flows.Lesson(1)); err != nil {
+			return o, err
+		}
+		if spy, err = sink.NewCounter(r.top, []int{bystander}, false); err != nil {
+			return o, err
+		}
+		defer func() { err = errors.Join(err, spy.Close()) }()
+	}
 	s.Renumber(b.stream)
-	return a.Audit(ctx, sink.NewLedger(0, 1, b.stream), func() (uint64, error) {
+	o, err = a.Audit(ctx, sink.NewLedger(0, 1, b.stream), func() (uint64, error) {
 		sent, err := s.Send(ctx, load)
 		return sent.Frames, err
 	})
+	if err == nil && spy != nil {
+		var n sink.Counts
+		n, err = spy.Read()
+		o.Flooded = n.Astray
+	}
+	return o, err
+}
+
+// speak has every station of the flows send once, slowly, so that the contender
+// knows them.
+func speak(ctx context.Context, r *rig, flows probe.Flows) error {
+	small, err := probe.ParseSize("64")
+	if err != nil {
+		return err
+	}
+	s, err := gen.NewSender(r.top, small, flows)
+	if err != nil {
+		return err
+	}
+	_, err = s.Send(ctx, gen.Load{Rate: 1000, Frames: uint64(flows.Frames())})
+	time.Sleep(still)
+	return errors.Join(err, s.Close())
 }
 
 func (b *run) auditGuests(ctx context.Context, r *rig, size probe.Size, flows probe.Flows, load gen.Load) (o sink.Outcome, err error) {

@@ -17,7 +17,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"os"
 	"time"
 
 	"github.com/kvswitch/kvswitch/bench/machine"
@@ -63,12 +62,18 @@ func Run(ctx context.Context, o Options) (*Report, error) {
 	if err := topo.Allowed(); err != nil {
 		return nil, fmt.Errorf("bench: %w", err)
 	}
+	if o.ReportDir != "" {
+		if err := report.Prepare(o.ReportDir); err != nil {
+			return nil, fmt.Errorf("bench: %w", err)
+		}
+	}
 	b := newRun(o)
 	b.start()
 	err := b.all(ctx)
 	b.line.end()
 	b.rep.Seconds = time.Since(b.rep.Started).Seconds()
 	b.rep.Complete = err == nil
+	err = errors.Join(err, b.stolen())
 	b.rep.Summarise()
 	err = errors.Join(err, b.publish())
 	if err != nil {
@@ -92,8 +97,11 @@ func (b *run) start() {
 		Quick: b.Quick, Path: b.Path, Rounds: b.Runs, TrialMs: int(b.trialLength.Milliseconds()),
 		Refer: subject.Reference(b.Path), Machine: machine.Read(),
 		Exchanges: []report.Exchange{},
-		Series:    []report.Series{}, Searches: []report.Search{}, Latencies: []report.Latency{},
+		Series:    []report.Series{}, Searches: []report.Search{}, Latencies: []report.Latency{}, Aims: []report.Aim{},
 		Trials: report.Trials{Reasons: map[string]int{}}, Notes: []string{},
+	}
+	for _, gap := range b.gaps() {
+		b.note("%s", gap)
 	}
 	for _, k := range b.kinds {
 		if !b.enters(k.Family) {
@@ -124,17 +132,12 @@ func (b *run) all(ctx context.Context) error {
 	if err := b.check(ctx); err != nil {
 		return fmt.Errorf("check frames: %w", err)
 	}
-	for _, name := range Tests {
-		for _, wanted := range b.Tests {
-			if wanted != name {
-				continue
-			}
-			if err := b.exchange(); err != nil {
-				return err
-			}
-			if err := tests[name](ctx); err != nil {
-				return fmt.Errorf("%s: %w", name, err)
-			}
+	for _, name := range b.Tests {
+		if err := b.exchange(); err != nil {
+			return err
+		}
+		if err := tests[name](ctx); err != nil {
+			return fmt.Errorf("%s: %w", name, err)
 		}
 	}
 	return nil
@@ -146,6 +149,13 @@ func (b *run) exchange() error {
 	if err == nil && d > 0 {
 		b.rep.Exchanges = append(b.rep.Exchanges, report.Exchange{Seconds: time.Since(b.rep.Started).Seconds(), NS: float64(d.Nanoseconds())})
 	}
+	return err
+}
+
+// stolen notes whether this hypervisor ever says that it took time.
+func (b *run) stolen() error {
+	s, err := b.sample()
+	b.rep.Steal = s.Steal.Seconds()
 	return err
 }
 
@@ -313,8 +323,9 @@ func (b *run) publish() error {
 	if b.ReportDir == "" {
 		return nil
 	}
-	if err := os.MkdirAll(b.ReportDir, 0o755); err != nil {
-		return fmt.Errorf("make report directory: %w", err)
+	path, err := report.Write(b.ReportDir, b.rep)
+	if err == nil {
+		b.line.note("report: %s", path)
 	}
-	return report.Write(b.ReportDir, b.rep)
+	return err
 }

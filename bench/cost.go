@@ -49,15 +49,15 @@ func (b *run) cost(ctx context.Context, g grid) (err error) {
 	defer func() { err = errors.Join(err, done()) }()
 	c := report.Case{Size: name, Flows: 1, Source: b.source(), Load: "40 % of the reference's rate"}
 	costs := costs{}
-	length := max(2*b.trialLength, 100*time.Millisecond)
-	err = b.rounds(ctx, g, b.Runs, "processor time", func(round int, r *rig) error {
+	length := max(4*b.trialLength, 100*time.Millisecond)
+	err = b.laps(ctx, g, b.Runs, "processor time", func(round int, r *rig) error {
 		load := min(costShare*ref.received, costCap*b.rates[rateKey{r.kind.Name, name}].received)
 		if load == 0 {
 			return nil
 		}
 		var o *outcome
 		u, counts, err := b.loaded(ctx, lanes[r], func() (err error) {
-			o, err = lanes[r].offer(ctx, gen.Load{Rate: load, Length: length, Sleep: true})
+			o, err = b.offer(ctx, lanes[r], gen.Load{Rate: load, Length: length, Sleep: true})
 			return err
 		})
 		if err == nil {
@@ -87,7 +87,7 @@ type cost struct {
 
 func (m costs) add(r *rig, round int, u machine.Usage, o *outcome, counts bool) {
 	m[costKey{r.kind.Name, round}] = &cost{
-		float64(u.Busy), float64(o.sent.Warm + o.sent.Frames), float64(o.received.Segments), counts,
+		float64(u.Busy), float64(o.sent.Warm + o.sent.Frames + o.sent.After), float64(o.received.Segments), counts,
 	}
 }
 
@@ -112,7 +112,9 @@ func (b *run) fileCosts(g grid, c report.Case, m costs) {
 				continue
 			}
 			left := v.busy - v.sent*base.busy/base.sent
-			b.rep.Add(metricCost, c, r.kind.Name, round, max(0, left)/v.received)
+			// Less than nothing, now and then, is what noise makes of little: a
+			// median that leaves it out would be too high.
+			b.rep.Add(metricCost, c, r.kind.Name, round, left/v.received)
 		}
 	}
 }

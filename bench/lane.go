@@ -39,6 +39,11 @@ type lane struct {
 	teacher func(context.Context) error // has the destinations send once
 	closes  []func() error
 	taught  time.Time
+	// lessons and lost are frames of the latest lesson and load that may still
+	// come during the next load.
+	lessons, lost uint64
+	// endless marks a source whose frames go round and can't be balanced.
+	endless bool
 }
 
 // relearn is how old a lesson may be: less than subject.Ageing.
@@ -104,7 +109,7 @@ func bounceLane(r *rig, size probe.Size) (l *lane, err error) {
 		return nil, err
 	}
 	return &lane{
-		rig: r, size: size, source: b, counter: b, closes: []func() error{b.Close},
+		rig: r, size: size, source: b, counter: b, endless: true, closes: []func() error{b.Close},
 		teacher: func(context.Context) error { return nil }, // they launch frames from both ends
 	}, nil
 }
@@ -126,7 +131,7 @@ func laneWith(r *rig, s source, size probe.Size, flows ...probe.Flows) (*lane, e
 		return nil, errors.Join(fmt.Errorf("%s: %w", r.kind.Name, err), s.Close())
 	}
 	l := &lane{rig: r, size: size, flows: flows, source: s, counter: c, closes: []func() error{s.Close, c.Close}}
-	l.teacher = l.lessons
+	l.teacher = l.introduceAll
 	return l, nil
 }
 
@@ -153,13 +158,16 @@ func (l *lane) teach(ctx context.Context) error {
 		return fmt.Errorf("teach addresses: %w", err)
 	}
 	l.taught = time.Now()
+	for _, f := range l.flows {
+		l.lessons += 2 * uint64(f.Frames()) // there and back
+	}
 	return nil
 }
 
-// lessons has every station send once from its own port, destinations first, so
+// introduceAll has every station send once from its own port, destinations first, so
 // that nothing is flooded and no contender meets an address for the first time in
 // a trial.
-func (l *lane) lessons(ctx context.Context) error {
+func (l *lane) introduceAll(ctx context.Context) error {
 	small, err := probe.ParseSize("64")
 	if err != nil {
 		return err
@@ -194,6 +202,8 @@ type outcome struct {
 	at       [2]time.Time
 	counts   [2]sink.Counts
 	firstErr error
+	// fault is what no switch may do to frames, or "".
+	fault string
 }
 
 // mark is called at the beginning and the end of the trial's time.
@@ -219,12 +229,13 @@ func (l *lane) offer(ctx context.Context, load gen.Load) (*outcome, error) {
 	if o.sent, err = l.source.Send(ctx, load); err != nil {
 		return nil, err
 	}
-	if o.received, err = l.drain(ctx); err != nil {
+	if o.received, err = l.drain(ctx, max(still, load.Still)); err != nil {
 		return nil, err
 	}
 	if o.firstErr != nil {
 		return nil, o.firstErr
 	}
+	l.balance(o)
 	seconds := o.at[1].Sub(o.at[0]).Seconds()
 	o.frames = float64(o.counts[1].Segments-o.counts[0].Segments) / seconds
 	o.bits = 8 * float64(o.counts[1].Bytes-o.counts[0].Bytes) / seconds
@@ -232,14 +243,16 @@ func (l *lane) offer(ctx context.Context, load gen.Load) (*outcome, error) {
 }
 
 const (
-	// still is how long a counter must stand still for the queues to be empty.
-	still = 5 * time.Millisecond
+	// still is how long a counter must stand still for the queues to be empty,
+	// where only rates count, and lossStill where every frame does.
+	still     = 5 * time.Millisecond
+	lossStill = 50 * time.Millisecond
 	// drainLimit is how long a contender may take to empty them.
 	drainLimit = time.Second
 )
 
 // drain waits until no more frames arrive.
-func (l *lane) drain(ctx context.Context) (sink.Counts, error) {
+func (l *lane) drain(ctx context.Context, still time.Duration) (sink.Counts, error) {
 	before, err := l.counter.Read()
 	for end := time.Now().Add(drainLimit); err == nil && ctx.Err() == nil; {
 		time.Sleep(still)
@@ -261,14 +274,14 @@ type lanes map[*rig]*lane
 // devices makes a lane on each rig, with the path's ordinary generator. They are
 // closed by the function returned.
 func (b *run) devices(ctx context.Context, g grid, size probe.Size, flows ...probe.Flows) (lanes, func() error, error) {
-	return b.eachLane(g, func(r *rig) (*lane, error) { return newLane(ctx, r, size, flows...) })
+	return b.eachLane(ctx, g, func(r *rig) (*lane, error) { return newLane(ctx, r, size, flows...) })
 }
 
-// eachLane makes lanes one by one. A contender that has ended gets none.
-func (b *run) eachLane(g grid, open func(*rig) (*lane, error)) (lanes, func() error, error) {
+// eachLane makes lanes one by one. A contender that fails gets none.
+func (b *run) eachLane(ctx context.Context, g grid, open func(*rig) (*lane, error)) (lanes, func() error, error) {
 	m := lanes{}
 	for _, r := range g {
-		err := b.turn(r, func() error {
+		err := b.once(ctx, r, func() error {
 			l, err := open(r)
 			if l != nil {
 				m[r] = l

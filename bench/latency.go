@@ -48,7 +48,7 @@ func (b *run) oneWay(ctx context.Context) (err error) {
 		if _, ok := b.pdr[r.kind.Name]; ok {
 			continue
 		}
-		if err := b.turn(r, func() error { return b.search(ctx, r, ends[0]) }); err != nil {
+		if err := b.once(ctx, r, func() error { return b.search(ctx, r, ends[0]) }); err != nil {
 			return err
 		}
 	}
@@ -64,14 +64,14 @@ func (b *run) oneWay(ctx context.Context) (err error) {
 	for _, percent := range []float64{10, 50, 90} {
 		c := report.Case{Size: size.Name, Flows: 1, Source: b.source(), Load: fmt.Sprintf("%.0f %% of PDR", percent)}
 		d := newDistributions(b, c, "one-way latency")
-		err := b.rounds(ctx, g, b.Runs, "latency, "+c.String(), func(round int, r *rig) error {
+		err := b.laps(ctx, g, b.Runs, "latency, "+c.String(), func(round int, r *rig) error {
 			load := gen.Load{Rate: b.pdr[r.kind.Name] * percent / 100, Length: b.trialLength, Warm: b.trialLength / 8, Stamp: true}
 			if load.Rate == 0 {
 				return nil // carries no load at all
 			}
 			var h *hdrhistogram.Histogram
 			_, counts, err := b.loaded(ctx, lanes[r], func() (err error) {
-				if _, err = lanes[r].offer(ctx, load); err == nil {
+				if _, err = b.offer(ctx, lanes[r], load); err == nil {
 					h, err = lanes[r].latencies()
 				}
 				return err
@@ -107,24 +107,37 @@ func (b *run) idle(ctx context.Context) (err error) {
 		c.Load, title = "100 Hz", "round trip of an ICMP echo between guests, 100 a second"
 	}
 	d := newDistributions(b, c, title)
-	err = b.rounds(ctx, g, b.Runs, "round trip", func(round int, r *rig) error {
-		h := sink.NewHistogram()
-		_, counts, err := b.trial(r, func() error {
+	pings := map[*rig]gen.Pings{}
+	err = b.laps(ctx, g, b.Runs, "round trip", func(round int, r *rig) error {
+		var h *hdrhistogram.Histogram
+		var n gen.Pings
+		_, counts, err := b.trial(r, func() (err error) {
+			h = sink.NewHistogram()
 			if r.vms != nil {
-				return r.vms.ping(ctx, pingLength*b.trialLength, h)
+				n, err = r.vms.ping(ctx, pingLength*b.trialLength, h)
+				return err
 			}
-			return gen.Ping(ctx, r.top.Ports[0].Host, r.top.Ports[1].Addr, pingLength*b.trialLength, h)
+			n, err = gen.Ping(ctx, r.top.Ports[0].Host, r.top.Ports[1].Addr, pingLength*b.trialLength, h)
+			return err
 		})
 		if err != nil {
 			return err
 		}
-		if h.TotalCount() == 0 {
+		if h.TotalCount() == 0 || n.Sent > 0 && n.Lost == n.Sent {
 			b.note("%s: no echo came back in round %d", r.kind.Name, round+1)
 			return nil
+		}
+		if counts {
+			pings[r] = gen.Pings{Sent: pings[r].Sent + n.Sent, Lost: pings[r].Lost + n.Lost}
 		}
 		d.add(r.kind.Name, round, h, counts)
 		return nil
 	})
+	for _, r := range g {
+		if n := pings[r]; n.Lost > 0 {
+			b.note("%s: %d of %d echoes did not come back in time", r.kind.Name, n.Lost, n.Sent)
+		}
+	}
 	d.file()
 	return err
 }

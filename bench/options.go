@@ -1,9 +1,11 @@
 package bench
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -17,6 +19,9 @@ var Tests = []string{"throughput", "latency", "bulk", "address", "broadcast", "s
 
 // Paths between the contenders and the far ends.
 var Paths = subject.Paths
+
+// families that Options.Against chooses from.
+var families = []string{"kernel", "ovs", "vde"}
 
 // possible says which tests a path allows: where this program holds the far ends
 // itself there is no network stack behind them, and there are two of them; and
@@ -39,15 +44,18 @@ type Options struct {
 	Against []string
 	// Path is one of Paths.
 	Path string
-	// Sizes are frame sizes as probe.ParseSize takes them.
+	// Sizes are frame sizes as probe.ParseSize takes them, for throughput and
+	// latency. Their order here, or that of Flows and Tests, plays no part, and
+	// what is there twice counts once.
 	Sizes []string
-	// Flows are numbers of address pairs.
+	// Flows are numbers of address pairs, for throughput.
 	Flows []int
 	// Runs is the number of rounds, in each of which every contender has a turn.
 	Runs int
 	// Tests are some of Tests.
 	Tests []string
-	// ReportDir gets report.json, report.html and results.md; empty writes none.
+	// ReportDir gets report.json, report.html and results.md, as report.Write
+	// writes them; empty writes none.
 	ReportDir string
 	// Quick shortens everything to a smoke run that shows that the bench works.
 	// Its figures are no basis for conclusions.
@@ -65,6 +73,8 @@ type Options struct {
 	tolerant bool
 	// kinds are the contenders; tests put their own there.
 	kinds []subject.Kind
+	// asked says what was not left to the defaults.
+	asked struct{ against, sizes, flows bool }
 }
 
 // Validate reports what makes no sense, without running anything.
@@ -72,6 +82,7 @@ func (o Options) Validate() error { return o.complete() }
 
 // complete fills in defaults and refuses what makes no sense.
 func (o *Options) complete() error {
+	o.asked.against, o.asked.sizes, o.asked.flows = len(o.Against) > 0, len(o.Sizes) > 0, len(o.Flows) > 0
 	def := func(list *[]string, all []string, what string) error {
 		if len(*list) == 0 {
 			*list = all
@@ -83,7 +94,7 @@ func (o *Options) complete() error {
 		}
 		return nil
 	}
-	if err := def(&o.Against, []string{"kernel", "ovs", "vde"}, "contender"); err != nil {
+	if err := def(&o.Against, families, "contender"); err != nil {
 		return err
 	}
 	if o.Path == "" {
@@ -119,7 +130,8 @@ func (o *Options) complete() error {
 	if o.Runs < 1 {
 		return fmt.Errorf("%d runs: want at least 1, and %d for a ratio", o.Runs, stats.MinPairs)
 	}
-	return nil
+	o.sort()
+	return o.something()
 }
 
 func (o *Options) defaults() {
@@ -148,6 +160,35 @@ func (o *Options) defaults() {
 	if o.kinds == nil {
 		o.kinds = subject.Kinds(o.Path)
 	}
+}
+
+// sort puts what was asked for into the order in which it is done, once each: the
+// first size is the smallest and the first number of flows the lowest, on which
+// more is measured than on the others.
+func (o *Options) sort() {
+	o.Tests = inOrder(o.Tests, func(s string) int { return slices.Index(Tests, s) })
+	o.Flows = inOrder(o.Flows, func(n int) int { return n })
+	o.Sizes = inOrder(o.Sizes, func(s string) int {
+		if n, err := strconv.Atoi(s); err == nil {
+			return n
+		}
+		return probe.MaxSize + 1 + slices.Index(probe.StandardSizes, s)
+	})
+	for i, s := range o.Sizes {
+		if n, err := strconv.Atoi(s); err == nil {
+			o.Sizes[i] = strconv.Itoa(n) // 064 is 64
+		}
+	}
+}
+
+// plain reports a size that is a number of bytes.
+func plain(size string) bool { return size != "imix" && size != "gso" }
+
+// inOrder is the list in ascending order of rank, without doubles.
+func inOrder[T comparable](list []T, rank func(T) int) []T {
+	list = slices.Clone(list)
+	slices.SortStableFunc(list, func(a, b T) int { return cmp.Compare(rank(a), rank(b)) })
+	return slices.CompactFunc(list, func(a, b T) bool { return rank(a) == rank(b) })
 }
 
 // enters reports whether a family takes part.

@@ -25,12 +25,15 @@ type rig struct {
 	sub  subject.Subject
 	top  *topo.Topology
 	vms  *machines // on path vm
-	gone bool      // has ended, and takes no further turn
+	gone bool      // has ended or failed, and takes no further turn
 }
 
 // newRig builds the topology and attaches the contender, stopped.
 func newRig(ctx context.Context, k subject.Kind, path string, spec topo.Spec) (*rig, error) {
 	spec.Direct, spec.Bare = k.Direct, k.Bare
+	if k.Direct {
+		spec.Ports = 2 // whatever others have
+	}
 	spec.Sockets = path == "vhost-user" || path == "vm" && k.VhostUser
 	spec.Taps = path == "tap" || path == "vm" && !k.VhostUser
 	top, err := topo.Build(ctx, spec)

@@ -111,10 +111,10 @@ func (b *run) race(ctx context.Context, g grid, m report.Metric, c report.Case, 
 	if err != nil {
 		return err
 	}
-	err = b.rounds(ctx, g, rounds, m.Name+", "+c.String(), func(round int, r *rig) error {
+	err = b.laps(ctx, g, rounds, m.Name+", "+c.String(), func(round int, r *rig) error {
 		var o *outcome
 		_, counts, err := b.loaded(ctx, lanes[r], func() (err error) {
-			o, err = lanes[r].offer(ctx, gen.Load{Length: b.trialLength, Warm: b.trialLength / 4})
+			o, err = b.offer(ctx, lanes[r], gen.Load{Length: b.trialLength, Warm: b.trialLength / 4})
 			return err
 		})
 		if err == nil {

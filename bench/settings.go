@@ -32,6 +32,9 @@ func (b *run) record(r *rig) {
 			}
 			c.Settings[filepath.Base(p)] = strings.TrimSpace(string(v))
 		}
+		if len(paths) == 0 {
+			c.Settings["bridge-nf-call-*"] = "no br_netfilter in the kernel"
+		}
 		return err
 	})
 	if err != nil {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/HdrHistogram/hdrhistogram-go"
 
+	"github.com/kvswitch/kvswitch/bench/gen"
 	"github.com/kvswitch/kvswitch/bench/topo"
 	"github.com/kvswitch/kvswitch/switch/porttest/netlab"
 	"github.com/kvswitch/kvswitch/switch/porttest/vm"
@@ -77,19 +78,20 @@ func (m *machines) command(ctx context.Context, guest int, format string, args .
 }
 
 // ping records the round trips that the first guest's ping reports, a hundred a
-// second.
-func (m *machines) ping(ctx context.Context, length time.Duration, h *hdrhistogram.Histogram) error {
+// second. What got lost it only counts.
+func (m *machines) ping(ctx context.Context, length time.Duration, h *hdrhistogram.Histogram) (gen.Pings, error) {
 	n := max(5, int(length/(10*time.Millisecond)))
 	out, err := m.command(ctx, 0, "ping -c %d -i 0.01 -W 1 %s", n, guestAddr(1))
 	if err != nil {
-		return fmt.Errorf("ping between guests: %w", err)
+		return gen.Pings{}, fmt.Errorf("ping between guests: %w", err)
 	}
-	for _, rtt := range roundTrips(out) {
+	rtts := roundTrips(out)
+	for _, rtt := range rtts {
 		if err := h.RecordValue(rtt.Nanoseconds()); err != nil {
-			return err
+			return gen.Pings{}, err
 		}
 	}
-	return nil
+	return gen.Pings{Sent: n, Lost: max(0, n-len(rtts))}, nil
 }
 
 // roundTrips reads "time=0.123 ms" from every line of ping's output.
@@ -126,12 +128,12 @@ func (m *machines) bulk(ctx context.Context, length time.Duration) (bits float64
 	if err != nil {
 		return 0, err
 	}
-	wait(ctx, max(length/2, 500*time.Millisecond))
+	wait(ctx, max(length/2, 500*time.Millisecond)) // for TCP to find its window
 	begin, before, err := m.received(ctx)
 	if err != nil {
 		return 0, err
 	}
-	wait(ctx, 2*length)
+	wait(ctx, length)
 	end, after, err := m.received(ctx)
 	if err != nil {
 		return 0, err

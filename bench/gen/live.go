@@ -11,6 +11,7 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/rlimit"
+	"golang.org/x/sys/unix"
 
 	"github.com/kvswitch/kvswitch/bench/probe"
 	"github.com/kvswitch/kvswitch/bench/topo"
@@ -156,8 +157,13 @@ func (s *LiveSender) Send(ctx context.Context, l Load) (Sent, error) {
 	if err := s.setStop(false); err != nil {
 		return Sent{}, err
 	}
-	begun := make(chan struct{})
-	ended := make(chan error, 1)
+	first, err := s.sent()
+	if err != nil {
+		return Sent{}, err
+	}
+	begun := make(chan int) // gets the thread's id
+	ended := make(chan error)
+	var end time.Duration // processor time of that thread
 	go func() {
 		runtime.LockOSThread()
 		if err := sysio.SetAffinity(CPU); err != nil {
@@ -165,19 +171,40 @@ func (s *LiveSender) Send(ctx context.Context, l Load) (Sent, error) {
 			return
 		}
 		// The program finds the device by its index in the thread's namespace.
-		ended <- s.port.Host.Do(func() error {
-			close(begun)
+		err := s.port.Host.Do(func() error {
+			begun <- unix.Gettid()
 			return s.run(l.Warm + l.Length)
 		})
+		var timeErr error
+		end, timeErr = threadTime(unix.Gettid())
+		ended <- errors.Join(err, timeErr)
 	}()
+	thread := 0
 	select {
 	case err := <-ended:
 		return Sent{}, err
-	case <-begun:
+	case thread = <-begun:
 	}
-	sent, err := s.watch(ctx, l)
-	err = errors.Join(err, s.setStop(true), <-ended)
+	sent, over, err := s.watch(ctx, l, first)
+	stopped, timeErr := threadTime(thread)
+	err = errors.Join(err, timeErr, s.setStop(true), <-ended)
+	if err != nil {
+		return sent, err
+	}
+	total, err := s.sent()
+	sent.After, sent.Stopping = total-over, end-stopped
 	return sent, err
+}
+
+// threadTime is the processor time that a thread of this process has used:
+// clock_getcpuclockid(3) for threads.
+func threadTime(id int) (time.Duration, error) {
+	const perThread, scheduled = 4, 2
+	var ts unix.Timespec
+	if err := unix.ClockGettime(int32(^id<<3|perThread|scheduled), &ts); err != nil {
+		return 0, fmt.Errorf("read a thread's time: %w", err)
+	}
+	return time.Duration(ts.Nano()), nil
 }
 
 // run makes the call.
@@ -194,22 +221,19 @@ func (s *LiveSender) run(length time.Duration) error {
 	return nil
 }
 
-// watch keeps the time of a trial: from the first frame on.
-func (s *LiveSender) watch(ctx context.Context, l Load) (sent Sent, err error) {
-	first, err := s.sent()
-	if err != nil {
-		return sent, err
-	}
+// watch keeps the time of a trial: from the first frame on, before which first
+// had been sent. It also returns how many had when the trial was over.
+func (s *LiveSender) watch(ctx context.Context, l Load, first uint64) (sent Sent, over uint64, err error) {
 	for limit := time.Now().Add(liveStart); ; {
 		n, err := s.sent()
 		if err != nil || ctx.Err() != nil {
-			return sent, errors.Join(err, ctx.Err())
+			return sent, n, errors.Join(err, ctx.Err())
 		}
 		if n > first {
 			break
 		}
 		if time.Now().After(limit) {
-			return sent, fmt.Errorf("send XDP frames: none went out in %v", liveStart)
+			return sent, n, fmt.Errorf("send XDP frames: none went out in %v", liveStart)
 		}
 		sleep(nap)
 	}
@@ -224,7 +248,7 @@ func (s *LiveSender) watch(ctx context.Context, l Load) (sent Sent, err error) {
 	if l.Mark != nil {
 		l.Mark()
 	}
-	return Sent{Frames: after - before, Warm: before - first, Elapsed: time.Since(begin)}, errors.Join(err, err2, ctx.Err())
+	return Sent{Frames: after - before, Warm: before - first, Elapsed: time.Since(begin)}, after, errors.Join(err, err2, ctx.Err())
 }
 
 // liveStart is how long the first frame may take.

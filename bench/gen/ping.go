@@ -32,11 +32,23 @@ const (
 	pingLen         = icmpHeader + 56 // as ping(8)
 )
 
+// Pings is what became of echo requests.
+type Pings struct {
+	Sent int
+	Lost int // not answered within 20 ms
+}
+
 // Ping sends echo requests from a host, one a millisecond, and records their
-// round trips in nanoseconds. The answers come from the other end's kernel.
-// While it waits for one it looks for it without sleeping, so a round trip holds
-// no wake-up but those of the contender. Lost answers are not recorded.
-func Ping(ctx context.Context, from *netlab.Host, to netip.Addr, length time.Duration, h *hdrhistogram.Histogram) error {
+// round trips in nanoseconds, from when the request was due. The answers come
+// from the other end's kernel. While it waits for one it looks for it without
+// sleeping, so a round trip holds no wake-up but those of the contender.
+//
+// A lost answer is recorded as the time after which it was given up. While one
+// is awaited no other request goes out, and none is made up for in a burst; what
+// those left out would have waited is recorded in their place, so that a delay
+// counts for as long as it lasted and not once.
+func Ping(ctx context.Context, from *netlab.Host, to netip.Addr, length time.Duration, h *hdrhistogram.Histogram) (Pings, error) {
+	var n Pings
 	var err error
 	done := make(chan struct{})
 	go func() {
@@ -55,17 +67,17 @@ func Ping(ctx context.Context, from *netlab.Host, to netip.Addr, length time.Dur
 		}
 		// The first one asks for addresses (ARP), and teaches the switch.
 		for range 3 {
-			if _, _, err = p.once(pingLost); err != nil {
+			if _, _, err = p.once(time.Now()); err != nil {
 				return
 			}
 		}
-		err = p.run(ctx, length, h)
+		n, err = p.run(ctx, length, h)
 	}()
 	<-done
 	if err != nil {
-		return fmt.Errorf("ping %s: %w", to, err)
+		return n, fmt.Errorf("ping %s: %w", to, err)
 	}
-	return nil
+	return n, nil
 }
 
 type pinger struct {
@@ -89,35 +101,38 @@ func newPinger(from *netlab.Host, to netip.Addr) (*pinger, error) {
 	return p, nil
 }
 
-func (p *pinger) run(ctx context.Context, length time.Duration, h *hdrhistogram.Histogram) error {
+func (p *pinger) run(ctx context.Context, length time.Duration, h *hdrhistogram.Histogram) (n Pings, err error) {
 	begin := time.Now()
-	for i := 0; ; i++ {
-		due := time.Duration(i) * pingEvery
-		if due >= length {
-			return nil
-		}
+	for due := begin; due.Sub(begin) < length; {
 		if err := ctx.Err(); err != nil {
-			return err
+			return n, err
 		}
-		if rest := due - time.Since(begin); rest > pingLead {
+		if rest := time.Until(due); rest > pingLead {
 			sleep(rest - pingLead)
 		}
-		for time.Since(begin) < due {
+		for time.Until(due) > 0 {
 		}
-		rtt, ok, err := p.once(pingLost)
+		rtt, answered, err := p.once(due)
 		if err != nil {
-			return err
+			return n, err
 		}
-		if ok {
+		n.Sent++
+		if !answered {
+			n.Lost++
+			rtt = pingLost
+		}
+		for ; rtt > 0; rtt -= pingEvery { // the request and those left out meanwhile
 			if err := h.RecordValue(rtt.Nanoseconds()); err != nil {
-				return err
+				return n, err
 			}
+			due = due.Add(pingEvery)
 		}
 	}
+	return n, nil
 }
 
-// once sends a request and waits for its answer.
-func (p *pinger) once(limit time.Duration) (rtt time.Duration, ok bool, err error) {
+// once sends a request that was due and waits for its answer.
+func (p *pinger) once(due time.Time) (rtt time.Duration, answered bool, err error) {
 	p.seq++
 	b := p.request[:]
 	b[0] = icmpEchoRequest
@@ -125,20 +140,19 @@ func (p *pinger) once(limit time.Duration) (rtt time.Duration, ok bool, err erro
 	binary.BigEndian.PutUint16(b[4:], p.id)
 	binary.BigEndian.PutUint16(b[6:], p.seq)
 	binary.BigEndian.PutUint16(b[2:], ^internetSum(b))
-	begin := time.Now()
 	if err := unix.Sendto(p.fd, b, 0, &p.to); err != nil {
 		return 0, false, fmt.Errorf("send echo request: %w", err)
 	}
 	for {
 		n, err := unix.Read(p.fd, p.answer[:])
-		rtt = time.Since(begin)
+		rtt = time.Since(due)
 		switch {
 		case err == nil && p.mine(p.answer[:n]):
 			return rtt, true, nil
 		case err != nil && err != unix.EAGAIN && err != unix.EINTR:
 			return 0, false, fmt.Errorf("receive echo reply: %w", err)
-		case rtt > limit:
-			return 0, false, nil
+		case rtt > pingLost:
+			return rtt, false, nil
 		}
 	}
 }

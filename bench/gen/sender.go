@@ -30,13 +30,18 @@ type Load struct {
 	Frames uint64        // if not 0, the trial ends after so many frames instead
 	// Warm is sent before, at the same rate, and doesn't count.
 	Warm time.Duration
-	// Stamp puts the time of sending into the frames. Frames of one batch have
-	// the same time.
+	// Stamp puts into the frames when they were due, so that a contender which
+	// keeps the sender from sending doesn't hide its delay. At full speed frames
+	// are due when they are sent, a batch at a time.
 	Stamp bool
 	// Sleep gives the CPU away between frames that are due, and sends them in
-	// small bursts, instead of waiting busily. For trials that measure the
-	// machine's load.
+	// small bursts at fixed times, instead of waiting busily. For trials that
+	// measure the machine's load: however long a contender holds the sender up, it
+	// wakes up equally often.
 	Sleep bool
+	// Still is how long nothing must arrive after a trial for its stream to be
+	// over, for senders that receive, too; 0 means a few milliseconds.
+	Still time.Duration
 	// Mark, if not nil, is called on the sender's thread when the trial begins
 	// (after Warm) and when its time is over. It must be quick.
 	Mark func()
@@ -56,8 +61,12 @@ type Sent struct {
 	// Elapsed is how long that took: Load.Length unless the sender was held up
 	// for longer than the trial's slack, or the context ended.
 	Elapsed time.Duration
-	// Warm is how many frames were sent before the trial, for Load.Warm.
-	Warm uint64
+	// Warm is how many frames were sent before the trial, for Load.Warm, and After
+	// how many by a sender that can't stop at once when the trial was over.
+	Warm, After uint64
+	// Stopping is the processor time that the sender took after the trial to come
+	// to an end.
+	Stopping time.Duration
 	// Held counts calls that found no room: the contender pushed back.
 	Held uint64
 }
@@ -66,8 +75,9 @@ const (
 	// slack is how much longer than asked a trial may take to get its last
 	// frames out, as a share of its length.
 	slack = 0.005
-	// nap is how long a sleeping sender sleeps between bursts.
-	nap = 50 * time.Microsecond
+	// nap is the distance of a sleeping sender's bursts. To wake up from idle takes
+	// a virtual machine some 20 µs, so that shorter ones would mostly measure that.
+	nap = 100 * time.Microsecond
 )
 
 // CPU is where generators run; the contenders' own threads belong elsewhere.
@@ -185,16 +195,16 @@ func (s *Sender) phase(ctx context.Context, l Load) (Sent, error) {
 				return sent, err
 			}
 			if l.Sleep {
-				sleep(nap)
+				sleep(nap - sent.Elapsed%nap)
 			}
 			continue
 		}
-		stamp := int64(0)
+		first, every := int64(0), 0.0
 		if l.Stamp {
-			stamp = now
+			first, every = p.Stamps(begin, now, sent.Frames)
 		}
 		st := s.streams[s.turn]
-		k, errno := st.send(n, stamp)
+		k, errno := st.send(n, first, every)
 		if errno != 0 {
 			return sent, fmt.Errorf("send %d frames: %w", n, errno)
 		}

@@ -56,9 +56,12 @@ func configure(fd, index int, vnetHdr bool) error {
 			return fmt.Errorf("set PACKET_VNET_HDR: %w", err)
 		}
 	}
-	// Straight to the driver: there is no queueing discipline on a veth anyway.
-	if err := unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_QDISC_BYPASS, 1); err != nil {
-		return fmt.Errorf("set PACKET_QDISC_BYPASS: %w", err)
+	// Straight to the driver: there is no queueing discipline on a veth anyway. But
+	// what the kernel has to segment for a device that can't it drops on this way.
+	if !vnetHdr {
+		if err := unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_QDISC_BYPASS, 1); err != nil {
+			return fmt.Errorf("set PACKET_QDISC_BYPASS: %w", err)
+		}
 	}
 	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, sendBuffer); err != nil {
 		return fmt.Errorf("set SO_SNDBUFFORCE: %w", err)
@@ -119,13 +122,18 @@ func superHeader() frame.VnetHdr {
 }
 
 // send stamps and sends up to n frames and says how many went. 0 without error
-// means that the kernel would have had to wait for room.
-func (s *stream) send(n int, stamp int64) (int, syscall.Errno) {
+// means that the kernel would have had to wait for room. The first frame's stamp
+// is first, unless that is 0, and the others' every nanoseconds apart.
+func (s *stream) send(n int, first int64, every float64) (int, syscall.Errno) {
 	n = min(n, len(s.templates)-s.slot)
 	for i := range n {
 		seq := s.seq + uint32(i)
 		dst, src := s.flows.Address(seq)
-		s.templates[s.slot+i].Stamp(dst, src, seq, stamp)
+		at := first
+		if at != 0 {
+			at += int64(float64(i) * every)
+		}
+		s.templates[s.slot+i].Stamp(dst, src, seq, at)
 	}
 	sent, errno := sysio.Send(s.fd, s.msgs[s.slot:s.slot+n])
 	switch errno {

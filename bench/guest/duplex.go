@@ -30,8 +30,9 @@ const batch = 64
 // end is one far end. None of its methods blocks.
 type end interface {
 	// transmit stamps and sends up to n frames of its flows and says how many
-	// there was room for. at is CLOCK_MONOTONIC in nanoseconds or 0.
-	transmit(n int, at int64) (int, error)
+	// there was room for. The first frame's stamp is first, CLOCK_MONOTONIC in
+	// nanoseconds, unless that is 0; the others' are every nanoseconds apart.
+	transmit(n int, first int64, every float64) (int, error)
 	// receive takes up to batch frames that have arrived.
 	receive(t *tally) (int, error)
 	// send makes it send these flows from now on, numbered from seq.
@@ -39,6 +40,14 @@ type end interface {
 	// sequence is the number of the next frame.
 	sequence() uint32
 	close() error
+}
+
+// due is the stamp of the i-th frame of a batch.
+func due(first int64, every float64, i int) int64 {
+	if first == 0 {
+		return 0
+	}
+	return first + int64(float64(i)*every)
 }
 
 // Duplex is a pair of far ends: generator and counter in one.
@@ -114,7 +123,7 @@ func (d *Duplex) Send(ctx context.Context, l gen.Load) (sent gen.Sent, err error
 		if l.Mark != nil {
 			l.Mark()
 		}
-		return d.drain(ctx)
+		return d.drain(ctx, max(still, l.Still))
 	})
 	sent.Warm = warm.Frames
 	return sent, err
@@ -124,8 +133,8 @@ const (
 	// slack is how much longer than asked a trial may take, as with gen.Sender.
 	slack = 0.005
 	nap   = 50 * time.Microsecond
-	// still is how long nothing must arrive for a stream to be over; lost is
-	// how long frames may keep coming.
+	// still is how long nothing must arrive for a stream to be over, unless the
+	// load says more; lost is how long frames may keep coming.
 	still = 5 * time.Millisecond
 	lost  = time.Second
 )
@@ -147,11 +156,11 @@ func (d *Duplex) phase(ctx context.Context, l gen.Load) (sent gen.Sent, err erro
 		}
 		n := p.Due(sent.Elapsed, sent.Frames, batch)
 		if n > 0 {
-			at := int64(0)
+			first, every := int64(0), 0.0
 			if l.Stamp {
-				at = now
+				first, every = p.Stamps(begin, now, sent.Frames)
 			}
-			k, err := d.ends[0].transmit(n, at)
+			k, err := d.ends[0].transmit(n, first, every)
 			if err != nil {
 				return sent, err
 			}
@@ -187,7 +196,7 @@ func (d *Duplex) receive() (int, error) {
 }
 
 // drain receives until nothing comes any more.
-func (d *Duplex) drain(ctx context.Context) error {
+func (d *Duplex) drain(ctx context.Context, still time.Duration) error {
 	begin := time.Now()
 	for last := begin; time.Since(last) < still && time.Since(begin) < lost; {
 		n, err := d.receive()
@@ -218,7 +227,7 @@ func (d *Duplex) Teach(ctx context.Context) error {
 				if left <= 0 {
 					break
 				}
-				if _, err := e.transmit(min(batch, left), 0); err != nil {
+				if _, err := e.transmit(min(batch, left), 0, 0); err != nil {
 					return err
 				}
 				if _, err := d.receive(); err != nil {
@@ -228,7 +237,7 @@ func (d *Duplex) Teach(ctx context.Context) error {
 					return err
 				}
 			}
-			if err := d.drain(ctx); err != nil {
+			if err := d.drain(ctx, still); err != nil {
 				return err
 			}
 		}

@@ -110,7 +110,7 @@ func through(t *testing.T, top *topo.Topology, size probe.Size) {
 			netlab.Await(t, 10*time.Second, "burst arrives", func() error {
 				n, err := d.Read()
 				if err != nil || n.Frames < (i+1)*burst {
-					_ = d.drain(t.Context())
+					_ = d.drain(t.Context(), still)
 					return &notYet{n, err}
 				}
 				return nil

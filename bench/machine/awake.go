@@ -16,15 +16,16 @@ import (
 // Only differences mean something. Most kernels charge time by looking what a
 // processor does at each tick of some milliseconds: what always happens right
 // after a tick, or between two, as much of a switch's work does, is charged
-// wrongly or not at all. The idle time that cpuidle keeps is measured. What the
+// wrongly or not at all. Idle time is measured, by a kernel that stops the tick
+// meanwhile (/proc/timer_list) and by cpuidle: the first there is counts. What the
 // hypervisor stole is neither.
 //
-// The kernel adds a stay in an idle state when it ends, so visit, which makes a
-// processor run something, is called for each before it is read.
+// The kernel adds a stay in idle when it ends, so visit, which makes a processor
+// run something, is called for each before it is read.
 //
-// Where there is no cpuidle, or not every processor can be visited, awake
+// Where neither is to be had, or not every processor can be visited, awake
 // returns errNoResidency.
-func awake(sys fs.FS, visit func(cpu int) error) (time.Duration, error) {
+func awake(proc, sys fs.FS, visit func(cpu int) error) (time.Duration, error) {
 	dirs, err := fs.Glob(sys, "devices/system/cpu/cpu[0-9]*")
 	if err != nil {
 		return 0, err // the pattern is at fault
@@ -42,7 +43,10 @@ func awake(sys fs.FS, visit func(cpu int) error) (time.Duration, error) {
 		if err := visit(cpu); err != nil {
 			return 0, errNoResidency
 		}
-		idle, err := residency(sys, dir)
+		idle, err := tickless(proc, cpu)
+		if errors.Is(err, errNoResidency) {
+			idle, err = residency(sys, dir)
+		}
 		if err != nil {
 			return 0, err
 		}
@@ -58,6 +62,39 @@ var errNoResidency = errors.New("idle time is not known")
 
 // epoch is an arbitrary point of the monotonic clock.
 var epoch = time.Now()
+
+// tickless is how long a processor was idle as a kernel with CONFIG_NO_HZ
+// measures it. Only root may read that.
+func tickless(proc fs.FS, cpu int) (time.Duration, error) {
+	text, err := fs.ReadFile(proc, "timer_list")
+	if err != nil {
+		return 0, errNoResidency
+	}
+	at, sum := -1, time.Duration(0)
+	for line := range strings.Lines(string(text)) {
+		name, value, _ := strings.Cut(line, ":")
+		number, _, _ := strings.Cut(strings.TrimSpace(value), " ")
+		name = strings.TrimSpace(name)
+		switch name {
+		case "cpu", ".idle_sleeptime", ".iowait_sleeptime":
+		default:
+			continue
+		}
+		n, err := strconv.ParseInt(number, 10, 64)
+		switch {
+		case err != nil:
+			return 0, fmt.Errorf("parse /proc/timer_list: %w", err)
+		case name == "cpu":
+			at = int(n)
+		case at == cpu:
+			sum += time.Duration(n)
+		}
+	}
+	if sum == 0 {
+		return 0, errNoResidency
+	}
+	return sum, nil
+}
 
 // residency is how long the processor whose directory this is has been in its
 // idle states, Linux's admin-guide/pm/cpuidle.

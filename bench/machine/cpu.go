@@ -23,11 +23,13 @@ const tick = 10 * time.Millisecond
 
 // Sample is where processor time has gone since boot, summed over processors.
 type Sample struct {
-	At      time.Time
-	CPUs    int
-	Busy    time.Duration // all but idle, iowait and steal; interrupts included
-	Steal   time.Duration
-	Foreign time.Duration // processes that are neither this one nor its descendants
+	At    time.Time
+	CPUs  int
+	Busy  time.Duration // all but idle, iowait and steal; interrupts included
+	Steal time.Duration
+
+	// foreign are the processes that are neither this one nor its descendants.
+	foreign map[identity]process
 
 	// awake is a better Busy, but that stolen time is part of it: when taking
 	// the sample began, and when it ended. 0: not to be had.
@@ -39,12 +41,12 @@ type Sample struct {
 // the kernel measures idle time.
 func Take() (s Sample, err error) {
 	onEveryCPU(func(visit func(int) error) {
-		sys := os.DirFS("/sys")
-		begin, beginErr := awake(sys, visit)
-		if s, err = take(os.DirFS("/proc"), os.Getpid()); err != nil {
+		proc, sys := os.DirFS("/proc"), os.DirFS("/sys")
+		begin, beginErr := awake(proc, sys, visit)
+		if s, err = take(proc, os.Getpid()); err != nil {
 			return
 		}
-		end, endErr := awake(sys, visit)
+		end, endErr := awake(proc, sys, visit)
 		if err = errors.Join(beginErr, endErr); err == nil {
 			s.awake.begin, s.awake.end = begin, end
 		} else if errors.Is(err, errNoResidency) {
@@ -63,7 +65,7 @@ func take(proc fs.FS, self int) (Sample, error) {
 	if err := s.parseStat(string(stat)); err != nil {
 		return s, err
 	}
-	s.Foreign, err = foreign(proc, self)
+	s.foreign, err = foreign(proc, self)
 	return s, err
 }
 
@@ -102,8 +104,15 @@ func (s *Sample) parseStat(text string) error {
 	return nil
 }
 
-// process is what /proc/PID/stat says.
+// identity is a process: the kernel gives numbers again.
+type identity struct {
+	pid   int
+	begun int64 // ticks since boot
+}
+
+// process is what else /proc/PID/stat says.
 type process struct {
+	begun  int64
 	parent int
 	kernel bool
 	used   time.Duration // by itself and by children it has waited for
@@ -112,13 +121,11 @@ type process struct {
 // kernelThread is PF_KTHREAD, the flag in field 9 of /proc/PID/stat.
 const kernelThread = 0x00200000
 
-// foreign is the processor time of all user processes that don't descend from
-// self. Time of children that were waited for counts with their parent, so a
-// compiler that starts and ends between two samples is not overlooked.
-func foreign(proc fs.FS, self int) (time.Duration, error) {
+// foreign finds all user processes that don't descend from self.
+func foreign(proc fs.FS, self int) (map[identity]process, error) {
 	entries, err := fs.ReadDir(proc, ".")
 	if err != nil {
-		return 0, fmt.Errorf("list processes: %w", err)
+		return nil, fmt.Errorf("list processes: %w", err)
 	}
 	all := make(map[int]process)
 	for _, e := range entries {
@@ -132,7 +139,7 @@ func foreign(proc fs.FS, self int) (time.Duration, error) {
 		}
 		p, err := parseProcess(string(text))
 		if err != nil {
-			return 0, err
+			return nil, err
 		}
 		all[pid] = p
 	}
@@ -149,24 +156,42 @@ func foreign(proc fs.FS, self int) (time.Duration, error) {
 		}
 		return false
 	}
-	var sum time.Duration
+	strangers := make(map[identity]process)
 	for pid, p := range all {
 		if !p.kernel && !own(pid) {
-			sum += p.used
+			strangers[identity{pid, p.begun}] = p
 		}
 	}
-	return sum, nil
+	return strangers, nil
 }
 
-// parseProcess reads fields 4 (parent), 9 (flags) and 14–17 (times). The command
-// name before them may hold anything, so they count from its closing bracket.
+// usedSince is what strangers used between two looks at them. Time of children
+// that were waited for is added to their parent's when they end, so a compiler
+// that starts and ends in between is not overlooked; what a child had used before
+// the first look does not count, and is nobody's gain when it ends.
+func usedSince(before, after map[identity]process) (sum time.Duration) {
+	inherited := map[int]time.Duration{} // by parent
+	for id, p := range before {
+		if _, there := after[id]; !there {
+			inherited[p.parent] += p.used
+		}
+	}
+	for id, p := range after {
+		sum += max(0, p.used-before[id].used-inherited[id.pid])
+	}
+	return sum
+}
+
+// parseProcess reads fields 4 (parent), 9 (flags), 14–17 (times) and 22 (begun).
+// The command name before them may hold anything, so they count from its closing
+// bracket.
 func parseProcess(text string) (process, error) {
 	f := strings.Fields(text[strings.LastIndexByte(text, ')')+1:])
-	if len(f) < 15 {
+	if len(f) < 20 {
 		return process{}, fmt.Errorf("parse /proc/PID/stat: %q", text)
 	}
-	var n [6]int64
-	for i, field := range []int{1, 6, 11, 12, 13, 14} {
+	var n [7]int64
+	for i, field := range []int{1, 6, 11, 12, 13, 14, 19} {
 		v, err := strconv.ParseInt(f[field], 10, 64)
 		if err != nil {
 			return process{}, fmt.Errorf("parse /proc/PID/stat: %w", err)
@@ -174,6 +199,7 @@ func parseProcess(text string) (process, error) {
 		n[i] = v
 	}
 	return process{
+		begun:  n[6],
 		parent: int(n[0]),
 		kernel: n[1]&kernelThread != 0,
 		used:   time.Duration(n[2]+n[3]+n[4]+n[5]) * tick,
@@ -195,7 +221,7 @@ func (s Sample) Since(before Sample) Usage {
 			Wall:       s.At.Sub(before.At),
 			Processors: s.CPUs,
 			Steal:      s.Steal - before.Steal,
-			Foreign:    s.Foreign - before.Foreign,
+			Foreign:    usedSince(before.foreign, s.foreign),
 		},
 		Busy: s.Busy - before.Busy,
 	}

@@ -15,7 +15,7 @@ func file(s string) *fstest.MapFile { return &fstest.MapFile{Data: []byte(s)} }
 // stat is a line of /proc/PID/stat with the fields that matter.
 func stat(comm string, parent, flags, user, system, childUser, childSystem string) *fstest.MapFile {
 	return file("7 (" + comm + ") S " + strings.Join([]string{
-		parent, "7", "7", "0", "-1", flags, "0", "0", "0", "0", user, system, childUser, childSystem, "20", "0",
+		parent, "7", "7", "0", "-1", flags, "0", "0", "0", "0", user, system, childUser, childSystem, "20", "0", "1", "0", "77",
 	}, " ") + "\n")
 }
 
@@ -37,15 +37,45 @@ func TestSampleAddsUpProcessorTimes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if s.CPUs != 2 || s.Busy != 1630*time.Millisecond || s.Steal != 800*time.Millisecond || s.Foreign != 1100*time.Millisecond {
-		t.Errorf("%+v, want 2 CPUs, busy 1.63 s, steal 0.8 s, foreign 1.1 s", s)
+	foreign := usedSince(nil, s.foreign)
+	if s.CPUs != 2 || s.Busy != 1630*time.Millisecond || s.Steal != 800*time.Millisecond || foreign != 1100*time.Millisecond {
+		t.Errorf("%+v, foreign %v; want 2 CPUs, busy 1.63 s, steal 0.8 s, foreign 1.1 s", s, foreign)
+	}
+}
+
+func TestStrangersCountForWhatTheyUseInBetween(t *testing.T) {
+	type all = map[identity]process
+	const s = time.Second
+	shell := identity{pid: 5, begun: 1}
+	for _, tc := range []struct {
+		name          string
+		before, after all
+		want          time.Duration
+	}{
+		{"nobody", nil, nil, 0},
+		{"one at work", all{shell: {used: 3 * s}}, all{shell: {used: 5 * s}}, 2 * s},
+		{"one that has come", nil, all{shell: {used: s}}, s},
+		{"one that ends masks no other", all{shell: {used: 3 * s}, {pid: 6}: {used: 90 * s}}, all{shell: {used: 5 * s}}, 2 * s},
+		{
+			"a child that ends leaves its parent what it used in between",
+			all{shell: {used: 3 * s}, {pid: 6}: {parent: 5, used: 90 * s}}, all{shell: {used: 94 * s}}, s,
+		},
+		{
+			"a child that nobody waits for",
+			all{shell: {used: 3 * s}, {pid: 6}: {parent: 5, used: 90 * s}}, all{shell: {used: 3 * s}}, 0,
+		},
+		{"a number given again", all{shell: {used: 90 * s}}, all{{pid: 5, begun: 2}: {used: s}}, s},
+	} {
+		if got := usedSince(tc.before, tc.after); got != tc.want {
+			t.Errorf("%s: %v, want %v", tc.name, got, tc.want)
+		}
 	}
 }
 
 func TestUsageIsTheDifference(t *testing.T) {
 	begin := time.Now()
-	a := Sample{At: begin, CPUs: 2, Busy: time.Second, Steal: time.Second, Foreign: time.Second}
-	b := Sample{At: begin.Add(time.Second), CPUs: 2, Busy: 3 * time.Second, Steal: 1100 * time.Millisecond, Foreign: time.Second}
+	a := Sample{At: begin, CPUs: 2, Busy: time.Second, Steal: time.Second}
+	b := Sample{At: begin.Add(time.Second), CPUs: 2, Busy: 3 * time.Second, Steal: 1100 * time.Millisecond}
 	u := b.Since(a)
 	if u.Busy != 2*time.Second || u.StealShare() != 0.05 || u.ForeignShare() != 0 || u.Reject() == "" {
 		t.Errorf("%+v", u)
@@ -66,11 +96,11 @@ func TestUsageIsWhatWasNotIdleWhereThatIsMeasured(t *testing.T) {
 	var visited []int
 	visit := func(cpu int) error { visited = append(visited, cpu); return nil }
 	begin := time.Now()
-	before, err := awake(sys("500\n", "0\n"), visit)
+	before, err := awake(fstest.MapFS{}, sys("500\n", "0\n"), visit)
 	if err != nil {
 		t.Fatal(err)
 	}
-	after, err := awake(sys("250500\n", "1000\n"), visit) // 251 ms idle
+	after, err := awake(fstest.MapFS{}, sys("250500\n", "1000\n"), visit) // 251 ms idle
 	spent := time.Since(begin)
 	if err != nil {
 		t.Fatal(err)
@@ -89,22 +119,51 @@ func TestUsageIsWhatWasNotIdleWhereThatIsMeasured(t *testing.T) {
 	}
 }
 
+func TestIdleTimeWithoutTicksComesFirst(t *testing.T) {
+	sys := fstest.MapFS{
+		"devices/system/cpu/cpu0/cpuidle/state0/time": file("5\n"),
+		"devices/system/cpu/cpu1/online":              file("1\n"),
+	}
+	proc := func(idle string) fstest.MapFS {
+		return fstest.MapFS{"timer_list": file("Timer List Version: v0.10\ncpu: 0\n active timers:\n  .nohz : 1\n" +
+			"  .idle_sleeptime : " + idle + " nsecs\n  .iowait_sleeptime: 1000000 nsecs\njiffies: 77\n\n" +
+			"cpu: 1\n  .idle_sleeptime : 7000 nsecs\n  .iowait_sleeptime: 0 nsecs\n")}
+	}
+	visit := func(int) error { return nil }
+	begin := time.Now()
+	before, err := awake(proc("5000"), sys, visit)
+	if err != nil {
+		t.Fatal(err)
+	}
+	after, err := awake(proc("250005000"), sys, visit)
+	spent := time.Since(begin)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := after - before; got < -250*time.Millisecond || got > 2*spent-250*time.Millisecond {
+		t.Errorf("awake for %v in %v of two processors of which one was idle for 250 ms", got, spent)
+	}
+	if _, err := awake(proc("x"), sys, visit); err == nil || errors.Is(err, errNoResidency) {
+		t.Errorf("no number: error %v", err)
+	}
+}
+
 func TestWithoutMeasuredIdleTimeThereIsNone(t *testing.T) {
 	none := func(int) error { return nil }
 	for name, sys := range map[string]fstest.MapFS{
 		"no processors": {},
 		"no cpuidle":    {"devices/system/cpu/cpu0/online": file("1")},
 	} {
-		if got, err := awake(sys, none); !errors.Is(err, errNoResidency) {
+		if got, err := awake(fstest.MapFS{}, sys, none); !errors.Is(err, errNoResidency) {
 			t.Errorf("%s: %v, %v", name, got, err)
 		}
 	}
 	sys := fstest.MapFS{"devices/system/cpu/cpu0/cpuidle/state0/time": file("1")}
-	if got, err := awake(sys, func(int) error { return errors.New("not allowed there") }); !errors.Is(err, errNoResidency) {
+	if got, err := awake(fstest.MapFS{}, sys, func(int) error { return errors.New("not allowed there") }); !errors.Is(err, errNoResidency) {
 		t.Errorf("a processor out of reach: %v, %v", got, err)
 	}
 	sys = fstest.MapFS{"devices/system/cpu/cpu0/cpuidle/state0/time": file("x")}
-	if got, err := awake(sys, none); err == nil || errors.Is(err, errNoResidency) {
+	if got, err := awake(fstest.MapFS{}, sys, none); err == nil || errors.Is(err, errNoResidency) {
 		t.Errorf("no number: %v, %v", got, err)
 	}
 }

@@ -10,6 +10,9 @@ type Flows struct {
 	To    []int // port numbers, at least one unless Broadcast
 	Count int   // stations in each pair of ports, at least 1
 	Base  int   // the first station's number
+	// Stations, if there are any, are the numbers of the Count stations, in place
+	// of those from Base on.
+	Stations []int
 	// OneSource has the station Base send all frames, OneTarget has it receive
 	// all, so that only the other end has Count addresses.
 	OneSource, OneTarget bool
@@ -37,6 +40,9 @@ func (f Flows) Address(n uint32) (dst, src frame.MAC) {
 }
 
 func (f Flows) station(n uint32) int {
+	if len(f.Stations) > 0 {
+		return f.Stations[int(n)%len(f.Stations)]
+	}
 	if f.Count > 1 {
 		return f.Base + int(n%uint32(f.Count))
 	}
@@ -44,13 +50,13 @@ func (f Flows) station(n uint32) int {
 }
 
 // Frames is the number of frames after which the address pairs repeat.
-func (f Flows) Frames() int { return max(1, f.Count) * max(1, len(f.To)) }
+func (f Flows) Frames() int { return max(1, f.Count, len(f.Stations)) * max(1, len(f.To)) }
 
 // Lesson is what the given port sends once so that a switch learns the
 // destinations there: each of its stations to the first of port From.
 func (f Flows) Lesson(to int) Flows {
 	return Flows{
-		From: to, To: []int{f.From}, Count: f.Count, Base: f.Base,
+		From: to, To: []int{f.From}, Count: f.Count, Base: f.Base, Stations: f.Stations,
 		OneSource: f.OneTarget, OneTarget: f.OneSource,
 	}
 }

@@ -115,6 +115,12 @@ func TestFlowsTakeTurns(t *testing.T) {
 			t.Errorf("frame %d: %v to %v, want station %d", n, src, dst, s)
 		}
 	}
+	f = Flows{From: 0, To: []int{1}, Stations: []int{4, 2}, Base: 9, OneSource: true}
+	for n, want := range []int{4, 2, 4} {
+		if dst, src := f.Address(uint32(n)); dst != Station(1, want) || src != Station(0, 9) {
+			t.Errorf("frame %d: %v to %v, want stations 9 and %d", n, src, dst, want)
+		}
+	}
 	if dst, _ := (Flows{Broadcast: true}).Address(0); dst != frame.Broadcast {
 		t.Errorf("broadcast goes to %v", dst)
 	}
@@ -162,6 +168,7 @@ func TestLessonTeachesEveryDestination(t *testing.T) {
 		{From: 0, To: []int{1, 2}, Count: 5, Base: 7},
 		{From: 0, To: []int{1}, Count: 5, OneSource: true},
 		{From: 0, To: []int{1}, Count: 5, OneTarget: true},
+		{From: 0, To: []int{1}, Stations: []int{3, 9, 4}},
 	} {
 		checkLesson(t, f)
 	}

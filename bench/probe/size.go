@@ -85,3 +85,11 @@ func (s Size) MaxLength() int {
 	}
 	return longest
 }
+
+// Segments is how many frames on a wire one of this size stands for.
+func (s Size) Segments() int {
+	if s.GSO {
+		return (gsoLen - gsoHeader) / gsoSegment
+	}
+	return 1
+}

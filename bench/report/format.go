@@ -2,6 +2,7 @@ package report
 
 import (
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 	"strconv"
@@ -62,6 +63,26 @@ func (r *Report) ExchangeText() string {
 	}
 	return fmt.Sprintf("%.0f ns for a cache line (%.0f–%.0f in %s)",
 		stats.Median(xs), slices.Min(xs), slices.Max(xs), plural(len(xs), "look"))
+}
+
+// StealText says what is known of time that the hypervisor took.
+func (r *Report) StealText() string {
+	switch {
+	case !r.Machine.Hypervisor:
+		return "no hypervisor that could steal time"
+	case r.Steal == 0:
+		return "this hypervisor reports no steal: trials that it disturbed can't be told"
+	}
+	return fmt.Sprintf("stolen by the hypervisor since boot: %.1f s", r.Steal)
+}
+
+// settings are those of a contender's namespace and ports, in one line.
+func (c *Contender) settings() string {
+	var parts []string
+	for _, k := range slices.Sorted(maps.Keys(c.Settings)) {
+		parts = append(parts, k+": "+c.Settings[k])
+	}
+	return strings.Join(parts, "; ")
 }
 
 func plural(n int, what string) string {

@@ -36,18 +36,25 @@ func Markdown(w io.Writer, r *Report) error {
 			fmt.Fprintf(&b, "| %s | %s | %s | %s | %s | %s |\n", s.Contender, s.Case, s.Goal, s.Found, s.Forwarded, s.Remark)
 		}
 	}
-	b.WriteString("\n### Contenders\n\n| | what | version |\n|---|---|---|\n")
+	if len(r.Aims) > 0 {
+		fmt.Fprintf(&b, "\n### %s\n\n%s\n\n| aim | reached | |\n|---|--:|---|\n", aimsTitle, aimsText)
+		for _, a := range r.Aims {
+			fmt.Fprintf(&b, "| %s | %s | %s |\n", a.Text, a.Reached(), a.Verdict)
+		}
+	}
+	b.WriteString("\n### Contenders\n\n| | what | version | settings |\n|---|---|---|---|\n")
 	for _, c := range r.Contenders {
 		about := c.About
 		if c.Absent != "" {
 			about = "absent: " + c.Absent
 		}
-		fmt.Fprintf(&b, "| %s | %s | %s |\n", c.Name, about, c.Version)
+		fmt.Fprintf(&b, "| %s | %s | %s | %s |\n", c.Name, about, c.Version, c.settings())
 	}
 	b.WriteString("\n### Conditions\n\n")
 	m := r.Machine
 	fmt.Fprintf(&b, "- kernel %s %s\n- %s, %d CPUs, %d MiB, clock %s, %s\n", m.Kernel, m.Build, m.CPU, m.CPUs, m.MemoryMiB, m.Clock, m.Go)
 	fmt.Fprintf(&b, "- from one processor to the other: %s\n", r.ExchangeText())
+	fmt.Fprintf(&b, "- %s\n", r.StealText())
 	for _, facts := range []map[string]string{m.Mitigations, m.Settings} {
 		for _, k := range slices.Sorted(maps.Keys(facts)) {
 			fmt.Fprintf(&b, "- %s: %s\n", k, facts[k])

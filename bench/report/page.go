@@ -21,6 +21,8 @@ type page struct {
 	Took    []Contender // contenders that took part
 	Absent  []Contender
 	Faulty  []Contender
+
+	AimsTitle, AimsText string
 }
 
 // sheet is a table with one column for each contender that has a value.
@@ -54,7 +56,7 @@ func HTML(w io.Writer, r *Report) error {
 	if err != nil {
 		return err
 	}
-	p := page{Report: r, Figures: figures, Tables: r.sheets(), Found: r.searchLines()}
+	p := page{Report: r, Figures: figures, Tables: r.sheets(), Found: r.searchLines(), AimsTitle: aimsTitle, AimsText: aimsText}
 	for _, c := range r.Contenders {
 		switch {
 		case c.Absent != "":

@@ -33,14 +33,18 @@ type Report struct {
 	TrialMs  int       `json:"trial_ms"`  // length of a trial
 	Refer    string    `json:"reference"` // contender that ratios are taken against
 
-	Machine    machine.Facts `json:"machine"`
-	Exchanges  []Exchange    `json:"exchanges"` // along the run
-	Contenders []Contender   `json:"contenders"`
-	Series     []Series      `json:"series"`
-	Searches   []Search      `json:"searches"`
-	Latencies  []Latency     `json:"latencies"`
-	Trials     Trials        `json:"trials"`
-	Notes      []string      `json:"notes"`
+	Machine machine.Facts `json:"machine"`
+	// Steal is what the hypervisor says it has taken since boot, in seconds. 0
+	// in a virtual machine: it doesn't say, and no trial can be thrown out for it.
+	Steal      float64     `json:"steal_seconds"`
+	Exchanges  []Exchange  `json:"exchanges"` // along the run
+	Contenders []Contender `json:"contenders"`
+	Series     []Series    `json:"series"`
+	Searches   []Search    `json:"searches"`
+	Latencies  []Latency   `json:"latencies"`
+	Aims       []Aim       `json:"aims"` // kvswitch's own; empty when the run has nothing to say about them
+	Trials     Trials      `json:"trials"`
+	Notes      []string    `json:"notes"`
 }
 
 // Exchange is how long a cache line took from one processor to another.
@@ -91,7 +95,7 @@ type Series struct {
 	Case      Case    `json:"case"`
 	Contender string  `json:"contender"`
 	Values    []Value `json:"values"`   // by round; rejected trials are missing
-	Rejected  int     `json:"rejected"` // rounds without a value: every attempt was disturbed
+	Rejected  int     `json:"rejected"` // rounds without a value: every attempt was disturbed, or gave no figure
 	Median    float64 `json:"median"`   // 0 when there are no values
 	Low       float64 `json:"low"`      // smallest and largest value
 	High      float64 `json:"high"`

@@ -167,7 +167,7 @@ func TestTextNamesWhatMustNotBeOverlooked(t *testing.T) {
 
 func TestPageIsSelfContainedAndComplete(t *testing.T) {
 	dir := t.TempDir()
-	if err := Write(dir, sample()); err != nil {
+	if _, err := Write(dir, sample()); err != nil {
 		t.Fatal(err)
 	}
 	b, err := os.ReadFile(filepath.Join(dir, "report.html"))
@@ -212,7 +212,7 @@ func TestRoundsWithoutAValueAreShown(t *testing.T) {
 func TestEmptyReportCanBeWritten(t *testing.T) {
 	r := &Report{Schema: Schema, Refer: "a"}
 	r.Summarise()
-	if err := Write(t.TempDir(), r); err != nil {
+	if _, err := Write(t.TempDir(), r); err != nil {
 		t.Error(err)
 	}
 	if err := Text(new(bytes.Buffer), r); err != nil {

@@ -15,8 +15,8 @@ const (
 	faulty   = "faulty"
 )
 
-// Summarise computes medians and ratios from the values. It may be called again
-// after more were added.
+// Summarise computes medians and ratios from the values, and judges the aims. It
+// may be called again after more were added.
 func (r *Report) Summarise() {
 	for i := range r.Series {
 		s := &r.Series[i]
@@ -30,9 +30,10 @@ func (r *Report) Summarise() {
 		s := &r.Series[i]
 		s.Ratio = nil
 		if ref := r.reference(s); ref != nil && s.Contender != r.Refer {
-			s.Ratio = r.ratio(s, ref)
+			s.Ratio = r.paired(s, ref)
 		}
 	}
+	r.Aims = r.judge()
 }
 
 func values(vs []Value) []float64 {
@@ -51,31 +52,6 @@ func (r *Report) reference(s *Series) *Series {
 		}
 	}
 	return nil
-}
-
-func (r *Report) ratio(s, ref *Series) *Ratio {
-	// Line up the rounds; one that either side lacks becomes NaN, which drops
-	// the pair.
-	last := 0
-	for _, v := range slices.Concat(s.Values, ref.Values) {
-		last = max(last, v.Round)
-	}
-	a, b := spread(s.Values, last), spread(ref.Values, last)
-	p := stats.Paired(a, b, seed(s))
-	if p.Pairs == 0 {
-		return nil
-	}
-	out := &Ratio{Median: p.Median, Low: p.Low, High: p.High, Pairs: p.Pairs}
-	c, rc := r.Contender(s.Contender), r.Contender(r.Refer)
-	switch {
-	case c != nil && len(c.Faults) > 0, rc != nil && len(rc.Faults) > 0:
-		out.Withheld = faulty
-	case p.Pairs < stats.MinPairs:
-		out.Withheld = tooFew
-	case p.Noisy():
-		out.Withheld = tooNoisy
-	}
-	return out
 }
 
 func spread(vs []Value, last int) []float64 {

@@ -77,7 +77,13 @@ func Text(w io.Writer, r *Report) error {
 	if len(r.Searches) > 0 {
 		fmt.Fprintf(tw, "\nthroughput: highest load with no loss (NDR) and with 0.5 %% loss (PDR)\n")
 		for _, s := range r.Searches {
-			fmt.Fprintf(tw, "    %s\t%s, %s\t%s\t%s\n", s.Contender, s.Goal, s.Case, s.found(), s.remark())
+			fmt.Fprintf(tw, "    %s\t%s, %s\t%s\t%s\n", s.Contender, s.Goal, s.Case, s.found(), r.remark(&s))
+		}
+	}
+	if len(r.Aims) > 0 {
+		fmt.Fprintf(tw, "\n%s\n", aimsTitle)
+		for _, a := range r.Aims {
+			fmt.Fprintf(tw, "    %s\t%s\t%s\n", a.Text, a.Reached(), a.Verdict)
 		}
 	}
 	fmt.Fprintln(tw)
@@ -88,6 +94,9 @@ func Text(w io.Writer, r *Report) error {
 		case len(c.Faults) > 0:
 			fmt.Fprintf(tw, "FAULTY: %s: %s\n", c.Name, strings.Join(c.Faults, "; "))
 		}
+	}
+	for _, n := range r.Notes {
+		fmt.Fprintf(tw, "note: %s\n", n)
 	}
 	fmt.Fprintln(tw, r.Conditions())
 	return tw.Flush()
@@ -112,12 +121,20 @@ func (s *Search) found() string {
 	return Format(s.Lower, "frame/s")
 }
 
-func (s *Search) remark() string {
-	switch {
+// ceiling is the share of a contender's receive rate at full load above which a
+// load without loss says as much about the generator.
+const ceiling = 0.95
+
+func (r *Report) remark(s *Search) string {
+	full := s.Case
+	full.Load = "full"
+	switch most := r.find(Point{"throughput", "received", full, s.Contender}); {
 	case !s.Complete:
 		return "not narrowed down"
 	case s.Irregular:
 		return "irregular: a higher load passed"
+	case most != nil && s.Lower > 0 && s.Lower >= ceiling*most.Median:
+		return "all that the generator offers it"
 	}
 	return ""
 }
@@ -138,6 +155,9 @@ func (r *Report) Conditions() string {
 	if slices.Sort(why); len(why) > 0 {
 		fmt.Fprintf(&b, " (%s)", strings.Join(why, ", "))
 	}
+	if r.Machine.Hypervisor && r.Steal == 0 {
+		b.WriteString("; this hypervisor reports no steal")
+	}
 	if r.Quick {
 		b.WriteString("; a smoke run, no basis for conclusions")
 	}
@@ -156,7 +176,7 @@ func (r *Report) searchLines() []searchLine {
 	for i := range r.Searches {
 		s := &r.Searches[i]
 		out = append(out, searchLine{
-			s.Contender, s.Case.String(), s.Goal, s.found(), Format(s.Rate, "frame/s"), s.remark(),
+			s.Contender, s.Case.String(), s.Goal, s.found(), Format(s.Rate, "frame/s"), r.remark(s),
 		})
 	}
 	return out

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
 	"syscall"
 	"time"
 
@@ -24,7 +23,7 @@ const (
 	quiet = 50 * time.Millisecond
 )
 
-// Auditor receives every frame at one port and hands it to a ledger.
+// Auditor receives every frame at one port and hands it to an account.
 type Auditor struct {
 	fd   int
 	bufs []byte
@@ -80,7 +79,7 @@ func htons(v uint16) uint16 { return v<<8 | v>>8 }
 
 // Receive enters frames into l until stop is closed and then no more come. It
 // returns how many frames the socket had no room for.
-func (a *Auditor) Receive(ctx context.Context, l *Ledger, stop <-chan struct{}) (missed uint64, err error) {
+func (a *Auditor) Receive(ctx context.Context, l Account, stop <-chan struct{}) (missed uint64, err error) {
 	stopped := false
 	for {
 		select {
@@ -139,13 +138,10 @@ func (a *Auditor) Audit(ctx context.Context, l *Ledger, send func() (uint64, err
 	if _, err := a.missed(); err != nil { // start from zero
 		return Outcome{}, err
 	}
-	stop := make(chan struct{})
-	var missed uint64
-	var err error
-	var receiver sync.WaitGroup
-	receiver.Go(func() { missed, err = a.Receive(ctx, l, stop) })
-	sent, sendErr := send()
-	close(stop)
-	receiver.Wait()
-	return l.Close(sent, missed), errors.Join(sendErr, err)
+	var sent uint64
+	missed, err := a.watch(ctx, l, func() (err error) {
+		sent, err = send()
+		return err
+	})
+	return l.Close(sent, missed), err
 }

@@ -7,9 +7,10 @@ import (
 )
 
 // The counting program sorts latencies into buckets the way HdrHistogram does:
-// 32 to each power of two, so that a bucket is at most 1/32 of its value wide.
+// 128 to each power of two, so that a bucket is at most 1/128 of its value wide.
+// More would not fit the 32 KiB that a value of a per-CPU map may have.
 const (
-	subBits    = 5
+	subBits    = 7
 	subBuckets = 1 << subBits
 	maxPower   = 36 // 2^37 ns are over two minutes
 	buckets    = (maxPower - subBits + 2) * subBuckets
@@ -37,8 +38,8 @@ func lowest(i int) (ns, width uint64) {
 }
 
 // NewHistogram makes an empty latency histogram, in nanoseconds, 1 ns to two
-// minutes with two significant digits, which is what the buckets give.
-func NewHistogram() *hdrhistogram.Histogram { return hdrhistogram.New(1, 1<<(maxPower+1), 2) }
+// minutes with three significant digits: a little finer than the buckets.
+func NewHistogram() *hdrhistogram.Histogram { return hdrhistogram.New(1, 1<<(maxPower+1), 3) }
 
 // fill adds bucket counts to h, each at the middle of its bucket.
 func fill(h *hdrhistogram.Histogram, counts []uint64) error {

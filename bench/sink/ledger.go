@@ -29,6 +29,7 @@ type Outcome struct {
 	Corrupt    uint64 // at least one byte changed, or cut short
 	Reordered  uint64 // overtaken by a later frame of the same station
 	Astray     uint64 // copies at a port where they don't belong
+	Flooded    uint64 // copies that a port got to which none belong
 	Unsent     uint64 // intact, but with a sequence number never sent
 	Earlier    uint64 // intact, sent before the account was opened: no fault
 	Foreign    uint64 // frames that are no probes
@@ -126,6 +127,11 @@ func (o Outcome) Fault(lossless bool) string {
 	name(o.Unsent, "made up")
 	name(o.Duplicates, "duplicated")
 	name(o.Reordered, "reordered")
+	// A switch may forget a station for a moment, but one that does so all the
+	// time is a hub.
+	if o.Flooded > o.Sent/10 {
+		name(o.Flooded, "flooded")
+	}
 	if lossless {
 		name(o.Lost(), "dropped")
 	}

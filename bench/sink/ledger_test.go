@@ -106,6 +106,12 @@ func TestLedgerKnowsWhereFramesBelong(t *testing.T) {
 	for _, b := range sequence(0, 10, 1) { // all for port 1
 		l.Enter(b)
 	}
+	for flooded, fault := range map[uint64]string{1: "", 9: "flooded 9 of 10 frames (90 %)"} {
+		o := Outcome{Sent: 10, Intact: 10, Flooded: flooded}
+		if got := o.Fault(true); got != fault {
+			t.Errorf("%d of 10 frames flooded: fault %q, want %q", flooded, got, fault)
+		}
+	}
 	if o := l.Close(10, 0); o.Astray != 10 || o.Intact != 0 {
 		t.Errorf("%+v: want 10 astray at port 2", o)
 	}

@@ -81,7 +81,8 @@ type Ratio struct {
 
 // Paired is the ratio of value[i] to reference[i], pair by pair. A NaN on
 // either side, or a reference that is not positive, drops the pair: that is how
-// a rejected trial is written.
+// a rejected trial is written. A contender whose median is nothing is in no ratio
+// to any reference: no pairs.
 func Paired(value, reference []float64, seed uint64) Ratio {
 	var rs []float64
 	for i := range min(len(value), len(reference)) {
@@ -90,14 +91,17 @@ func Paired(value, reference []float64, seed uint64) Ratio {
 			rs = append(rs, r)
 		}
 	}
+	if Median(rs) == 0 {
+		return Ratio{}
+	}
 	low, high := Interval(rs, seed)
 	return Ratio{Median: Median(rs), Low: low, High: high, Pairs: len(rs)}
 }
 
 // Noisy reports a ratio that must not be printed: too few pairs, or an interval
-// wider than MaxWidth of the median.
+// wider than MaxWidth of the median, as every one of nothing is.
 func (r Ratio) Noisy() bool {
-	return r.Pairs < MinPairs || !(r.High-r.Low <= MaxWidth*r.Median)
+	return r.Pairs < MinPairs || !(r.Median > 0 && r.High-r.Low <= MaxWidth*r.Median)
 }
 
 // Order is the turn order of n contenders in one round: forward in even rounds,

@@ -94,6 +94,8 @@ func TestPairedDropsRejectedPairs(t *testing.T) {
 		{"reference received nothing", []float64{14, 28, 5}, []float64{10, 20, 0}, 1.4, 2},
 		{"drift cancels within a pair", []float64{14, 7, 28, 3.5}, []float64{10, 5, 20, 2.5}, 1.4, 4},
 		{"unequal lengths", []float64{14, 28}, []float64{10, 20, 30}, 1.4, 2},
+		{"nothing now and then", []float64{14, 28, 0}, []float64{10, 20, 30}, 1.4, 3},
+		{"nothing ever", []float64{0, 0, 0}, []float64{10, 20, 30}, 0, 0},
 	} {
 		r := Paired(tc.value, tc.ref, 1)
 		if r.Pairs != tc.pairs || math.Abs(r.Median-tc.median) > 1e-9 {
@@ -115,6 +117,8 @@ func TestNoisyRatiosAreRefused(t *testing.T) {
 		{"six pairs", Ratio{1.4, 1.4, 1.4, 6}, false},
 		{"no pairs", Paired(nil, nil, 1), true},
 		{"zero median", Ratio{0, 0, 0.1, 10}, true},
+		{"nothing at all", Ratio{0, 0, 0, 10}, true},
+		{"negative", Ratio{-1, -1, -1, 10}, true},
 	} {
 		if got := tc.r.Noisy(); got != tc.want {
 			t.Errorf("%s: Noisy(%+v) = %v", tc.name, tc.r, got)

@@ -19,6 +19,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"github.com/vishvananda/netlink"
@@ -26,6 +27,7 @@ import (
 
 	"github.com/kvswitch/kvswitch/bench/probe"
 	"github.com/kvswitch/kvswitch/switch/porttest/netlab"
+	"github.com/kvswitch/kvswitch/switch/sysio"
 )
 
 // Spec says what to build.
@@ -44,8 +46,8 @@ type Spec struct {
 	// Taps makes every port a tap in the switch's namespace whose descriptor the
 	// far end holds, as QEMU does.
 	Taps bool
-	// Hung adds one more port, the last: a tap whose owner never reads, as that of
-	// a virtual machine that hangs. It has no far end.
+	// Hung adds one more port, the last: a tap whose owner never reads but by Take,
+	// as that of a virtual machine that hangs. It has no far end.
 	Hung bool
 	// Stacks gives every far end a namespace of its own and an IPv4 address, for
 	// tests that talk TCP. Otherwise all ends share one and have none.
@@ -73,6 +75,7 @@ type Topology struct {
 	lab   *netlab.Lab
 	scope *scope
 	hung  *os.File
+	spill [2048]byte // what is read from it
 }
 
 // Allowed says what this process lacks to build topologies.
@@ -177,6 +180,9 @@ func (t *Topology) tap(name string, flags netlink.TuntapFlag) *os.File {
 func (t *Topology) hang() {
 	const name = "hung"
 	t.hung = t.tap(name, 0)
+	if err := syscall.SetNonblock(int(t.hung.Fd()), true); err != nil {
+		t.scope.Fatalf("make tap %s: %v", name, err)
+	}
 	t.Ports = append(t.Ports, Port{Name: name})
 }
 
@@ -184,6 +190,21 @@ func (t *Topology) hang() {
 func (t *Topology) Inject(b []byte) error {
 	if _, err := t.hung.Write(b); err != nil {
 		return fmt.Errorf("inject frame: %w", err)
+	}
+	return nil
+}
+
+// Take has the owner of the hung port read up to n frames, as many as there are.
+func (t *Topology) Take(n int) error {
+	for range n {
+		_, errno := sysio.Read(int(t.hung.Fd()), t.spill[:])
+		switch errno {
+		case 0, syscall.EINTR:
+		case syscall.EAGAIN:
+			return nil
+		default:
+			return fmt.Errorf("read from the hung port: %w", errno)
+		}
 	}
 	return nil
 }

@@ -1,7 +1,10 @@
 package main
 
 import (
-	"io"
+	"bytes"
+	"context"
+	"fmt"
+	"os"
 	"os/signal"
 	"strings"
 	"syscall"
@@ -23,24 +26,36 @@ something disturbed are thrown out.
 
   kvswitch bench --quick                      see that it works: two or three minutes
   kvswitch bench --report results             everything, into a folder: half an hour
-  kvswitch bench --tests bulk --against kernel`,
+  kvswitch bench --tests bulk --against kernel
+
+Sizes are for throughput and latency, numbers of flows for throughput. The order
+of lists plays no part, and what is named twice counts once: every size is
+measured with the lowest number of flows, the smallest with the others. What is
+left out for other reasons is said in the report.
+
+Ctrl-C ends it within seconds, and the report then has what there was; a second
+one ends it at once. The report of such a run is called report-incomplete.html
+and so on where it would replace that of a whole one.`,
 		Args: args(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			o.Program = buildVersion()
-			o.Progress, o.Out = a.stderr, a.out
-			if a.json {
-				o.Out = io.Discard
+			if err := notEmpty(cmd); err != nil {
+				return err
 			}
+			var tables bytes.Buffer
+			o.Program = buildVersion()
+			o.Progress, o.Out = a.stderr, &tables
 			if err := o.Validate(); err != nil {
 				return usagef("%w", err)
 			}
-			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGINT, syscall.SIGTERM)
-			defer stop()
-			r, err := bench.Run(ctx, o)
-			if a.json && r != nil {
+			r, err := race(cmd.Context(), o)
+			switch {
+			case r == nil: // it may be writing still
+			case a.json:
 				if e := a.printJSON(r); err == nil {
 					err = e
 				}
+			default:
+				tables.WriteTo(a.out)
 			}
 			return err
 		},
@@ -56,4 +71,53 @@ something disturbed are thrown out.
 	f.BoolVar(&o.Quick, "quick", false, "a smoke run, too short for conclusions")
 	f.BoolVar(&a.json, "json", false, "print one JSON document")
 	return c
+}
+
+// notEmpty refuses flags that were given without a value, as a script's unset
+// variable gives them: they would mean the default, and so everything.
+func notEmpty(c *cobra.Command) error {
+	for _, name := range []string{"against", "path", "sizes", "flows", "tests", "report"} {
+		if f := c.Flags().Lookup(name); f.Changed && strings.Trim(f.Value.String(), "[] ") == "" {
+			return usagef("--%s is empty", name)
+		}
+	}
+	if f := c.Flags().Lookup("runs"); f.Changed && f.Value.String() == "0" {
+		return usagef("--runs 0: want at least 1")
+	}
+	return nil
+}
+
+// race runs the bench until it is over or a signal stops it, which takes as long
+// as tidying up does. A second signal does not wait for that, and there is no
+// report then: contenders die with this process, and a guard of the bench removes
+// its namespaces.
+func race(ctx context.Context, o bench.Options) (*bench.Report, error) {
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
+	defer signal.Stop(signals)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var r *bench.Report
+	done := make(chan error, 1)
+	go func() {
+		var err error
+		r, err = bench.Run(ctx, o)
+		done <- err
+	}()
+	var first os.Signal
+	for {
+		select {
+		case err := <-done:
+			if err != nil && first != nil {
+				err = fmt.Errorf("stopped by %v: %w", first, err)
+			}
+			return r, err
+		case sig := <-signals:
+			if first != nil {
+				return nil, fmt.Errorf("stopped by a second %v", sig)
+			}
+			first = sig
+			cancel()
+		}
+	}
 }

@@ -82,7 +82,7 @@ func usagef(format string, args ...any) error { return usageError{fmt.Errorf(for
 func oneLine(err error) string {
 	text := strings.Join(strings.Fields(err.Error()), " ")
 	if errors.Is(err, unix.EPERM) && !strings.Contains(text, "CAP_") && os.Geteuid() != 0 {
-		text += ": run as root, or give the program its capabilities: setcap cap_net_admin,cap_net_raw,cap_bpf+ep " + self()
+		text += ": run as root, or give the program its capabilities: setcap cap_net_admin,cap_net_raw,cap_bpf,cap_perfmon+ep " + self()
 	}
 	return text
 }

@@ -1,9 +1,10 @@
 // Package afpacket makes a port of the switch out of any Ethernet network
-// device, by packet sockets (packet(7)): a NIC, a veth, the tap that QEMU holds
-// the other end of, a macvtap.
+// device: a NIC, a veth, the tap that QEMU holds the other end of, a macvtap.
 //
-// Frames come through a memory-mapped ring and are lent from there; they go out
-// by sendmmsg from wherever they lie. Both ways the virtio-net header goes with
+// Frames are copied into shared memory where they come in, by a BPF program or,
+// where the kernel can't do that, by a packet socket (packet(7)), and are lent
+// from there. They go out by packet sockets, with sendmmsg, from wherever they
+// lie. Both ways the virtio-net header goes with
 // them, so unfinished checksums stay unfinished and 64 KiB TSO frames whole. The
 // host's own stack is shut out of the device while it is a port. The device may
 // go down, lose carrier, be renamed, deleted and made again: the port follows.
@@ -37,18 +38,22 @@ type Options struct {
 	// flow by flow (PACKET_FANOUT_HASH), and of transmit sockets: one for each
 	// worker. 0 is 1; at most MaxQueues.
 	Queues int
-	// RingBytes is the size of each receive ring. 0 is DefaultRingBytes.
+	// RingBytes is the size of each receive ring; an intake is twice as large,
+	// as it holds super-frames, too. 0 is DefaultRingBytes.
 	RingBytes int
 	// Up sets the device up, as QEMU's ifup script does. Otherwise the port
 	// waits until somebody else does.
 	Up bool
+
+	noIntake bool // tests of what older kernels get
 }
 
 const (
 	// MaxQueues is the most receive rings that a port may have.
 	MaxQueues = 64
-	// DefaultRingBytes holds 640 frames of an Ethernet MTU: a burst of half a
-	// millisecond at a million frames a second. A larger ring forgives longer
+	// DefaultRingBytes holds 640 frames of an Ethernet MTU, or 1024 where an
+	// intake takes their place: a burst of up to a millisecond at a million
+	// frames a second. A larger ring forgives longer
 	// absences of the worker, but what passes through it leaves the
 	// second-level cache.
 	DefaultRingBytes = 1 << 20
@@ -89,12 +94,20 @@ type view struct {
 type Detail struct {
 	Interface string     `json:"interface"` // its name now
 	Index     int        `json:"index"`
-	Kind      string     `json:"kind"` // "veth", "tun", …; "device" for hardware
+	Kind      string     `json:"kind"`              // "veth", "tun", …; "device" for hardware
+	Receive   string     `json:"receive"`           // "bpf", or "packet-mmap" where that can't be
+	NotBPF    string     `json:"not_bpf,omitempty"` // why it can't
 	Rings     int        `json:"rings"`
-	Slots     int        `json:"slots"`      // in each ring
-	SlotBytes int        `json:"slot_bytes"` // a longer frame comes as a copy
-	Shield    shieldKind `json:"shield"`     // tcx, clsact or none
+	Slots     int        `json:"slots"`                // frames that each ring holds at most
+	SlotBytes int        `json:"slot_bytes,omitempty"` // of packet-mmap: a longer frame comes as a copy
+	Shield    shieldKind `json:"shield"`               // tcx, clsact or none
 }
+
+// Words of Detail.Receive.
+const (
+	receiveIntake = "bpf"
+	receiveRing   = "packet-mmap"
+)
 
 var _ frame.Port = (*Port)(nil)
 var _ frame.Detailer = (*Port)(nil)

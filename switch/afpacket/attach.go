@@ -4,7 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
+	"github.com/cilium/ebpf"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
@@ -20,8 +22,10 @@ type attachment struct {
 	shield   shield
 	before   string   // IPv6 setting to put back
 	control  *control // the queues own the receivers
-	rings    []*ring  // the newest
-	ringErr  error    // why there are none, or none that fit
+	intakes  []*intake
+	noIntake error   // why there are none
+	rings    []*ring // the newest, if there are no intakes
+	ringErr  error   // why there are none, or none that fit
 	warnings []string
 }
 
@@ -154,7 +158,7 @@ func (p *Port) equip(a *attachment, l netdev.Link) (err error) {
 	if a.before, err = silence(p.watcher.Handle(), l); err != nil {
 		a.warnings = append(a.warnings, fmt.Sprintf("%s: %v: the host may announce an IPv6 address of its own there", l.Name, err))
 	}
-	if a.shield, err = newShield(p.watcher.Handle(), l.Index); err != nil {
+	if err = p.shield(a, l.Index); err != nil {
 		a.warnings = append(a.warnings, fmt.Sprintf("%s: can't shield the host's stack (%v): it sees every frame, too, and may answer ARP and forward by itself; give the interface no address, or %s", l.Name, err, shieldAdvice))
 	} else if addr := address(p.watcher.Handle(), l.Index); addr != "" {
 		a.warnings = append(a.warnings, fmt.Sprintf("%s: the host can't be reached at %s any more, as the interface belongs to the switch now; move its addresses and routes to the switch's host interface", l.Name, addr))
@@ -179,6 +183,44 @@ func (p *Port) equip(a *attachment, l netdev.Link) (err error) {
 	p.queues[0].replace(control)
 	a.control = control
 	return nil
+}
+
+// shield keeps the host off the device: by intakes, which are to be the queues'
+// receivers, or where the kernel can't do that by the plain program.
+func (p *Port) shield(a *attachment, index int) (err error) {
+	if a.intakes, a.shield, a.noIntake = p.takeIn(index); a.noIntake == nil {
+		for i, r := range a.intakes {
+			p.queues[1+i].replace(r)
+		}
+		return nil
+	}
+	a.shield, err = newShield(p.watcher.Handle(), index, shieldProgram)
+	return err
+}
+
+// takeIn makes an intake for each queue, and the program that fills them.
+func (p *Port) takeIn(index int) (intakes []*intake, s shield, err error) {
+	defer func() {
+		if err != nil {
+			for _, r := range intakes {
+				r.free()
+			}
+			intakes = nil
+		}
+	}()
+	if p.opt.noIntake || p.opt.Queues > maxIntakes {
+		return nil, shield{}, fmt.Errorf("%d queues: %d at most", p.opt.Queues, maxIntakes)
+	}
+	size := sizeOfIntake(p.opt.RingBytes)
+	for range p.opt.Queues {
+		r, err := newIntake(size)
+		if err != nil {
+			return intakes, shield{kind: shieldNone}, err
+		}
+		intakes = append(intakes, r)
+	}
+	s, err = newShield(p.watcher.Handle(), index, func() (*ebpf.Program, error) { return intakeProgram(intakes, size) })
+	return intakes, s, err
 }
 
 const shieldAdvice = "use a kernel with BPF (CONFIG_NET_XGRESS or CONFIG_NET_CLS_BPF) and run with CAP_BPF and CAP_NET_ADMIN"
@@ -237,7 +279,7 @@ func (p *Port) publish() {
 	switch a := p.at; {
 	case a == nil:
 		s.Reason = p.reason
-	case len(a.rings) == 0:
+	case len(a.intakes) == 0 && len(a.rings) == 0:
 		s.Reason = a.ringErr.Error()
 	case l.Master != 0:
 		s.Reason = "belongs to " + p.master(l)
@@ -251,7 +293,12 @@ func (p *Port) publish() {
 	}
 	if a := p.at; a != nil {
 		v.detail.Shield = a.shield.kind
-		if v.detail.Rings = len(a.rings); v.detail.Rings > 0 {
+		switch {
+		case len(a.intakes) > 0:
+			v.detail.Receive, v.detail.Rings, v.detail.Slots = receiveIntake, len(a.intakes), len(a.intakes[0].entries)
+		case len(a.rings) > 0:
+			v.detail.Receive, v.detail.Rings = receiveRing, len(a.rings)
+			v.detail.NotBPF, _, _ = strings.Cut(a.noIntake.Error(), "\n") // the verifier says more
 			v.detail.Slots, v.detail.SlotBytes = len(a.rings[0].slots), a.rings[0].size
 		}
 		v.warnings = a.warnings

@@ -66,9 +66,11 @@ func (c *control) receive(b []frame.Frame, _, bad *atomic.Uint64) (n int) {
 	return n
 }
 
-func (c *control) release()    { c.lent = false }
-func (c *control) ready() bool { return false } // epoll knows
-func (c *control) socket() int { return c.fd }
+func (c *control) release()                  { c.lent = false }
+func (c *control) ready() bool               { return false } // epoll knows
+func (c *control) drops() (lost, bad uint64) { return takeDrops(c.fd), 0 }
+func (c *control) socket() int               { return c.fd }
+func (c *control) eager() bool               { return false } // it is always watched
 
 func (c *control) free() {
 	_ = sysio.Unmap(c.mem)

@@ -9,14 +9,20 @@ import (
 	"github.com/kvswitch/kvswitch/switch/sysio"
 )
 
-// receiver is a socket that a queue receives from: a ring or a control socket.
+// receiver is what a queue receives from: an intake, a ring or a control socket.
 type receiver interface {
 	// receive, release and ready are frame.Queue's Rx, Release and Arm.
 	receive(b []frame.Frame, lost, bad *atomic.Uint64) int
 	release()
 	ready() bool
-	// socket is the descriptor, -1 for none.
+	// drops are what was lost, or refused, since the last call. Any goroutine,
+	// one at a time.
+	drops() (lost, bad uint64)
+	// socket is the descriptor for epoll, -1 for none.
 	socket() int
+	// eager reports that the descriptor, once epoll watches it, costs whoever
+	// delivers a frame something, whether the worker sleeps or not.
+	eager() bool
 	// free closes it and gives its memory back; this may take milliseconds.
 	free()
 }
@@ -27,7 +33,9 @@ type nothing struct{}
 func (nothing) receive([]frame.Frame, *atomic.Uint64, *atomic.Uint64) int { return 0 }
 func (nothing) release()                                                  {}
 func (nothing) ready() bool                                               { return false }
+func (nothing) drops() (lost, bad uint64)                                 { return 0, 0 }
 func (nothing) socket() int                                               { return -1 }
+func (nothing) eager() bool                                               { return false }
 func (nothing) free()                                                     {}
 
 // queue is a frame.Queue that outlives its sockets: a port whose device comes
@@ -52,7 +60,7 @@ type queue struct {
 	lost, bad atomic.Uint64
 
 	mu    sync.Mutex // guards live
-	live  []receiver // whose sockets are open
+	live  []receiver // that are open
 	freed sync.WaitGroup
 }
 
@@ -85,7 +93,7 @@ func (q *queue) Rx(b []frame.Frame) int {
 		n = q.cur.receive(b, &q.lost, &q.bad)
 	}
 	q.lent = q.lent || n > 0
-	if q.polled && q.watched >= 0 {
+	if q.polled && q.watched >= 0 && q.cur.eager() {
 		if q.spell += n; q.spell >= busySpell {
 			q.disarm()
 		}
@@ -154,11 +162,18 @@ func (q *queue) replace(r receiver) {
 func (q *queue) retire(r receiver) {
 	q.mu.Lock()
 	if i := slices.Index(q.live, r); i >= 0 {
-		q.lost.Add(takeDrops(r.socket()))
+		q.count(r)
 		q.live = slices.Delete(q.live, i, i+1)
 	}
 	q.mu.Unlock()
 	r.free()
+}
+
+// count adds what r lost and refused. Called with q.mu held.
+func (q *queue) count(r receiver) {
+	lost, bad := r.drops()
+	q.lost.Add(lost)
+	q.bad.Add(bad)
 }
 
 // dropped is how many frames found no room, and how many were refused.
@@ -166,7 +181,7 @@ func (q *queue) dropped() (lost, bad uint64) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for _, r := range q.live {
-		q.lost.Add(takeDrops(r.socket()))
+		q.count(r)
 	}
 	return q.lost.Load(), q.bad.Load()
 }

@@ -54,6 +54,10 @@ func gso(n, length int) frame.Out {
 func gsoNumber(b []byte) int { return int(binary.BigEndian.Uint32(b[38:])) }
 
 func TestFramesKeepTheirBytesLengthAndOrder(t *testing.T) {
+	eachWay(t, testFramesKeepTheirBytesLengthAndOrder)
+}
+
+func testFramesKeepTheirBytesLengthAndOrder(t *testing.T) {
 	a, b := pair(t, Options{})
 	var want [][]byte
 	for i, length := range []int{60, 61, 64, 127, 128, 1513, 1514} {
@@ -74,6 +78,10 @@ func TestFramesKeepTheirBytesLengthAndOrder(t *testing.T) {
 }
 
 func TestFramesLongerThanASlotComeWholeAndInOrder(t *testing.T) {
+	eachWay(t, testFramesLongerThanASlotComeWholeAndInOrder)
+}
+
+func testFramesLongerThanASlotComeWholeAndInOrder(t *testing.T) {
 	a, b := pair(t, Options{})
 	// 65535 is the most that the kernel sends unsegmented (gso_max_size).
 	lengths := []int{65535, 60, 40000, 1514, 1515 + 100, 65534, 2000, 64, 30000, 60000, 60000, 60000, 60000, 60000, 60000, 60}
@@ -102,6 +110,10 @@ func TestFramesLongerThanASlotComeWholeAndInOrder(t *testing.T) {
 }
 
 func TestLentFramesStayUntilReleaseHoweverManyCalls(t *testing.T) {
+	eachWay(t, testLentFramesStayUntilReleaseHoweverManyCalls)
+}
+
+func testLentFramesStayUntilReleaseHoweverManyCalls(t *testing.T) {
 	a, b := pair(t, Options{})
 	const n = 20
 	for i := range n {
@@ -139,6 +151,10 @@ func TestLentFramesStayUntilReleaseHoweverManyCalls(t *testing.T) {
 }
 
 func TestRingThatIsFullCountsWhatItLosesAndRecovers(t *testing.T) {
+	eachWay(t, testRingThatIsFullCountsWhatItLosesAndRecovers)
+}
+
+func testRingThatIsFullCountsWhatItLosesAndRecovers(t *testing.T) {
 	a, b := pair(t, Options{RingBytes: 2 * blockSize})
 	slots := b.Detail().(Detail).Slots
 	const extra = 100
@@ -168,8 +184,12 @@ func TestRingThatIsFullCountsWhatItLosesAndRecovers(t *testing.T) {
 }
 
 func TestLongFramesWithoutRoomForACopyAreCountedNotCutShort(t *testing.T) {
+	eachWay(t, testLongFramesWithoutRoomForACopyAreCountedNotCutShort)
+}
+
+func testLongFramesWithoutRoomForACopyAreCountedNotCutShort(t *testing.T) {
 	a, b := pair(t, Options{})
-	const n = 400 // 24 MiB, where bigBuffer is 8
+	const n = 400 // 24 MiB, where bigBuffer is 8 and an intake 2
 	for i := range n {
 		for a.Tx(0, []frame.Out{gso(i, 60000)}) == 0 {
 		}
@@ -189,7 +209,7 @@ func TestLongFramesWithoutRoomForACopyAreCountedNotCutShort(t *testing.T) {
 		}
 		last = gsoNumber(g.data)
 	}
-	if len(got) == n || len(got) < 50 {
+	if len(got) == n || len(got) < 30 {
 		t.Errorf("%d of %d frames came", len(got), n)
 	}
 	a.Tx(0, []frame.Out{gso(n, 60000)})
@@ -201,6 +221,10 @@ func TestLongFramesWithoutRoomForACopyAreCountedNotCutShort(t *testing.T) {
 // Where the devices allow GSO frames beyond 64 KiB ("BIG TCP"), they are refused
 // and counted, and what comes after them is what it is.
 func TestFramesBeyondTheLimitAreRefusedAlone(t *testing.T) {
+	eachWay(t, testFramesBeyondTheLimitAreRefusedAlone)
+}
+
+func testFramesBeyondTheLimitAreRefusedAlone(t *testing.T) {
 	sw, far := cable(t)
 	link, err := far.Netlink().LinkByName("eth0")
 	if err != nil {
@@ -229,6 +253,10 @@ func TestFramesBeyondTheLimitAreRefusedAlone(t *testing.T) {
 }
 
 func TestFanoutKeepsEachFlowInOrderAndOnce(t *testing.T) {
+	eachWay(t, testFanoutKeepsEachFlowInOrderAndOnce)
+}
+
+func testFanoutKeepsEachFlowInOrderAndOnce(t *testing.T) {
 	sw, far := cable(t)
 	b := openOn(t, sw, "port", Options{Queues: 4, RingBytes: 4 << 20})
 	a := openOn(t, far, "eth0", Options{})
@@ -273,9 +301,22 @@ func TestFanoutKeepsEachFlowInOrderAndOnce(t *testing.T) {
 	}
 }
 
+// there is ready, but that it arms nothing.
+func there(r receiver) bool {
+	if in, ok := r.(*intake); ok {
+		_, ok := in.next()
+		return ok
+	}
+	return r.ready()
+}
+
 // A queue that is busy spares its senders the wake-up, and one that is armed
 // again wakes.
 func TestBusyQueueWakesNobodyUntilItIsArmedAgain(t *testing.T) {
+	eachWay(t, testBusyQueueWakesNobodyUntilItIsArmedAgain)
+}
+
+func testBusyQueueWakesNobodyUntilItIsArmedAgain(t *testing.T) {
 	a, b := pair(t, Options{})
 	q := b.Queues()[1]
 	readable := func() bool {
@@ -290,7 +331,7 @@ func TestBusyQueueWakesNobodyUntilItIsArmedAgain(t *testing.T) {
 		receive(t, b, busySpell)
 		send(t, a, numbered(1, 60))
 		netlab.Await(t, 10*time.Second, "a frame", func() error {
-			if !b.queues[1].cur.ready() {
+			if !there(b.queues[1].cur) {
 				return errors.New("not there")
 			}
 			return nil
@@ -298,14 +339,23 @@ func TestBusyQueueWakesNobodyUntilItIsArmedAgain(t *testing.T) {
 		if readable() {
 			t.Error("readable while busy")
 		}
-		if !q.Arm() || !readable() {
-			t.Error("not readable after Arm")
+		if !q.Arm() {
+			t.Error("Arm overlooks the frame")
 		}
-		receive(t, b, 1)
+		send(t, a, numbered(2, 60))
+		netlab.Await(t, 10*time.Second, "readable", func() error {
+			if !readable() {
+				return errors.New("not readable after Arm and another frame")
+			}
+			return nil
+		})
+		receive(t, b, 2)
 	}
 }
 
-func TestQueueSaysWhenItHasFrames(t *testing.T) {
+func TestQueueSaysWhenItHasFrames(t *testing.T) { eachWay(t, testQueueSaysWhenItHasFrames) }
+
+func testQueueSaysWhenItHasFrames(t *testing.T) {
 	a, b := pair(t, Options{})
 	q := b.Queues()[1]
 	if q.Arm() {
@@ -337,6 +387,10 @@ func TestQueueSaysWhenItHasFrames(t *testing.T) {
 // A guest writes what it likes to its tap. What looks like a BPDU is left to the
 // control socket, and must not stay in the ring.
 func TestRingSurvivesNothingButLongBPDUs(t *testing.T) {
+	eachWay(t, testRingSurvivesNothingButLongBPDUs)
+}
+
+func testRingSurvivesNothingButLongBPDUs(t *testing.T) {
 	sw, _ := cable(t)
 	guest := openTap(t, sw, "guest", 1500)
 	p := openOn(t, sw, "guest", Options{})

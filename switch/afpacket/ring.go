@@ -10,7 +10,8 @@ import (
 	"github.com/kvswitch/kvswitch/switch/sysio"
 )
 
-// ring is a packet socket with a memory-mapped receive ring (TPACKET_V2).
+// ring is a packet socket with a memory-mapped receive ring (TPACKET_V2): what a
+// port receives by where the kernel has no intake.
 //
 // Why V2: it hands over every frame as it comes. V3 hands over blocks, and one
 // that is not full only after a millisecond; a lone ping would wait for it. What
@@ -205,5 +206,11 @@ func (r *ring) release() {
 	r.big.reset()
 }
 
+// drops implements receiver.
+func (r *ring) drops() (lost, bad uint64) { return takeDrops(r.fd), 0 }
+
 // socket implements receiver.
 func (r *ring) socket() int { return r.fd }
+
+// eager implements receiver.
+func (r *ring) eager() bool { return true }

@@ -169,6 +169,10 @@ func TestCaptureOnThePortSeesBothDirections(t *testing.T) {
 }
 
 func TestReceivingAndSendingAllocateNothing(t *testing.T) {
+	eachWay(t, testReceivingAndSendingAllocateNothing)
+}
+
+func testReceivingAndSendingAllocateNothing(t *testing.T) {
 	a, b := pair(t, Options{Queues: 2})
 	data := numbered(1, 60)
 	out := []frame.Out{

@@ -53,11 +53,12 @@ type shield struct {
 	remove func()
 }
 
-// newShield shields the host's stack from device index. The caller's thread must
-// be in the device's network namespace, as nl must be.
-func newShield(nl *netlink.Handle, index int) (shield, error) {
+// newShield shields the host's stack from device index by a program that load
+// makes. The caller's thread must be in the device's network namespace, as nl
+// must be.
+func newShield(nl *netlink.Handle, index int, load func() (*ebpf.Program, error)) (shield, error) {
 	removeFilters(nl, index) // of a process that could not
-	program, err := shieldProgram()
+	program, err := load()
 	if err != nil {
 		return shield{kind: shieldNone}, err
 	}

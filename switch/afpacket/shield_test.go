@@ -48,6 +48,10 @@ func shielded(t *testing.T, p *Port, far *netlab.Host) {
 }
 
 func TestHostsStackTakesNoPartWhileTheDeviceIsAPort(t *testing.T) {
+	eachWay(t, testHostsStackTakesNoPartWhileTheDeviceIsAPort)
+}
+
+func testHostsStackTakesNoPartWhileTheDeviceIsAPort(t *testing.T) {
 	sw, far := cable(t)
 	sw.Addr("port", "192.0.2.1/24")
 	far.Addr("eth0", "192.0.2.2/24")

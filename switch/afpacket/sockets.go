@@ -38,10 +38,10 @@ func (p *Port) openLanes(index int) error {
 }
 
 // fitRings gives the queues rings whose slots hold the device's frames, unless
-// they have them. What lies in the old ones is still forwarded.
+// they have them, or intakes, which take any frame. What lies in the old ones is still forwarded.
 func (p *Port) fitRings() error {
 	a := p.at
-	if len(a.rings) > 0 && a.rings[0].size >= slotSize(p.link.MTU) {
+	if len(a.intakes) > 0 || len(a.rings) > 0 && a.rings[0].size >= slotSize(p.link.MTU) {
 		return nil
 	}
 	rings, err := p.openRings()

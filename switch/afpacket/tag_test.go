@@ -9,6 +9,10 @@ import (
 )
 
 func TestTagsComeBesideTheFrameAndLeaveInIt(t *testing.T) {
+	eachWay(t, testTagsComeBesideTheFrameAndLeaveInIt)
+}
+
+func testTagsComeBesideTheFrameAndLeaveInIt(t *testing.T) {
 	a, b := pair(t, Options{})
 	src := porttest.MAC(3)
 	payload := bytes.Repeat([]byte("tagged "), 12)
@@ -55,7 +59,9 @@ func TestTagsComeBesideTheFrameAndLeaveInIt(t *testing.T) {
 
 // Offsets in the header count from the frame as the receiver sees it, without
 // the tag that comes beside it, and move when a tag goes in band.
-func TestOffloadOffsetsExcludeTheTag(t *testing.T) {
+func TestOffloadOffsetsExcludeTheTag(t *testing.T) { eachWay(t, testOffloadOffsetsExcludeTheTag) }
+
+func testOffloadOffsetsExcludeTheTag(t *testing.T) {
 	a, b := pair(t, Options{})
 	tag := frame.MakeTag(0x8100, 0, 5)
 	plain := gso(1, 3000)

@@ -124,6 +124,10 @@ func (s segment) address(ipv6 bool) (a, b netip.Addr) {
 }
 
 func TestTCPAndUDPCrossAtDefaultOffloads(t *testing.T) {
+	eachWay(t, testTCPAndUDPCrossAtDefaultOffloads)
+}
+
+func testTCPAndUDPCrossAtDefaultOffloads(t *testing.T) {
 	for _, topo := range segments {
 		for _, ipv6 := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s, IPv6 %v", topo.name, ipv6), func(t *testing.T) {
@@ -203,7 +207,9 @@ func datagrams(t *testing.T, from, to *netlab.Host, addr netip.Addr, n int) {
 	}
 }
 
-func TestJumboFramesCross(t *testing.T) {
+func TestJumboFramesCross(t *testing.T) { eachWay(t, testJumboFramesCross) }
+
+func testJumboFramesCross(t *testing.T) {
 	for _, topo := range segments {
 		t.Run(topo.name, func(t *testing.T) {
 			s := topo.build(t, 9000)
@@ -217,7 +223,9 @@ func TestJumboFramesCross(t *testing.T) {
 	}
 }
 
-func TestLargestMTUOfAVethCrosses(t *testing.T) {
+func TestLargestMTUOfAVethCrosses(t *testing.T) { eachWay(t, testLargestMTUOfAVethCrosses) }
+
+func testLargestMTUOfAVethCrosses(t *testing.T) {
 	s := segments[0].build(t, 65535)
 	_, bAddr := s.address(false)
 	s.a.Reaches(bAddr.String())
@@ -231,6 +239,10 @@ func TestLargestMTUOfAVethCrosses(t *testing.T) {
 // what it sends on a veth or tap to the receiver; that it is unfinished must
 // arrive with it, and what is there must be right.
 func TestDHCPArrivesWithAChecksumThatIsRightOrMarkedUnfinished(t *testing.T) {
+	eachWay(t, testDHCPArrivesWithAChecksumThatIsRightOrMarkedUnfinished)
+}
+
+func testDHCPArrivesWithAChecksumThatIsRightOrMarkedUnfinished(t *testing.T) {
 	for _, topo := range segments {
 		t.Run(topo.name, func(t *testing.T) {
 			s := topo.build(t, 1500)

@@ -21,6 +21,7 @@ func host(t *testing.T) doctor.Host {
 		Uname:  func() (string, error) { return "6.12.1-amd64", nil },
 		VHost:  func() error { return nil },
 		TCX:    func() error { return nil },
+		Intake: func() error { return nil },
 		Limit:  func() (uint64, error) { return 1 << 20, nil },
 	}
 	put(t, h, "dev/net/tun", "")
@@ -71,8 +72,8 @@ func TestAllIsWell(t *testing.T) {
 		}
 		seen[f.Check] = true
 	}
-	if len(seen) != 12 {
-		t.Errorf("%d checks, want 12: %v", len(seen), seen)
+	if len(seen) != 13 {
+		t.Errorf("%d checks, want 13: %v", len(seen), seen)
 	}
 }
 
@@ -92,7 +93,7 @@ func TestEachLackIsSaidWithItsMend(t *testing.T) {
 		{"strange kernel", func(_ *testing.T, h *doctor.Host) { h.Uname = func() (string, error) { return "plan9", nil } },
 			"kernel", doctor.Warn, `"plan9"`, ""},
 		{"no rights", func(t *testing.T, h *doctor.Host) { put(t, *h, "proc/self/status", "CapEff:\t0000000000000000\n") },
-			"capabilities", doctor.Missing, "CAP_NET_ADMIN (no host interface, no taps), CAP_NET_RAW (no netdev ports), CAP_BPF", "setcap cap_net_admin,cap_net_raw,cap_bpf+ep "},
+			"capabilities", doctor.Missing, "CAP_NET_ADMIN (no host interface, no taps), CAP_NET_RAW (no netdev ports), CAP_BPF", "setcap cap_net_admin,cap_net_raw,cap_bpf,cap_perfmon+ep "},
 		{"sys_admin stands for bpf", func(t *testing.T, h *doctor.Host) { put(t, *h, "proc/self/status", "CapEff:\t0000000000203000\n") },
 			"capabilities", doctor.OK, "are there", ""},
 		{"unprivileged", func(t *testing.T, h *doctor.Host) { put(t, *h, "proc/self/status", "CapEff:\t0\n") },
@@ -111,6 +112,10 @@ func TestEachLackIsSaidWithItsMend(t *testing.T) {
 			"vhost-net", doctor.Warn, "permission", "give this user access"},
 		{"no tcx", func(_ *testing.T, h *doctor.Host) { h.TCX = func() error { return errors.New("invalid argument") } },
 			"tcx", doctor.OK, "clsact", ""},
+		{"receives by BPF", func(*testing.T, *doctor.Host) {}, "bpf receive", doctor.OK, "shared memory", ""},
+		{"receives by rings", func(_ *testing.T, h *doctor.Host) {
+			h.Intake = func() error { return errors.New("load BPF program: no\nsecond line") }
+		}, "bpf receive", doctor.Warn, "packet rings, which cost a third more for small frames: load BPF program: no", "Linux 6.2"},
 		{"no right to ask", func(t *testing.T, h *doctor.Host) { put(t, *h, "proc/self/status", "CapEff:\t0\n") },
 			"tcx", doctor.Warn, "CAP_BPF", "as root"},
 		{"no hugepages", func(t *testing.T, h *doctor.Host) { put(t, *h, "proc/meminfo", "HugePages_Total: 0\n") },

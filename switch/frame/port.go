@@ -48,8 +48,8 @@ type Queue interface {
 	// whether some are there already (then the caller must not sleep).
 	// Calling Rx again may disarm.
 	Arm() bool
-	// FD is a descriptor for epoll, the same for the queue's lifetime:
-	// readable (level) when the queue is armed and has frames.
+	// FD is a descriptor for epoll, the same for the queue's lifetime: readable
+	// (level) when frames have come since Arm found none.
 	FD() int
 	// Polled reports that Rx on an empty queue is a mere look at memory, so a
 	// spinning worker may call it at every turn. When false Rx costs a system

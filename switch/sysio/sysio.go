@@ -28,6 +28,15 @@ func Map(fd int, offset int64, length int) ([]byte, error) {
 	return b, nil
 }
 
+// MapReadOnly is Map for reading alone.
+func MapReadOnly(fd int, offset int64, length int) ([]byte, error) {
+	b, err := unix.Mmap(fd, offset, length, unix.PROT_READ, unix.MAP_SHARED)
+	if err != nil {
+		return nil, fmt.Errorf("map %d bytes: %w", length, err)
+	}
+	return b, nil
+}
+
 // MapAnonymous maps length bytes of zeroed private memory outside Go's heap.
 // Pages cost nothing before they are touched.
 func MapAnonymous(length int) ([]byte, error) {
@@ -38,7 +47,7 @@ func MapAnonymous(length int) ([]byte, error) {
 	return b, nil
 }
 
-// Unmap gives back what Map or MapAnonymous returned; b must be that very slice.
+// Unmap gives back what Map, MapReadOnly or MapAnonymous returned; b must be that very slice.
 // Nothing may look at the memory any more. A nil b is nothing to do.
 func Unmap(b []byte) error {
 	if b == nil {

@@ -6,6 +6,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -13,13 +15,108 @@ import (
 	"github.com/kvswitch/kvswitch/switch/porttest/netlab"
 )
 
-// The smoke run of the bench, as make bench-quick makes it: every test has a
-// figure for every contender that is there, and the report is whole. How fast
-// anything is is no matter here.
+// benchReport is what these tests read of report.json.
+type benchReport struct {
+	Complete   bool `json:"complete"`
+	Contenders []struct {
+		Name   string   `json:"name"`
+		Family string   `json:"family"`
+		Absent string   `json:"absent"`
+		Faults []string `json:"faults"`
+	} `json:"contenders"`
+	Series []struct {
+		Test      string     `json:"test"`
+		Name      string     `json:"name"`
+		Case      benchCase  `json:"case"`
+		Contender string     `json:"contender"`
+		Values    []struct{} `json:"values"`
+		Rejected  int        `json:"rejected"`
+	} `json:"series"`
+	Searches  []benchSearch `json:"searches"`
+	Latencies []struct {
+		Case      benchCase `json:"case"`
+		Contender string    `json:"contender"`
+		Frames    int       `json:"frames"`
+	} `json:"latencies"`
+	Aims []struct {
+		Text string `json:"aim"`
+		Why  string `json:"why"`
+	} `json:"aims"`
+	Trials struct {
+		Made     int `json:"made"`
+		Rejected int `json:"rejected"`
+	} `json:"trials"`
+	Notes []string `json:"notes"`
+}
+
+type benchSearch struct {
+	Goal      string  `json:"goal"`
+	Contender string  `json:"contender"`
+	Lower     float64 `json:"lower"`
+}
+
+type benchCase struct {
+	Size      string `json:"size"`
+	Flows     int    `json:"flows"`
+	Ports     int    `json:"ports"`
+	Source    string `json:"source"`
+	Load      string `json:"load"`
+	Addresses int    `json:"addresses"`
+	Workers   int    `json:"workers"`
+}
+
+func readBenchReport(t *testing.T, path string) (r benchReport) {
+	t.Helper()
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal(text, &r); err != nil {
+		t.Fatalf("%s: %v", path, err)
+	}
+	return r
+}
+
+// figure is what a smoke run measures: of whom, and in how many cases.
+type figure struct {
+	metric string
+	cases  int
+	of     func(name, family string) bool
+}
+
+var figures = []figure{
+	{"throughput received", 5, racer}, // two sizes, 1000 flows, two of XDP
+	{"throughput machine_ns", 5, racer},
+	{"throughput cpu_ns", 4, switching}, // not of XDP, but once at equal load
+	{"throughput memory", 2, func(name, _ string) bool { return name == "memory" }},
+	{"latency p50", 4, racer}, // three loads, and pings
+	{"latency p90", 4, racer},
+	{"latency p99", 4, racer},
+	{"latency p99.9", 4, racer},
+	{"bulk received", 2, racer},
+	{"address capacity", 1, firstOfFamily},
+	{"address learning_rate", 1, firstOfFamily},
+	{"broadcast delivered", 1, switching},
+	{"broadcast meshed", 1, switching},
+	{"broadcast blocking", 1, func(name, family string) bool { return switching(name, family) && family != "vde" }},
+	{"scale ports", 2, switching},
+	{"scale addresses", 2, switching},
+	{"scale workers", runtime.NumCPU(), func(name, _ string) bool { return name == "kvswitch" }},
+}
+
+func racer(name, _ string) bool          { return name != "memory" }
+func switching(name, family string) bool { return racer(name, family) && family != "cable" }
+func firstOfFamily(name, family string) bool {
+	return switching(name, family) && name == family
+}
+
+// The smoke run of the bench, as make bench-quick makes it: every contender that
+// is there has a figure in every case of every test, or the report says why not.
+// How fast anything is is no matter here.
 func TestBenchQuick(t *testing.T) {
 	netlab.New(t) // skips without the privilege
 	dir := netlab.Dir(t)
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 6*time.Minute)
 	defer cancel()
 	begin := time.Now()
 	cmd := exec.CommandContext(ctx, program, "bench", "--quick", "--report", dir)
@@ -30,68 +127,141 @@ func TestBenchQuick(t *testing.T) {
 		t.Fatalf("kvswitch bench --quick: %v\n%s", err, out)
 	}
 	t.Logf("took %v", time.Since(begin).Round(time.Second))
-	for name, holds := range map[string]string{"report.html": "<svg", "results.md": "### "} {
+	for name, holds := range map[string]string{"report.html": "<svg", "results.md": "kvswitch's own aims"} {
 		text, err := os.ReadFile(filepath.Join(dir, name))
 		if err != nil || !strings.Contains(string(text), holds) {
 			t.Errorf("%s: %v, want %q in it", name, err, holds)
 		}
 	}
-	text, err := os.ReadFile(filepath.Join(dir, "report.json"))
-	if err != nil {
-		t.Fatal(err)
+	r := readBenchReport(t, filepath.Join(dir, "report.json"))
+	if !r.Complete || r.Trials.Made == 0 {
+		t.Errorf("complete %t, %d trials", r.Complete, r.Trials.Made)
 	}
-	var report struct {
-		Complete   bool `json:"complete"`
-		Contenders []struct {
-			Name   string   `json:"name"`
-			Absent string   `json:"absent"`
-			Faults []string `json:"faults"`
-		} `json:"contenders"`
-		Series []struct {
-			Test      string     `json:"test"`
-			Contender string     `json:"contender"`
-			Values    []struct{} `json:"values"`
-			Rejected  int        `json:"rejected"`
-		} `json:"series"`
-		Trials struct {
-			Made     int `json:"made"`
-			Rejected int `json:"rejected"`
-		} `json:"trials"`
-	}
-	if err := json.Unmarshal(text, &report); err != nil {
-		t.Fatal(err)
-	}
-	if !report.Complete || report.Trials.Made == 0 {
-		t.Errorf("complete %t, %d trials", report.Complete, report.Trials.Made)
-	}
-	// A trial that the machine disturbed has no value, but it was tried.
-	tried := map[string]bool{}
-	for _, s := range report.Series {
-		if len(s.Values)+s.Rejected > 0 {
-			tried[s.Test+" "+s.Contender] = true
+	r.contenders(t)
+	r.figures(t)
+	r.searchesAndLatencies(t)
+	for _, a := range r.Aims {
+		if a.Why == "not measured in this run" && !strings.Contains(a.Text, "000 flows") {
+			t.Errorf("aim %q: %s", a.Text, a.Why)
 		}
 	}
-	there := 0
-	for _, c := range report.Contenders {
-		if c.Absent != "" {
-			if os.Getenv("CI") == "true" {
-				t.Errorf("%s is absent: %s", c.Name, c.Absent)
-			}
-			continue
+	if len(r.Aims) == 0 {
+		t.Error("no word of kvswitch's own aims")
+	}
+}
+
+// contenders checks that those are there that can be.
+func (r *benchReport) contenders(t *testing.T) {
+	t.Helper()
+	var names []string
+	for _, c := range r.Contenders {
+		names = append(names, c.Name)
+		if c.Absent != "" && os.Getenv("CI") == "true" {
+			t.Errorf("%s is absent: %s", c.Name, c.Absent)
 		}
-		there++
 		if len(c.Faults) > 0 && strings.HasPrefix(c.Name, "kvswitch") {
 			t.Errorf("%s is faulty: %q", c.Name, c.Faults)
 		}
 	}
-	for _, test := range []string{"throughput", "latency", "bulk", "address", "broadcast", "scale"} {
-		for _, c := range []string{"kernel", "kvswitch"} {
-			if !tried[test+" "+c] {
-				t.Errorf("test %s has nothing of %s", test, c)
+	for _, want := range []string{
+		"cable", "kernel", "kernel-rps", "kvswitch", "kvswitch-spin", "kvswitch-sleep", "ovs", "ovs-afxdp", "vde", "memory",
+	} {
+		if !slices.Contains(names, want) {
+			t.Errorf("no word of %s in the report", want)
+		}
+	}
+}
+
+// excused reports that the report says why a contender lacks something.
+func (r *benchReport) excused(contender string) bool {
+	for _, c := range r.Contenders {
+		if c.Name == contender && (c.Absent != "" || len(c.Faults) > 0) {
+			return true
+		}
+	}
+	return slices.ContainsFunc(r.Notes, func(n string) bool {
+		return strings.HasPrefix(n, contender+" ") || strings.HasPrefix(n, contender+":")
+	})
+}
+
+// unloaded reports a share of a load that the search, says the report, did not
+// find.
+func (r *benchReport) unloaded(contender string, c benchCase) bool {
+	return strings.HasSuffix(c.Load, "of PDR") && slices.ContainsFunc(r.Searches, func(s benchSearch) bool {
+		return s.Contender == contender && s.Goal == "PDR" && s.Lower == 0
+	})
+}
+
+// figures checks every metric and case of every contender.
+func (r *benchReport) figures(t *testing.T) {
+	t.Helper()
+	type place struct {
+		metric, contender string
+		c                 benchCase
+	}
+	have, disturbed := map[place]bool{}, 0
+	cases := map[string][]benchCase{}
+	for _, s := range r.Series {
+		metric := s.Test + " " + s.Name
+		if !slices.Contains(cases[metric], s.Case) {
+			cases[metric] = append(cases[metric], s.Case)
+		}
+		switch at := (place{metric, s.Contender, s.Case}); {
+		case len(s.Values) > 0:
+			have[at] = true
+		case s.Rejected > 0: // the machine's fault, and the report says so
+			have[at] = true
+			disturbed++
+			t.Logf("%s of %s in %+v: every trial was disturbed", metric, s.Contender, s.Case)
+		}
+	}
+	for _, f := range figures {
+		if len(cases[f.metric]) != f.cases {
+			t.Errorf("%s: %d cases, want %d: %+v", f.metric, len(cases[f.metric]), f.cases, cases[f.metric])
+		}
+		for _, c := range r.Contenders {
+			if !f.of(c.Name, c.Family) {
+				continue
+			}
+			for _, at := range cases[f.metric] {
+				if !have[place{f.metric, c.Name, at}] && !r.excused(c.Name) && !r.unloaded(c.Name, at) {
+					t.Errorf("%s has no %s in %+v, and no word why", c.Name, f.metric, at)
+				}
 			}
 		}
 	}
-	if there < 3 || report.Trials.Rejected == report.Trials.Made {
-		t.Errorf("%d contenders, %d of %d trials thrown out", there, report.Trials.Rejected, report.Trials.Made)
+	for metric := range cases {
+		if !slices.ContainsFunc(figures, func(f figure) bool { return f.metric == metric }) {
+			t.Errorf("the test does not know %s", metric)
+		}
+	}
+	if disturbed > len(r.Series)/2 { // completeness is not shown then
+		t.Errorf("%d of %d series have no value at all: this machine is too busy for a bench", disturbed, len(r.Series))
+	}
+}
+
+// searchesAndLatencies checks that everybody has both loads of the loss search,
+// and the distribution of all latencies that there are figures of.
+func (r *benchReport) searchesAndLatencies(t *testing.T) {
+	t.Helper()
+	found := map[string]bool{}
+	for _, s := range r.Searches {
+		found[s.Contender+" "+s.Goal] = true
+	}
+	for _, c := range r.Contenders {
+		for _, goal := range []string{"NDR", "PDR"} {
+			if racer(c.Name, c.Family) && !r.excused(c.Name) && !found[c.Name+" "+goal] {
+				t.Errorf("%s has no %s", c.Name, goal)
+			}
+		}
+	}
+	spread := map[string]bool{}
+	for _, l := range r.Latencies {
+		spread[l.Contender+" "+l.Case.Load] = l.Frames > 0
+	}
+	for _, s := range r.Series {
+		if s.Test == "latency" && s.Name == "p50" && len(s.Values) > 0 && !spread[s.Contender+" "+s.Case.Load] {
+			t.Errorf("%s has a median latency at %s and no distribution", s.Contender, s.Case.Load)
+		}
 	}
 }
