@@ -307,6 +307,7 @@ func outs(frames []frame.Frame) []frame.Out {
 // that it has mapped.
 func openFDs(t testing.TB) int {
 	t.Helper()
+	sysio.PrepareSignals() // opens what the process keeps
 	list, err := os.ReadDir("/proc/self/fd")
 	if err != nil {
 		t.Fatal(err)
