@@ -85,6 +85,7 @@ func (s *Switch) tick(elapsed uint32) {
 	for _, p := range s.slots {
 		if p != nil {
 			p.bpdus.spent.Store(0)
+			s.announceRefusals(p)
 		}
 	}
 	if s.tree == nil {

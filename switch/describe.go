@@ -11,6 +11,25 @@ import (
 
 // Status is the switch at this moment.
 func (s *Switch) Status() Status {
+	st := s.status()
+	for i := range st.Ports {
+		st.Ports[i].addDetail()
+	}
+	if st.HostPort != nil {
+		st.HostPort.addDetail()
+	}
+	return st
+}
+
+// addDetail asks the port itself. Called without s.mu: how long a port takes to
+// answer may depend on its peer, for which the switch doesn't stand still.
+func (ps *PortStatus) addDetail() {
+	if ps.detailer != nil {
+		ps.Detail = ps.detailer.Detail()
+	}
+}
+
+func (s *Switch) status() Status {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	tree := s.treeStatus()
@@ -50,6 +69,12 @@ func (s *Switch) Status() Status {
 
 // PortStatus is one port at this moment, the host interface included.
 func (s *Switch) PortStatus(name string) (PortStatus, error) {
+	ps, err := s.portStatus(name)
+	ps.addDetail()
+	return ps, err
+}
+
+func (s *Switch) portStatus(name string) (PortStatus, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	p := s.find(name)
@@ -106,9 +131,10 @@ func (s *Switch) describe(p *port, tree *stp.Status) PortStatus {
 	if w, ok := p.dev.(interface{ Warnings() []string }); ok {
 		ps.Warnings = w.Warnings()
 	}
-	if d, ok := p.dev.(frame.Detailer); ok {
-		ps.Detail = d.Detail()
+	if r, ok := p.dev.(frame.Ringer); ok {
+		ps.Rings = r.RingCounters()
 	}
+	ps.detailer, _ = p.dev.(frame.Detailer)
 	return ps
 }
 

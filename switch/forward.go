@@ -203,6 +203,9 @@ func (m *meta) assignVLAN(pv *portView, f *frame.Frame, etherType uint16) Reason
 		if len(f.Data) < frame.HeaderLen+frame.TagLen {
 			return DropRunt
 		}
+		if h := &f.Hdr; h.Flags&frame.HdrNeedsCsum != 0 && h.CsumStart < frame.HeaderLen+frame.TagLen {
+			return DropRunt // without the tag it would start in the Ethernet header
+		}
 		f.Tag = frame.Tag(binary.BigEndian.Uint32(f.Data[12:16]))&0xffff | frame.EtherTypeVLAN<<16
 		f.Strip = frame.TagLen
 	}

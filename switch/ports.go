@@ -28,6 +28,9 @@ type port struct {
 	counters []portCounters // by worker
 	bpdus    allowance
 	changed  atomic.Bool // the device says its state changed
+
+	refusals  uint64 // of a frame.Refuser that were told of
+	refusedAt uint32 // and when, by the coarse clock
 }
 
 // AddPort attaches dev under name, which must be unused, and starts it. The
@@ -106,25 +109,35 @@ func (s *Switch) attach(name string, dev frame.Port, cfg PortConfig, host bool) 
 // ones too. The host interface stays: nothing could bring it back while the
 // switch runs.
 func (s *Switch) RemovePort(name string) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	p := s.find(name)
-	if p == nil {
-		return s.noPort(name)
+	p, err := s.detach(name)
+	if err != nil {
+		return err
 	}
-	if p.id == hostPort {
-		return fmt.Errorf("remove port %s: it is the host interface, which goes with the switch; start with --no-host to have none", name)
-	}
-	s.slots[p.id] = nil
-	s.table.DropPort(uint16(p.id))
-	s.treeRemove(p)
-	s.settle() // no worker uses the port any more when this returns
-	err := p.dev.Close()
+	// Without the lock: with a port a guest's memory may go, which takes seconds.
+	err = p.dev.Close()
 	s.feed.publish(Event{Event: EventPortDel, Port: name})
 	if err != nil {
 		return fmt.Errorf("close port %s: %w", name, err)
 	}
 	return nil
+}
+
+// detach takes a port out of the switch: no worker uses it any more.
+func (s *Switch) detach(name string) (*port, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p := s.find(name)
+	if p == nil {
+		return nil, s.noPort(name)
+	}
+	if p.id == hostPort {
+		return nil, fmt.Errorf("remove port %s: it is the host interface, which goes with the switch; start with --no-host to have none", name)
+	}
+	s.slots[p.id] = nil
+	s.table.DropPort(uint16(p.id))
+	s.treeRemove(p)
+	s.settle()
+	return p, nil
 }
 
 // PortConfig is a port's configuration; change a copy and hand it to SetPort.
@@ -246,4 +259,25 @@ func (s *Switch) announceLink(p *port) {
 	}
 	s.log.Info("port is down", "port", p.name, "number", p.id, "reason", p.state.Reason)
 	s.feed.publish(Event{Event: EventPortDown, Port: p.name, Reason: p.state.Reason})
+}
+
+// refuseEvery is how many seconds pass between two reports of what a port
+// refused: a peer can make it refuse something a hundred thousand times a second.
+const refuseEvery = 10
+
+// announceRefusals tells of what a port refused its peer since it last did.
+// Called with s.mu held, every second.
+func (s *Switch) announceRefusals(p *port) {
+	r, ok := p.dev.(frame.Refuser)
+	if !ok {
+		return
+	}
+	n, why := r.Refusals()
+	if n == p.refusals || p.refusals > 0 && s.now()-p.refusedAt < refuseEvery {
+		return
+	}
+	times := int(n - p.refusals)
+	p.refusals, p.refusedAt = n, s.now()
+	s.log.Warn("port refused its peer", "port", p.name, "times", times, "last", why)
+	s.feed.publish(Event{Event: EventPortRefuse, Port: p.name, Count: times, Reason: why})
 }

@@ -7,7 +7,7 @@ type Reason uint8
 // The reasons up to DropEgressVLAN are counted on the port a frame came in by,
 // the rest on the port it would have left by.
 const (
-	DropRunt          Reason = iota // shorter than its headers
+	DropRunt          Reason = iota // shorter than its headers, or a checksum that starts within them
 	DropGroupSource                 // the source is a group address
 	DropZeroSource                  // the source is 00:00:00:00:00:00
 	DropOwnSource                   // the source is the host interface's own address

@@ -60,6 +60,9 @@ type PortStatus struct {
 	Drops      map[string]uint64 `json:"drops"` // every reason that is not zero, and egress-full
 	Warnings   []string          `json:"warnings,omitempty"`
 	Detail     any               `json:"detail,omitempty"` // what this kind of port adds
+
+	Rings    []frame.RingCounters `json:"-"` // for stats; Detail has them, too
+	detailer frame.Detailer
 }
 
 // Traffic counts frames and bytes (without FCS) in one direction. Dropped is
@@ -107,7 +110,7 @@ type Event struct {
 	To     string     `json:"to,omitempty"`   // stp: new state or role, new root
 	MAC    *frame.MAC `json:"mac,omitempty"`
 	VLAN   uint16     `json:"vlan,omitempty"`
-	Count  int        `json:"count,omitempty"` // fdb.flush: entries; monitor.lost: events
+	Count  int        `json:"count,omitempty"` // fdb.flush: entries; monitor.lost: events; port.refuse: refusals
 	Reason string     `json:"reason,omitempty"`
 }
 
@@ -119,6 +122,7 @@ const (
 	EventFDBFlush   = "fdb.flush"
 	EventPortUp     = "port.up"
 	EventPortDown   = "port.down"
+	EventPortRefuse = "port.refuse" // what its peer asked for, Count times since the last such event; Reason is the last one's
 	EventPortAdd    = "port.add"
 	EventPortDel    = "port.del"
 	EventSTPState   = "stp.state"

@@ -306,3 +306,25 @@ func TestPortWordsRoundTrip(t *testing.T) {
 		}
 	}
 }
+
+// A checksum that is to start within the tag would start in the Ethernet header
+// of an untagged copy: such a frame goes nowhere. One that starts behind it does.
+func TestChecksumThatStartsInTheTagIsDropped(t *testing.T) {
+	l := newLab(t, vswitch.Config{VLANFiltering: true}, 2, words("trunk", "5"), words("vlan", "5"))
+	f := superFrame(t, 1000)
+	inBand := append(append(append([]byte(nil), f.Data[:12]...), 0x81, 0, 0, 5), f.Data[12:]...)
+	for start := uint16(0); start < 20; start++ {
+		h := frame.VnetHdr{Flags: frame.HdrNeedsCsum, CsumStart: start, CsumOffset: 16, HdrLen: 2}
+		l.sendFrames(1, frame.Frame{Data: inBand, Hdr: h})
+		got := l.ports[1].Sent()
+		if want := min(1, int(start)/18); len(got) != want {
+			t.Fatalf("checksum from %d: %d frames arrived, want %d", start, len(got), want)
+		}
+		if len(got) == 1 && (got[0].Hdr.CsumStart != start-4 || int(got[0].Hdr.HdrLen) > len(got[0].Wire)) {
+			t.Errorf("checksum from %d: arrived with %+v", start, got[0].Hdr)
+		}
+	}
+	if n := l.drops(1, "runt"); n != 18 {
+		t.Errorf("%d dropped as runts, want 18", n)
+	}
+}

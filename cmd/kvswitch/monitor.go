@@ -88,7 +88,7 @@ func eventLine(e vswitch.Event) string {
 func (a *app) statsCommand() *cobra.Command {
 	return a.shows(&cobra.Command{
 		Use:               "stats [NAME]",
-		Short:             "Show counters and every reason for which frames were dropped",
+		Short:             "Show counters, those of guests' rings too, and every reason for which frames were dropped",
 		Args:              portArgs(0, 1),
 		ValidArgsFunction: a.completePorts(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -121,16 +121,33 @@ func stats(ctx context.Context, c *ctl.Client, args []string) ([]ctl.PortStats, 
 }
 
 func (a *app) printStats(list []ctl.PortStats) error {
-	var rows, drops [][]string
+	var rows, drops, rings [][]string
 	for _, p := range list {
 		rows = append(rows, []string{p.Name, count(p.RX.Frames), count(p.RX.Bytes), count(p.RX.Dropped), count(p.TX.Frames), count(p.TX.Bytes), count(p.TX.Dropped)})
 		for _, reason := range slices.SortedFunc(maps.Keys(p.Drops), cmp.Compare) {
 			drops = append(drops, []string{p.Name, reason, count(p.Drops[reason])})
 		}
+		for _, r := range p.Rings {
+			rings = append(rings, []string{p.Name, count(r.Ring), count(r.Frames), count(r.Kicks), count(r.Calls), count(r.Polls), count(r.Errors)})
+		}
 	}
-	if err := a.table("NAME RX-FRAMES RX-BYTES RX-DROPPED TX-FRAMES TX-BYTES TX-DROPPED", rows); err != nil || len(drops) == 0 {
+	if err := a.table("NAME RX-FRAMES RX-BYTES RX-DROPPED TX-FRAMES TX-BYTES TX-DROPPED", rows); err != nil {
 		return err
 	}
-	fmt.Fprintln(a.out)
-	return a.table("NAME DROP-REASON FRAMES", drops)
+	for _, more := range []struct {
+		head string
+		rows [][]string
+	}{
+		{"NAME RING FRAMES KICKS CALLS POLLS ERRORS", rings},
+		{"NAME DROP-REASON FRAMES", drops},
+	} {
+		if len(more.rows) == 0 {
+			continue
+		}
+		fmt.Fprintln(a.out)
+		if err := a.table(more.head, more.rows); err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	vswitch "github.com/kvswitch/kvswitch/switch"
 	"github.com/kvswitch/kvswitch/switch/ctl"
@@ -191,6 +192,60 @@ func TestStatsNameEveryDropReasonThatIsNotZero(t *testing.T) {
 		t.Errorf("port show a:\n%s", out)
 	}
 	h.refused(1, "no such port", "stats", "zz")
+}
+
+// A guest's rings count for themselves, also before there is a guest.
+func TestStatsShowTheRingsOfAVhostUserPort(t *testing.T) {
+	h := start(t, "--stp", "off")
+	h.must("port", "add", "vhost-user:a,queues=2,path="+h.socket("a"))
+	if list := decode[[]ctl.PortStats](h, "stats", "a"); len(list) != 1 || len(list[0].Rings) != 4 || list[0].Rings[3].Ring != 3 {
+		t.Errorf("stats: %+v", list)
+	}
+	if out := h.must("stats", "a"); !strings.Contains(out, "KICKS  CALLS  POLLS") || !strings.Contains(out, "\na     3 ") {
+		t.Errorf("stats:\n%s", out)
+	}
+}
+
+// A front end that is refused in the middle of its negotiation is heard of.
+func TestMonitorTellsWhatAPortRefused(t *testing.T) {
+	h := start(t, "--stp", "off")
+	h.must("port", "add", "vhost-user:a,path="+h.socket("a"))
+	cmd := program(t, h.dir, "monitor", "--json", "port")
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		cmd.Process.Kill()
+		cmd.Wait()
+	}()
+	heard := make(chan struct{})
+	defer close(heard)
+	go func() { // again and again, until somebody listens
+		for {
+			if conn, err := net.Dial("unix", h.socket("a")); err == nil {
+				// SET_FEATURES, version 1, 8 bytes: VIRTIO_F_RING_PACKED.
+				conn.Write([]byte{2, 0, 0, 0, 1, 0, 0, 0, 8, 0, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0})
+				conn.Read(make([]byte, 1)) // the end
+				conn.Close()
+			}
+			select {
+			case <-heard:
+				return
+			case <-time.After(50 * time.Millisecond):
+			}
+		}
+	}()
+	var e vswitch.Event
+	if err := json.NewDecoder(out).Decode(&e); err != nil {
+		t.Fatal(err)
+	}
+	if e.Event != vswitch.EventPortRefuse || e.Port != "a" || e.Count == 0 || !strings.Contains(e.Reason, "0x400000000") {
+		t.Errorf("event %+v", e)
+	}
 }
 
 func TestMonitorPrintsEventsAsTheyHappen(t *testing.T) {

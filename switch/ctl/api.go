@@ -83,6 +83,8 @@ type PortStats struct {
 	RX    vswitch.Traffic   `json:"rx"`
 	TX    vswitch.Traffic   `json:"tx"`
 	Drops map[string]uint64 `json:"drops"`
+
+	Rings []frame.RingCounters `json:"rings,omitempty"` // of a port that has rings
 }
 
 type flushed struct {
@@ -103,7 +105,7 @@ const maxBody = 64 << 10
 
 // stats is the part of a port's status that counts.
 func stats(p *vswitch.PortStatus) PortStats {
-	s := PortStats{Name: p.Name, RX: p.RX, TX: p.TX, Drops: map[string]uint64{}}
+	s := PortStats{Name: p.Name, RX: p.RX, TX: p.TX, Drops: map[string]uint64{}, Rings: p.Rings}
 	for reason, n := range p.Drops {
 		if n > 0 {
 			s.Drops[reason] = n

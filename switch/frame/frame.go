@@ -201,7 +201,7 @@ func (o *Out) WireHdr() VnetHdr {
 			h.CsumStart = uint16(int(h.CsumStart) + d)
 		}
 		if h.HdrLen != 0 {
-			h.HdrLen = uint16(int(h.HdrLen) + d)
+			h.HdrLen = uint16(max(int(h.HdrLen)+d, 0)) // a hint, and shorter than a tag it may be
 		}
 	}
 	return h

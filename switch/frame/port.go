@@ -21,10 +21,11 @@ type Port interface {
 	Queues() []Queue
 	// Tx sends out in order and reports how many it took care of: sent, or
 	// dropped and counted by the port itself in Counters. The caller counts
-	// the rest, which are the last ones, as dropped for want of room. It never
-	// blocks. Any goroutine may call it; hint (the worker's number) chooses
-	// among transmit queues, so that workers don't contend. The frames' bytes
-	// are not used after it returns.
+	// the rest, which are the last ones, as dropped for want of room; a port
+	// with several queues may move them there. It never blocks. Any goroutine
+	// may call it; hint (the worker's number) chooses among transmit queues
+	// where the peer does not care, so that workers don't contend. The frames'
+	// bytes are not used after it returns.
 	Tx(hint int, out []Out) int
 	// State is a snapshot. Any goroutine.
 	State() State
@@ -89,5 +90,27 @@ type Counters struct {
 }
 
 // Detailer is implemented by ports that have more to show than State: a value
-// that encodes to JSON (negotiated features, rings, kicks, calls).
+// that encodes to JSON (negotiated features, rings, kicks, calls). It may take a
+// while, and may be called at any time, after Close, too.
 type Detailer interface{ Detail() any }
+
+// Ringer is implemented by ports whose peer is a driver with rings. It never
+// blocks. Any goroutine.
+type Ringer interface{ RingCounters() []RingCounters }
+
+// RingCounters are one ring's.
+type RingCounters struct {
+	Ring   int    `json:"ring"`
+	Frames uint64 `json:"frames"`
+	Kicks  uint64 `json:"kicks"` // batches that the driver had to notify of
+	Calls  uint64 `json:"calls"` // notifications of the driver
+	Polls  uint64 `json:"polls"` // batches found by looking
+	Errors uint64 `json:"errors"`
+}
+
+// Refuser is implemented by ports whose peer asks for things that may be refused.
+// Refusals counts them since the port is open and says why the last one was. It
+// never blocks. Any goroutine.
+type Refuser interface {
+	Refusals() (n uint64, last string)
+}

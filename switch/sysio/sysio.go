@@ -3,9 +3,9 @@
 // use and golang.org/x/sys does not have without allocating.
 //
 // It makes no decision, keeps no state beside the descriptors it is asked to
-// open, and starts no goroutine. Calls that can't block go around the Go
-// scheduler (RawSyscall): they must be short, because the garbage collector
-// waits for them. Calls that may sleep tell the scheduler.
+// open and what Signal needs, and starts no goroutine. Calls that can't block go
+// around the Go scheduler (RawSyscall): they must be short, because the garbage
+// collector waits for them. Calls that may sleep tell the scheduler.
 //
 // Every function may be called from any goroutine; what the kernel says about
 // sharing a descriptor holds.

@@ -5,8 +5,6 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -32,7 +30,19 @@ func bystander(t *testing.T) *frontend {
 
 // The attacks of the catalogue, a subtest for each, with the CVEs of those that
 // fell for it. Descriptor chains are attacked in package virtq; here is what
-// they cost the port.
+// they cost the port. Of the rest of the catalogue,
+//   - attacks at L2 (floods of addresses, the switch's own address, BPDUs from a
+//     guest, link-local groups, double tags) are the switch's to meet: its tests
+//     TestL11…, TestL12…, TestGuestThatClaimsToBeRoot…, TestL7…, and
+//     TestDoubleTagDoesNotHopVLANs;
+//   - frames out of measure: runts TestRxDropsMalformedPackets, a GSO frame to a
+//     guest without TSO TestTxDropsWhatCantBeSent and, cut by the switch first,
+//     TestVhostUserGuestsWithoutAnOffload; longer than the MTU
+//     TestOneTagPassesAboveTheMTU;
+//   - faults of other devices ("not net": vhost-crypto's CVE-2020-10724 and
+//     -14374 to -14378, vhost-user-gpu's CVE-2021-3544 to -3546) are of kinds
+//     that are here: memory taken twice by a check and a use, lengths that wrap,
+//     what is left mapped or allocated after a refusal.
 func TestAttack(t *testing.T) {
 	t.Run("descriptor chains cost the chain, not the device", func(t *testing.T) {
 		// CVE-2018-1059, CVE-2020-10725, CVE-2019-9547, CVE-2016-6490, CVE-2016-5403
@@ -144,11 +154,13 @@ func TestAttack(t *testing.T) {
 			f.post(0, 2048)
 		}
 		var stop atomic.Bool
+		var written atomic.Int64
 		ended := make(chan struct{})
 		go func() {
 			defer close(ended)
 			good := f.gpa(int(f.regions[1].offset))
 			for i := uint64(1); !stop.Load(); i = i*6364136223846793005 + 1442695040888963407 {
+				written.Add(1)
 				w := f.mem[f.rings[i>>63].addr.desc-userBase+8*(i>>40&127):]
 				switch i >> 56 & 3 {
 				case 0:
@@ -168,7 +180,13 @@ func TestAttack(t *testing.T) {
 		}
 		frames := 0
 		var b [64]frame.Frame
-		for round := range rounds {
+		wait(t, "the writer to have been round", func() bool { return written.Load() > 1<<14 })
+		// On a busy machine the two may hardly run at a time: then it takes longer.
+		enough := func() bool {
+			c := p.Counters()
+			return frames > 0 && c.RxErrors > 0 && c.TxErrors > 0
+		}
+		for round, end := 0, time.Now().Add(20*time.Second); round < rounds || !enough() && time.Now().Before(end); round++ {
 			for i := range f.rings { // make all 64 available again, whatever they say
 				avail := f.mem[f.rings[i].addr.avail-userBase:]
 				binary.LittleEndian.PutUint32(avail, 1|uint32(uint16((round+1)*64))<<16)
@@ -190,7 +208,7 @@ func TestAttack(t *testing.T) {
 		}
 		stop.Store(true)
 		<-ended
-		if frames == 0 || p.Counters().RxErrors == 0 || p.Counters().TxErrors == 0 {
+		if !enough() {
 			t.Errorf("%d frames, %+v: the test tests nothing", frames, p.Counters())
 		}
 		other.works()
@@ -349,6 +367,7 @@ func TestAttack(t *testing.T) {
 		f.mustNot(reqSetFeatures, u64(modern|featProtocol|featCsum))
 		f.mustNot(reqSetVringNum, state(0, 128))
 		f.mustNot(reqSetVringBase, state(0, 5))
+		f.must(reqSetLogBase, append(u64(1<<20), u64(0)...), memfd(t, 1<<20))
 		f.must(reqSetFeatures, u64(modern|featProtocol|featLogAll))
 		f.works()
 	})
@@ -699,97 +718,4 @@ func TestAttack(t *testing.T) {
 	})
 
 	t.Run("the socket: mode, symbolic links, stale and foreign sockets", testSocketFile)
-}
-
-func testSocketFile(t *testing.T) {
-	dir := t.TempDir()
-	path := filepath.Join(dir, "s")
-	old := unix.Umask(0)
-	defer unix.Umask(old)
-	for _, umask := range []int{0, 0o077} {
-		for perm, want := range map[os.FileMode]os.FileMode{0: 0o660, 0o600: 0o600, 0o666: 0o666} {
-			unix.Umask(umask)
-			p, err := Open(Options{Path: path, Perm: perm})
-			if err != nil {
-				t.Fatal(err)
-			}
-			st, err := os.Lstat(path)
-			if err != nil || st.Mode().Perm() != want || st.Mode()&os.ModeSocket == 0 {
-				t.Errorf("umask %o, %o asked for: %v, %v", umask, perm, st.Mode(), err)
-			}
-			if err := p.Close(); err != nil {
-				t.Error(err)
-			}
-			if _, err := os.Lstat(path); err == nil {
-				t.Error("the socket file stays")
-			}
-		}
-	}
-	unix.Umask(old)
-	if os.Getuid() == 0 {
-		p, err := Open(Options{Path: path, UID: 1234, GID: 4321})
-		if err != nil {
-			t.Fatal(err)
-		}
-		var st unix.Stat_t
-		if unix.Stat(path, &st); st.Uid != 1234 || st.Gid != 4321 {
-			t.Errorf("owner %d:%d", st.Uid, st.Gid)
-		}
-		p.Close()
-	}
-	// A symbolic link is not followed, wherever it points.
-	for _, target := range []string{"nowhere", "/etc/passwd"} {
-		if err := os.Symlink(target, path); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := Open(Options{Path: path}); err == nil || !strings.Contains(err.Error(), "symbolic link") {
-			t.Errorf("link to %s: %v", target, err)
-		}
-		os.Remove(path)
-	}
-	// Nor is a file or a directory replaced.
-	os.WriteFile(path, []byte("precious"), 0o600)
-	if _, err := Open(Options{Path: path}); err == nil {
-		t.Error("a file was taken for a socket")
-	}
-	if b, _ := os.ReadFile(path); string(b) != "precious" {
-		t.Error("a file was destroyed")
-	}
-	os.Remove(path)
-	// A socket in use is refused, its owner goes on; a stale one is taken over.
-	first, err := Open(Options{Path: path})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer first.Close()
-	if _, err := Open(Options{Path: path}); err == nil || !strings.Contains(err.Error(), "in use") {
-		t.Errorf("a socket in use: %v", err)
-	}
-	first.socket.UnixListener.Close() // as if its process had died
-	second, err := Open(Options{Path: path})
-	if err != nil {
-		t.Fatalf("stale socket: %v", err)
-	}
-	defer second.Close()
-	// The first's own end does not take the second's socket with it.
-	first.socket.unlink()
-	if _, err := os.Lstat(path); err != nil {
-		t.Error("a foreign socket was removed")
-	}
-	for name, o := range map[string]Options{
-		"no path":           {},
-		"path too long":     {Path: "/" + strings.Repeat("x", 107)},
-		"no directory":      {Path: dir + "/none/s"},
-		"0 pairs, nearly":   {Path: dir + "/x", QueuePairs: -1},
-		"129 pairs":         {Path: dir + "/x", QueuePairs: 129},
-		"MTU 67":            {Path: dir + "/x", MTU: 67},
-		"set-uid socket":    {Path: dir + "/x", Perm: 0o4660 | os.ModeSetuid},
-		"backwards in time": {Path: dir + "/x", Mode: Client, Reconnect: -time.Second},
-		"third mode":        {Path: dir + "/x", Mode: 2},
-	} {
-		if p, err := Open(o); err == nil {
-			t.Errorf("%s: no error", name)
-			p.Close()
-		}
-	}
 }

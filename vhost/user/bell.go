@@ -44,20 +44,22 @@ func (b *bell) watch(fd int) error {
 }
 
 // setKick makes fd, or nothing if it is -1, the guest's kick descriptor. The one
-// before is not watched any more and is the caller's to close.
+// before is not watched any more and is the caller's to close. On an error it
+// stays.
 func (b *bell) setKick(fd int) error {
-	if b.kick >= 0 {
-		unix.EpollCtl(b.set, unix.EPOLL_CTL_DEL, b.kick, nil)
-		b.kick = -1
-	}
 	if fd >= 0 {
 		if err := b.watch(fd); err != nil {
 			return err
 		}
-		b.kick = fd
 	}
+	if b.kick >= 0 {
+		unix.EpollCtl(b.set, unix.EPOLL_CTL_DEL, b.kick, nil)
+	}
+	b.kick = fd
 	return nil
 }
+
+var one = [8]byte{1}
 
 // ring makes the descriptor readable.
 func (b *bell) ring() { unix.Write(b.wake, one[:]) }

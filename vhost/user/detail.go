@@ -1,6 +1,10 @@
 package vhostuser
 
-import "github.com/kvswitch/kvswitch/vhost/virtq"
+import (
+	"github.com/kvswitch/kvswitch/switch/frame"
+	"github.com/kvswitch/kvswitch/switch/sysio"
+	"github.com/kvswitch/kvswitch/vhost/virtq"
+)
 
 // Detail is what a port has to show beside its State. It encodes to JSON.
 type Detail struct {
@@ -51,15 +55,16 @@ type Ring struct {
 	LastError string `json:"last_error,omitempty"`
 }
 
-// Detail implements frame.Detailer: it returns a Detail.
+// Detail implements frame.Detailer: it returns a Detail. It waits for the message
+// that is being handled, and reads guest memory.
 func (p *Port) Detail() any {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	t := Detail{
 		Socket: p.opts.Path, Mode: p.opts.Mode.String(), Connections: p.sessions,
 		Features: []string{}, Protocol: []string{}, Memory: []Region{}, Rings: []Ring{},
-		Refusals: p.refusals, LastRefusal: p.refusal,
 	}
+	t.Refusals, t.LastRefusal = p.Refusals()
 	if p.peer != nil {
 		t.Peer = &Peer{p.peer.Pid, p.peer.Uid, p.peer.Gid}
 	}
@@ -79,13 +84,37 @@ func (p *Port) Detail() any {
 	return t
 }
 
+// Warnings are what the administrator should know of the port.
+func (p *Port) Warnings() []string {
+	if err := sysio.PrepareSignals(); err != nil {
+		return []string{"the kernel has no asynchronous I/O for the switch (" + err.Error() + "): a front end can hold up a worker"}
+	}
+	return nil
+}
+
+// RingCounters implements frame.Ringer.
+func (p *Port) RingCounters() []frame.RingCounters {
+	list := make([]frame.RingCounters, 2*p.opts.QueuePairs)
+	for i := range list {
+		list[i] = p.ring(i).counters()
+	}
+	return list
+}
+
+func (r *ring) counters() frame.RingCounters {
+	return frame.RingCounters{
+		Ring: r.index, Frames: r.frames.Load(), Kicks: r.kicks.Load(),
+		Calls: r.calls.Load(), Polls: r.polls.Load(), Errors: r.errors.Load(),
+	}
+}
+
 // ringDetail reads one ring. The caller holds p.mu, so its memory stays mapped.
 func (p *Port) ringDetail(i int) (t Ring) {
 	r := p.ring(i)
+	c := r.counters()
 	t = Ring{
 		Index: i, Kind: [2]string{"rx", "tx"}[i%2],
-		Kicks: r.kicks.Load(), Calls: r.calls.Load(), Polls: r.polls.Load(),
-		Frames: r.frames.Load(), Errors: r.errors.Load(),
+		Kicks: c.Kicks, Calls: c.Calls, Polls: c.Polls, Frames: c.Frames, Errors: c.Errors,
 	}
 	if f := r.fault.Load(); f != 0 {
 		t.LastError = virtq.Fault(f).Error()

@@ -26,7 +26,6 @@ type device struct {
 	logMap   mapping
 	logFD    int // eventfd to signal when the log changed, or -1
 	inflight mapping
-	tracked  inflightArea // of inflight
 
 	rings []vring
 }
@@ -127,6 +126,9 @@ func (d *device) resetDevice(*message) (reply, error) {
 		d.rings[i] = noVring
 	}
 	d.acked, d.ackedSet, d.refused, d.status, d.mtu = 0, false, false, 0, 0
+	d.dropLog()
+	closeFD(&d.logFD)
+	d.inflight.unmap()
 	return reply{}, nil
 }
 
@@ -165,11 +167,15 @@ func (d *device) running() bool {
 	return false
 }
 
-var errNoMemory = errors.New("no memory table")
+var (
+	errNoMemory = errors.New("no memory table")
+	errNoLog    = errors.New("writes are to be logged, and there is no dirty log yet")
+)
 
 // refresh brings ring i to where the messages so far want it: running or not, in
 // which memory, with which features. Workers use the ring all the while. An
-// error says why it can't run; it is also kept as the ring's reason.
+// error says why it can't run; it is also kept as the ring's reason. One that
+// rests until the dirty log comes, which may be last of all, is no error.
 func (d *device) refresh(i int) error {
 	var next *live
 	var err error
@@ -187,6 +193,9 @@ func (d *device) refresh(i int) error {
 		v.reason = err.Error()
 	}
 	d.port.setEgress()
+	if errors.Is(err, errNoLog) {
+		return nil
+	}
 	return err
 }
 
@@ -223,11 +232,14 @@ func (d *device) build(i int) (*live, error) {
 		Base:     v.base,
 		Inflight: v.inflight,
 	}
-	if d.acked&featLogAll != 0 && d.log != nil {
-		c.Log, c.LogUsed, c.UsedAddr = d.log, v.addr.flags&vringFlagLog != 0, v.addr.log
-		if c.LogUsed && !d.log.Covers(c.UsedAddr, uint64(virtq.UsedBytes(v.size))) {
-			return nil, fmt.Errorf("dirty log does not cover the used ring, at %#x there", c.UsedAddr)
+	if d.acked&featLogAll != 0 {
+		if d.log == nil {
+			return nil, errNoLog
 		}
+		if err := v.logged(d.log); err != nil {
+			return nil, err
+		}
+		c.Log, c.LogUsed, c.UsedAddr = d.log, v.addr.flags&vringFlagLog != 0, v.addr.log
 	}
 	q, err := virtq.NewDevice(d.memory.Memory, c)
 	if err != nil {

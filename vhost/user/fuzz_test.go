@@ -127,7 +127,7 @@ func FuzzSession(f *testing.F) {
 			n := min(int(binary.BigEndian.Uint16(b))%(maxPayload+1), len(b)-2)
 			m.payload, b = b[2:][:n], b[2+n:]
 			rep, err := p.dev.do(m)
-			m.closeFDs()
+			discard(m.fds, nil)
 			if rep.withFD {
 				unix.Close(rep.fd)
 			}
@@ -147,7 +147,8 @@ func FuzzSession(f *testing.F) {
 			p.Tx(0, outs([]frame.Frame{{Data: testFrame(60)}}))
 			q.Arm()
 		}
-		p.dev.close()
+		p.dev.stopAll()
+		p.dev.free()
 		p.free()
 		if n := openFDs(t); n != fds {
 			t.Fatalf("%d descriptors leaked", n-fds)

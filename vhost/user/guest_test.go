@@ -261,7 +261,7 @@ func (g *guest) attach(features uint64) *Port {
 	if d.memory, err = mapMemory(g.regions, fds); err != nil {
 		g.t.Fatal(err)
 	}
-	g.t.Cleanup(func() { d.close(); p.free() })
+	g.t.Cleanup(func() { d.stopAll(); d.free(); p.free() })
 	d.acked, d.ackedSet = features, true
 	for i := range g.rings {
 		v := &d.rings[i]
@@ -307,6 +307,7 @@ func outs(frames []frame.Frame) []frame.Out {
 // that it has mapped.
 func openFDs(t testing.TB) int {
 	t.Helper()
+	sysio.PrepareSignals() // opens what the process keeps
 	list, err := os.ReadDir("/proc/self/fd")
 	if err != nil {
 		t.Fatal(err)

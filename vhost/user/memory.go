@@ -17,16 +17,15 @@ type mapping struct {
 }
 
 // mapFile maps size bytes at offset of a front end's descriptor, which the
-// caller goes on to close. Only regular files, memfds and hugetlbfs files among
-// them, have a size that can be checked; a front end that cuts the file short
-// later makes accesses fault, which every access here is ready for.
+// caller goes on to close. It must be a file in memory. A front end that cuts the
+// file short later makes accesses fault, which every access here is ready for.
 func mapFile(fd int, offset, size uint64) (m mapping, err error) {
+	if !inMemory(fd) {
+		return m, fmt.Errorf("%s is no memfd or other file on tmpfs or hugetlbfs", nameOf(fd))
+	}
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
 		return m, fmt.Errorf("fstat: %w", err)
-	}
-	if st.Mode&unix.S_IFMT != unix.S_IFREG {
-		return m, fmt.Errorf("descriptor is no file or memfd")
 	}
 	if size == 0 || offset+size < offset || offset+size > uint64(st.Size) {
 		return m, fmt.Errorf("%#x bytes at offset %#x of a file of %#x bytes", size, offset, st.Size)
@@ -35,7 +34,12 @@ func mapFile(fd int, offset, size uint64) (m mapping, err error) {
 	page := max(uint64(st.Blksize), uint64(unix.Getpagesize()))
 	start := offset / page * page
 	end := (offset + size + page - 1) / page * page
-	if m.whole, err = sysio.Map(fd, int64(start), int(end-start)); err != nil {
+	n := int(end - start)
+	if err := share(n); err != nil {
+		return mapping{}, err
+	}
+	if m.whole, err = sysio.Map(fd, int64(start), n); err != nil {
+		unshare(n)
 		return mapping{}, err
 	}
 	// A guest's memory has no place in a core dump of the switch.
@@ -45,7 +49,10 @@ func mapFile(fd int, offset, size uint64) (m mapping, err error) {
 }
 
 func (m *mapping) unmap() {
-	sysio.Unmap(m.whole)
+	if m.whole != nil {
+		sysio.Unmap(m.whole)
+		unshare(len(m.whole))
+	}
 	*m = mapping{}
 }
 
@@ -69,8 +76,23 @@ func newMemory(regions []memRegion, maps []mapping) (*memory, error) {
 	return &memory{m, regions, maps}, nil
 }
 
+// checkTotal refuses more memory than a port may have.
+func checkTotal(regions []memRegion) error {
+	left := uint64(maxPortBytes)
+	for _, r := range regions {
+		if r.size > left {
+			return fmt.Errorf("region at guest address %#x: more than the %d TiB of memory that a port may have", r.guest, maxPortBytes>>40)
+		}
+		left -= r.size
+	}
+	return nil
+}
+
 // mapMemory maps a whole table, or nothing.
 func mapMemory(regions []memRegion, fds []int) (m *memory, err error) {
+	if err := checkTotal(regions); err != nil {
+		return nil, err
+	}
 	maps := make([]mapping, 0, len(regions))
 	defer func() {
 		if err != nil {
@@ -89,11 +111,15 @@ func mapMemory(regions []memRegion, fds []int) (m *memory, err error) {
 
 // with is m and one region more.
 func (m *memory) with(r memRegion, fd int) (*memory, error) {
+	regions := append(slices.Clone(m.regions), r)
+	if err := checkTotal(regions); err != nil {
+		return nil, err
+	}
 	mp, err := mapFile(fd, r.offset, r.size)
 	if err != nil {
 		return nil, fmt.Errorf("map region at guest address %#x: %w", r.guest, err)
 	}
-	bigger, err := newMemory(append(slices.Clone(m.regions), r), append(slices.Clone(m.maps), mp))
+	bigger, err := newMemory(regions, append(slices.Clone(m.maps), mp))
 	if err != nil {
 		mp.unmap()
 		return nil, err

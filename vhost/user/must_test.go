@@ -14,9 +14,11 @@ import (
 )
 
 // What the vhost-user specification asks of a back end, a subtest for each
-// demand, numbered. Not among them: 15, postcopy, which is not offered (see
-// there), and 18, the conventions for back-end programs, which are for programs
-// that are nothing else.
+// demand, numbered. Elsewhere: 12, the dirty log, in TestLiveMigration,
+// TestLoggingStops and TestRingsRestUntilTheDirtyLogComes; 14, what is in flight,
+// in TestInflightBufferSurvivesTheBackEnd and package virtq. Not among them: 15,
+// postcopy, which is not offered (see there), and 18, the conventions for
+// back-end programs, which are for programs that are nothing else.
 func TestBackEndMust(t *testing.T) {
 	t.Run("01 answer with version 1 and the reply flag", func(t *testing.T) {
 		p := openPort(t, Options{QueuePairs: 2})

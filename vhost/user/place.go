@@ -92,7 +92,9 @@ func (r *ring) reserve(l *live, next, size int) (used int, _ fit) {
 			}
 			n, err := l.Take(r.batch, want)
 			if err != nil {
-				r.fail(err, false)
+				// The device keeps the fault: the next round finds it, after
+				// what was filled before has been returned.
+				return 0, fitShort
 			}
 			if n == 0 {
 				if next == 0 && used > 0 && r.batch.Full() {

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/kvswitch/kvswitch/switch/frame"
+	"github.com/kvswitch/kvswitch/switch/sysio"
 	"github.com/kvswitch/kvswitch/vhost/virtq"
 )
 
@@ -93,6 +94,7 @@ type Port struct {
 	sinks  []*ring  // what they receive with: rings 0, 2, …
 
 	egress    atomic.Pointer[[]*ring] // sinks in use; nil if none
+	steer     *steering               // nil: there is one pair
 	state     atomic.Pointer[frame.State]
 	attention chan struct{} // a worker found a ring broken
 	done      chan struct{} // closed by Close
@@ -102,12 +104,13 @@ type Port struct {
 	mu       sync.Mutex // the control side's; no worker takes it
 	notify   func()
 	closed   bool
+	alarm    sysio.Signal
 	dev      *device // of the connection; nil if there is none
 	conn     *net.UnixConn
 	peer     *unix.Ucred
-	ended    error // why the last connection ended
-	refusal  string
-	refusals uint64
+	gone     chan struct{} // closed when conn's end is over
+	ended    error         // why the last connection ended
+	refused  atomic.Pointer[refusals]
 	sessions uint64
 }
 
@@ -136,7 +139,12 @@ func Open(o Options) (*Port, error) {
 const piecesPerBatch = 1024
 
 func newPort(o Options) (*Port, error) {
+	sysio.PrepareSignals() // without, they are writes: see Warnings
 	p := &Port{opts: o, attention: make(chan struct{}, 1), done: make(chan struct{}), notify: func() {}}
+	p.refused.Store(new(refusals))
+	if o.QueuePairs > 1 {
+		p.steer = new(steering)
+	}
 	for i := range o.QueuePairs {
 		batch := virtq.NewBatch(frame.BatchSize, piecesPerBatch)
 		p.sinks = append(p.sinks, &ring{port: p, index: 2 * i, batch: batch})

@@ -6,9 +6,8 @@ import (
 	"sync"
 	"sync/atomic"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/kvswitch/kvswitch/switch/frame"
+	"github.com/kvswitch/kvswitch/switch/sysio"
 	"github.com/kvswitch/kvswitch/vhost/virtq"
 )
 
@@ -25,6 +24,7 @@ type ring struct {
 	mu    sync.Mutex
 	live  atomic.Pointer[live] // nil: stopped; stored only with mu held
 	batch *virtq.Batch         // chains taken from live and not returned; with mu
+	call  sysio.Signal         // with mu
 
 	broken atomic.Pointer[brokenRing] // why live went away by itself
 	fault  atomic.Uint32              // virtq.Fault of the last chain refused, or 0
@@ -83,6 +83,7 @@ func (r *ring) exchange(next *live, v *vring) (err error) {
 			next = nil
 		}
 	}
+	r.batch.Reset() // whatever ran before, a ring begins with nothing in hand
 	old := r.live.Swap(next)
 	if r.index%2 == 1 {
 		r.port.queues[r.index/2].bell.ring()
@@ -112,21 +113,17 @@ func (r *ring) fail(reason error, memory bool) {
 	r.port.attend()
 }
 
-// notify wakes the guest if it wants to be. The descriptor is an eventfd that
-// was made non-blocking when it came. A front end that turns that off again and
-// fills the counter stalls the worker: it must be trusted so far, because Linux
-// has no other non-blocking write to an eventfd.
+// notify wakes the guest if it wants to be. Whatever the front end does to the
+// descriptor, that does not block.
 func (r *ring) notify(l *live) {
 	if l.call >= 0 && l.WantCall() {
 		r.calls.Add(1)
-		unix.Write(l.call, one[:])
+		r.call.Send(l.call)
 	}
 	if l.logFD >= 0 {
-		unix.Write(l.logFD, one[:])
+		r.call.Send(l.logFD)
 	}
 }
-
-var one = [8]byte{1}
 
 // memoryFault is what the runtime panics with when memory can't be accessed.
 type memoryFault interface {

@@ -19,6 +19,7 @@ type queue struct {
 	// The worker's own.
 	looked  *live                   // what Rx looked at without the lock
 	held    bool                    // mu is held, from Rx to Release
+	found   bool                    // Arm found what no kick told of
 	lent    int                     // frames lent since the last Release
 	headers [frame.BatchSize]uint64 // see look
 	touched byte
@@ -74,7 +75,12 @@ func (q *queue) receive(l *live, b []frame.Frame) int {
 	} else {
 		// Awake, the worker looks by itself until Arm.
 		l.DisableKicks()
-		q.kicks.Add(1)
+		if q.found {
+			q.polls.Add(1)
+		} else {
+			q.kicks.Add(1)
+		}
+		q.found = false
 	}
 	first := len(q.batch.Chains)
 	if _, err := l.Take(q.batch, len(b)); err != nil {
@@ -112,6 +118,9 @@ func (q *queue) receive(l *live, b []frame.Frame) int {
 		q.errors.Add(uint64(bad))
 	}
 	q.frames.Add(uint64(n))
+	if s := q.port.steer; s != nil {
+		s.learn(q.index/2, b[:n])
+	}
 	return n
 }
 
@@ -293,8 +302,11 @@ func (q *queue) Arm() bool {
 		defer q.mu.Unlock()
 		l = q.live.Load()
 	}
-	// A guest without a kick descriptor must be polled.
-	return l != nil && (l.EnableKicks() || !l.kick)
+	if l == nil {
+		return false
+	}
+	q.found = l.EnableKicks()
+	return q.found || !l.kick // a guest without a kick descriptor must be polled
 }
 
 // FD implements frame.Queue.

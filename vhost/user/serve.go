@@ -6,15 +6,13 @@ import (
 	"net"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/kvswitch/kvswitch/switch/frame"
 )
 
 // The control side: connections, one at a time, and the messages on them.
 
 // accept serves one front end after the other. Further ones that connect in the
-// meantime are turned away at once.
+// meantime are turned away; at once, unless the one before has hung up.
 func (p *Port) accept() {
 	for {
 		conn, err := p.socket.AcceptUnix()
@@ -24,6 +22,7 @@ func (p *Port) accept() {
 			}
 			return
 		}
+		p.awaitEnd()
 		if !p.begin(conn) {
 			conn.Close()
 			continue
@@ -64,6 +63,27 @@ func (p *Port) pause(d time.Duration) bool {
 	}
 }
 
+// endPatience is how long a front end waits for the end of the one before.
+const endPatience = time.Second
+
+// awaitEnd waits for the end of a connection whose front end has hung up: a QEMU
+// that is started in the moment after another one died is no second one.
+func (p *Port) awaitEnd() {
+	p.mu.Lock()
+	conn, gone := p.conn, p.gone
+	p.mu.Unlock()
+	if conn == nil || !hungUp(conn) {
+		return
+	}
+	t := time.NewTimer(endPatience)
+	defer t.Stop()
+	select {
+	case <-gone:
+	case <-t.C:
+	case <-p.done:
+	}
+}
+
 var errBusy = errors.New("a second front end connected and was turned away")
 
 // begin makes conn the port's connection, unless it has one.
@@ -78,7 +98,7 @@ func (p *Port) begin(conn *net.UnixConn) bool {
 		return false
 	}
 	p.conn, p.peer, p.ended = conn, peerOf(conn), nil
-	p.dev = newDevice(p)
+	p.dev, p.gone = newDevice(p), make(chan struct{})
 	p.sessions++
 	return true
 }
@@ -87,33 +107,40 @@ func (p *Port) begin(conn *net.UnixConn) bool {
 func (p *Port) serve(conn *net.UnixConn) {
 	p.update()
 	var err error
-	for r := newReader(conn); err == nil; {
+	for r := newReader(conn, p.done); err == nil; {
 		var m *message
 		if m, err = r.next(); err == nil {
 			err = p.handle(conn, m)
+		} else if errors.Is(err, errProtocol) {
+			p.mu.Lock()
+			p.refuse(err)
+			p.mu.Unlock()
 		}
 	}
 	conn.Close()
 	p.mu.Lock()
-	p.dev.close()
+	d := p.dev
+	d.stopAll()
 	p.conn, p.peer, p.dev = nil, nil, nil
 	if p.ended == nil { // else the port itself ended it
 		p.ended = err
 	}
+	close(p.gone)
 	p.mu.Unlock()
 	p.update()
+	d.free()
 }
 
 // handle does what a message asks for and replies. An error ends the connection.
 func (p *Port) handle(conn *net.UnixConn, m *message) error {
 	p.mu.Lock()
 	rep, err := p.dev.do(m)
-	m.closeFDs()
 	if err != nil {
 		p.refuse(err)
 	}
 	acks := p.dev.protocol&protoReplyAck != 0 && m.flags&flagNeedReply != 0
 	p.mu.Unlock()
+	discard(m.fds, p.done)
 	// The state is out before the front end knows that it got what it asked for.
 	p.update()
 	switch {
@@ -141,10 +168,18 @@ func (d *device) do(m *message) (rep reply, err error) {
 	return rep, nil
 }
 
-// close stops the rings and gives back all that the connection brought.
-func (d *device) close() {
+// stopAll stops the rings.
+func (d *device) stopAll() {
 	for i := range d.rings {
 		d.stop(i)
+	}
+}
+
+// free gives back all that the connection brought, after stopAll. Nobody should
+// have to wait for it: with the last mapping of a guest's memory goes the memory,
+// page by page.
+func (d *device) free() {
+	for i := range d.rings {
 		closeFD(&d.rings[i].call)
 		closeFD(&d.rings[i].err)
 	}
@@ -156,10 +191,21 @@ func (d *device) close() {
 	closeFD(&d.logFD)
 }
 
+// refusals are what front ends were refused since the port is open.
+type refusals struct {
+	n    uint64
+	last string
+}
+
 // refuse notes what a front end was refused. The caller holds p.mu.
 func (p *Port) refuse(err error) {
-	p.refusal = err.Error()
-	p.refusals++
+	p.refused.Store(&refusals{p.refused.Load().n + 1, err.Error()})
+}
+
+// Refusals implements frame.Refuser.
+func (p *Port) Refusals() (n uint64, last string) {
+	r := p.refused.Load()
+	return r.n, r.last
 }
 
 // attend asks the control side to look for rings that broke. It never blocks.
@@ -190,7 +236,7 @@ func (p *Port) attendBroken() {
 			v.reason = b.reason.Error()
 			p.refuse(fmt.Errorf("ring %d: %w", i, b.reason))
 			if v.err >= 0 {
-				unix.Write(v.err, one[:])
+				p.alarm.Send(v.err)
 			}
 			if b.memory {
 				p.ended = fmt.Errorf("ring %d: %w", i, b.reason)

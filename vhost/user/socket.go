@@ -48,6 +48,7 @@ func listen(o Options) (*socket, error) {
 	}
 	s := &socket{path: o.Path}
 	if s.file, err = unix.Open(o.Path, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0); err != nil {
+		os.Remove(o.Path) // it was ours a moment ago, and will be taken for somebody's else
 		return nil, fmt.Errorf("open socket %s: %w", o.Path, err)
 	}
 	l, err := s.open(fd, file, o)

@@ -95,6 +95,9 @@ func (d *device) remMemReg(m *message) (reply, error) {
 // is the acknowledgement, else it is empty.
 func (d *device) setLogBase(m *message) (reply, error) {
 	size, offset := m.u64(), binary.LittleEndian.Uint64(m.payload[8:])
+	if size > maxLogBytes {
+		return reply{}, fmt.Errorf("dirty log of %#x bytes: at most %#x", size, uint64(maxLogBytes))
+	}
 	mp, err := mapFile(m.fds[0], offset, size)
 	if err != nil {
 		return reply{}, fmt.Errorf("map dirty log: %w", err)
@@ -103,9 +106,14 @@ func (d *device) setLogBase(m *message) (reply, error) {
 	if err == nil {
 		err = d.covered(log, d.memory)
 	}
+	for i := range d.rings {
+		if v := &d.rings[i]; err == nil && d.acked&featLogAll != 0 && v.started {
+			err = v.logged(log)
+		}
+	}
 	if err != nil {
 		mp.unmap()
-		return reply{}, err
+		return reply{}, err // the old log stays
 	}
 	old := d.logMap
 	d.log, d.logMap = log, mp
@@ -176,6 +184,9 @@ func (d *device) setInflightFD(m *message) (reply, error) {
 	}
 	if d.running() {
 		return reply{}, fmt.Errorf("inflight buffer changes while rings run")
+	}
+	if a.size > maxInflightBytes {
+		return reply{}, fmt.Errorf("inflight buffer of %#x bytes: at most %#x", a.size, maxInflightBytes)
 	}
 	mp, err := mapFile(m.fds[0], a.offset, a.size)
 	if err != nil {

@@ -13,13 +13,21 @@ import (
 // other worker was probably put off the processor.
 const lockTries = 4000
 
-// Tx implements frame.Port.
-func (p *Port) Tx(hint int, out []frame.Out) int {
+// Tx implements frame.Port. Which ring a frame goes to is the guest's choice, not
+// the worker's.
+func (p *Port) Tx(_ int, out []frame.Out) int {
 	rings := p.egress.Load()
 	if rings == nil {
 		return 0
 	}
-	r := (*rings)[uint(hint)%uint(len(*rings))]
+	if len(*rings) > 1 {
+		return p.spread(*rings, out)
+	}
+	return (*rings)[0].trySend(out)
+}
+
+// trySend sends by this ring, if no other worker does for longer than lockTries.
+func (r *ring) trySend(out []frame.Out) int {
 	for try := 0; !r.mu.TryLock(); try++ {
 		if try == lockTries {
 			return 0

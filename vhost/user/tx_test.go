@@ -291,24 +291,3 @@ func TestTxStopsWhereTheGuestHasNoBuffers(t *testing.T) {
 		t.Errorf("Tx of nothing = %d", n)
 	}
 }
-
-// The hint spreads workers over the guest's queues.
-func TestTxChoosesTheQueueByTheHint(t *testing.T) {
-	g := newGuest(t, guestOptions{pairs: 3, size: 64})
-	p := g.attach(modern | featMQ)
-	for i := range 3 {
-		for range 9 {
-			g.post(i, 2048)
-		}
-		g.rings[2*i].Publish()
-	}
-	f := frame.Frame{Data: testFrame(60)}
-	for hint := range 7 {
-		p.Tx(hint, []frame.Out{{Frame: &f}})
-	}
-	for i, want := range []int{3, 2, 2} {
-		if n := len(g.receive(i, 12)); n != want {
-			t.Errorf("queue %d got %d, want %d", i, n, want)
-		}
-	}
-}

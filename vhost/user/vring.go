@@ -28,6 +28,15 @@ type vring struct {
 
 var noVring = vring{kick: -1, call: -1, err: -1}
 
+// logged refuses a dirty log that does not cover the used ring, if that is to be
+// logged at all.
+func (v *vring) logged(log *virtq.Log) error {
+	if v.addr.flags&vringFlagLog != 0 && !log.Covers(v.addr.log, uint64(virtq.UsedBytes(v.size))) {
+		return fmt.Errorf("dirty log does not cover the used ring, at %#x there", v.addr.log)
+	}
+	return nil
+}
+
 // vring is the ring that a message is about.
 func (d *device) vring(index uint32) (*vring, error) {
 	if index >= uint32(len(d.rings)) {
@@ -131,17 +140,16 @@ func (d *device) setVringKick(m *message) (reply, error) {
 	if err != nil {
 		return reply{}, fmt.Errorf("ring %d: kick descriptor: %w", i, err)
 	}
-	old := v.kick
+	if err := d.port.setKick(i, fd); err != nil { // it goes on, or rests, as before
+		closeFD(&fd)
+		return reply{}, fmt.Errorf("ring %d: %w", i, err)
+	}
+	closeFD(&v.kick)
 	v.kick, v.started = fd, true
 	if d.port.ring(i).broken.Swap(nil) != nil {
 		v.last = nil // a new start, from where the used ring is
 	}
-	err = d.port.setKick(i, fd)
-	closeFD(&old)
-	if err == nil {
-		err = d.refresh(i)
-	}
-	if err != nil {
+	if err := d.refresh(i); err != nil {
 		return reply{}, fmt.Errorf("ring %d: %w", i, err)
 	}
 	return reply{}, nil
@@ -198,9 +206,9 @@ func (d *device) vringFD(m *message) (*vring, int, error) {
 	return v, int(i), err
 }
 
-// takeEventFD keeps the message's descriptor, if it came with one, made
-// non-blocking: -1 means none. It must be an eventfd: to write to, or to watch,
-// anything else could block the switch.
+// takeEventFD keeps the message's descriptor, if it came with one: -1 means
+// none. It must be an eventfd: to signal, or to watch, anything else could block
+// the switch. It is made non-blocking for where sysio.Signal has to write.
 func (m *message) takeEventFD() (int, error) {
 	if len(m.fds) == 0 {
 		return -1, nil

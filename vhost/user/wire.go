@@ -12,13 +12,14 @@ import (
 // reader takes messages off a connection.
 type reader struct {
 	conn    *net.UnixConn
+	done    <-chan struct{} // closed when the port is: see discard
 	header  [headerBytes]byte
 	payload [maxPayload]byte
 	oob     []byte
 }
 
-func newReader(conn *net.UnixConn) *reader {
-	return &reader{conn: conn, oob: make([]byte, unix.CmsgSpace(4*maxTableFDs))}
+func newReader(conn *net.UnixConn, done <-chan struct{}) *reader {
+	return &reader{conn: conn, done: done, oob: make([]byte, unix.CmsgSpace(4*maxTableFDs))}
 }
 
 // next waits for a message. Descriptors travel with a message's first byte. If
@@ -43,7 +44,7 @@ func (r *reader) next() (m *message, err error) {
 		_, err = io.ReadFull(r.conn, m.payload)
 	}
 	if err != nil {
-		m.closeFDs()
+		discard(m.fds, r.done)
 		return nil, endOf(err)
 	}
 	return m, nil
@@ -77,14 +78,6 @@ func parseFDs(oob []byte) (fds []int, err error) {
 	return fds, nil
 }
 
-// closeFDs closes what nobody took.
-func (m *message) closeFDs() {
-	for _, fd := range m.fds {
-		closeFD(&fd)
-	}
-	m.fds = nil
-}
-
 // send replies to a request.
 func (r *reply) send(conn *net.UnixConn, request uint32) error {
 	var oob []byte
@@ -111,4 +104,19 @@ func peerOf(conn *net.UnixConn) (peer *unix.Ucred) {
 		peer, _ = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
 	})
 	return peer
+}
+
+// hungUp reports that the other end is closed, whatever is left to be read.
+func hungUp(conn *net.UnixConn) (yes bool) {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return true // closed here
+	}
+	if raw.Control(func(fd uintptr) {
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLRDHUP}}, 0)
+		yes = n == 1 && err == nil
+	}) != nil {
+		return true
+	}
+	return yes
 }

@@ -221,10 +221,18 @@ func (d *Device) takeAgain(b *Batch, n int) int {
 	return n
 }
 
-// Rewind gives up the last n chains of b, as if they had not been taken.
+// Rewind gives up the last n chains of b, as if they had not been taken. With
+// them go their buffers, and with the last chain all that Take noted: what stayed
+// would count against every later batch.
 func (d *Device) Rewind(b *Batch, n int) {
+	if n <= 0 {
+		return
+	}
 	for range n {
 		c := &b.Chains[len(b.Chains)-1]
+		if c.more > 0 {
+			b.pieces = b.pieces[:c.from]
+		}
 		if c.again {
 			d.resumed--
 		} else {
@@ -235,12 +243,16 @@ func (d *Device) Rewind(b *Batch, n int) {
 		}
 		b.Chains = b.Chains[:len(b.Chains)-1]
 	}
+	if len(b.Chains) == 0 {
+		b.Reset()
+	}
 }
 
 // Return hands all chains of b back to the driver, oldest first, which satisfies
 // IN_ORDER (2.7.9), publishes them with one store, and empties b.
 func (d *Device) Return(b *Batch) {
 	if len(b.Chains) == 0 {
+		b.Reset()
 		return
 	}
 	next := d.nextUsed

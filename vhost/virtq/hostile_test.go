@@ -3,9 +3,11 @@ package virtq
 import (
 	"encoding/binary"
 	"fmt"
+	"runtime"
 	"slices"
 	"sync/atomic"
 	"testing"
+	"time"
 )
 
 // The attacks on a ring, one row each. The chain starts with descriptor 0 of a
@@ -195,6 +197,39 @@ func TestChainsOfManyBuffersComeInSeveralBatches(t *testing.T) {
 	q.reap(9)
 }
 
+// A batch that gave chains up has room for as many again as if it had never held
+// them, and none of their buffers is taken for another chain's.
+func TestRewindGivesUpTheBuffersToo(t *testing.T) {
+	q := newQueue(t, 64, 0, Config{})
+	q.batch = NewBatch(64, 4)
+	two := []Buf{q.buf(bufStart, 10, false), q.buf(bufStart+10, 20, false)}
+	q.add(two...)
+	q.add(q.buf(bufStart, 64, false))
+	for range 3 {
+		q.add(two...)
+	}
+	q.drv.Publish()
+	for range 100 {
+		for keep := range 5 {
+			for range 2 {
+				if _, err := q.dev.Take(q.batch, 5-len(q.batch.Chains)); err != nil || len(q.batch.Chains) != 5 {
+					t.Fatalf("%d chains kept: %d chains, %v", keep, len(q.batch.Chains), err)
+				}
+				for i := range q.batch.Chains {
+					if n := q.batch.Size(&q.batch.Chains[i]); n != 30 && i != 1 || n != 64 && i == 1 {
+						t.Fatalf("%d chains kept: chain %d has %d bytes", keep, i, n)
+					}
+				}
+				q.dev.Rewind(q.batch, 5-keep)
+			}
+			q.dev.Rewind(q.batch, keep)
+		}
+	}
+	if q.batch.Walked() != 0 || len(q.batch.pieces) != 0 {
+		t.Errorf("an empty batch counts %d descriptors and %d buffers", q.batch.Walked(), len(q.batch.pieces))
+	}
+}
+
 // CVE-2019-3900: bad chains may cost their driver as much as it likes, and
 // nobody else more than a batch of good ones.
 func TestBadChainsAreABoundedWork(t *testing.T) {
@@ -271,10 +306,12 @@ func TestDescriptorsRewrittenDuringProcessing(t *testing.T) {
 		rounds = 2000
 	}
 	var stop atomic.Bool
+	var written atomic.Int64
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
 		for i := uint32(1); !stop.Load(); i++ {
+			written.Add(1)
 			i = i*1664525 + 1013904223
 			e := &q.drv.desc[i>>24]
 			switch i >> 8 & 7 {
@@ -295,8 +332,15 @@ func TestDescriptorsRewrittenDuringProcessing(t *testing.T) {
 			}
 		}
 	}()
+	for written.Load() < 1<<14 { // until it has been round the table, the test tests nothing
+		runtime.Gosched()
+	}
 	good, bad := 0, 0
-	for i := range rounds {
+	// On a busy machine the two may hardly run at a time: then it takes longer.
+	for i, end := 0, time.Now().Add(20*time.Second); i < rounds || (good == 0 || bad == 0) && time.Now().Before(end); i++ {
+		if i%256 == 0 {
+			runtime.Gosched()
+		}
 		for j := range 64 {
 			q.drv.avail.ring[(q.dev.Next()+uint16(j))&255] = uint16(i*7+j) & 255
 		}

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -47,33 +48,35 @@ func dpdkPair(t *testing.T, o dpdk.Options, queues int) (*kvs, *dpdk.Peer) {
 	return k, p
 }
 
-// flow lets frames go round for a while and waits until the last has arrived.
-// It returns the counters of both cards.
-func flow(t *testing.T, k *kvs, p *dpdk.Peer, bursts int, d time.Duration) (c [2]dpdk.Counts) {
+// flow lets the frames that bursts launch go round for a while, ten times at
+// least, which on a busy machine takes longer.
+func flow(t *testing.T, p *dpdk.Peer, bursts, launched int, d time.Duration) {
 	t.Helper()
 	if err := p.Go(bursts); err != nil {
 		t.Fatal(err)
 	}
 	time.Sleep(d)
+	netlab.Await(t, startPatience, "frames go round", func() error {
+		c, err := cards(t, p)
+		if err == nil && c[0].Received < uint64(10*launched) {
+			err = fmt.Errorf("the cards count %+v of %d launched", c, launched)
+		}
+		return err
+	})
 	if err := p.Halt(); err != nil {
 		t.Fatal(err)
 	}
-	var before [2]dpdk.Counts
-	netlab.Await(t, startPatience, "the cards are still", func() error {
-		time.Sleep(20 * time.Millisecond)
-		for i := range c {
-			var err error
-			if c[i], err = p.Card(i); err != nil {
-				t.Fatal(err)
-			}
+}
+
+// cards are the counters of both cards.
+func cards(t *testing.T, p *dpdk.Peer) (c [2]dpdk.Counts, err error) {
+	t.Helper()
+	for i := range c {
+		if c[i], err = p.Card(i); err != nil {
+			t.Fatal(err)
 		}
-		if c != before {
-			before = c
-			return fmt.Errorf("they count %+v", c)
-		}
-		return nil
-	})
-	return c
+	}
+	return c, nil
 }
 
 // DPDK's virtio-user is a front end and a driver that are not ours: every frame
@@ -98,8 +101,12 @@ func TestDPDKGuests(t *testing.T) {
 						}
 					}
 					const bursts = 2
-					c := flow(t, k, p, bursts, 200*time.Millisecond)
-					account(t, k, c, bursts*32*queues)
+					launched := bursts * 32 * queues
+					flow(t, p, bursts, launched, 200*time.Millisecond)
+					account(t, k, p, launched)
+					for _, port := range []string{"p0", "p1"} {
+						allRingsCarry(t, k, port, 2*queues)
+					}
 				})
 			}
 		}
@@ -108,36 +115,44 @@ func TestDPDKGuests(t *testing.T) {
 
 // account checks that no frame was lost or doubled: what the cards sent is what
 // the switch received, what the switch sent is what they received or still have
-// on their rings, and the frames on the way are those that were launched.
-func account(t *testing.T, k *kvs, c [2]dpdk.Counts, launched int) {
+// on their rings, and the frames on the way are those that were launched. It may
+// take a moment until all that were on their way when the cards were halted have
+// arrived. It returns what the cards count.
+func account(t *testing.T, k *kvs, p *dpdk.Peer, launched int) (c [2]dpdk.Counts) {
 	t.Helper()
-	if c[0].Received < uint64(10*launched) {
-		t.Errorf("frames did not go round: %+v", c)
-	}
-	var sent [2]uint64
-	for i, name := range []string{"p0", "p1"} {
-		p := k.port(name)
-		if p.RX.Frames != c[i].Sent {
-			t.Errorf("%s: the card sent %d frames, the switch received %d", name, c[i].Sent, p.RX.Frames)
+	netlab.Await(t, startPatience, "every frame is accounted for", func() (err error) {
+		if c, err = cards(t, p); err != nil {
+			return err
 		}
-		if c[i].Refused != 0 || p.RX.Dropped != 0 || p.TX.Dropped != 0 {
-			t.Errorf("%s: frames refused %d, drops %v", name, c[i].Refused, p.Drops)
+		var wrong []error
+		add := func(format string, args ...any) { wrong = append(wrong, fmt.Errorf(format, args...)) }
+		var sent [2]uint64
+		for i, name := range []string{"p0", "p1"} {
+			p := k.port(name)
+			if p.RX.Frames != c[i].Sent {
+				add("%s: the card sent %d frames, the switch received %d", name, c[i].Sent, p.RX.Frames)
+			}
+			if c[i].Refused != 0 || p.RX.Dropped != 0 || p.TX.Dropped != 0 {
+				add("%s: frames refused %d, drops %v", name, c[i].Refused, p.Drops)
+			}
+			sent[i] = p.TX.Frames
 		}
-		sent[i] = p.TX.Frames
-	}
-	for i := range c {
-		if sent[i] != c[1-i].Sent {
-			t.Errorf("card %d sent %d frames, the switch sent %d to the other", 1-i, c[1-i].Sent, sent[i])
+		for i := range c {
+			if sent[i] != c[1-i].Sent {
+				add("card %d sent %d frames, the switch sent %d to the other", 1-i, c[1-i].Sent, sent[i])
+			}
+			// What a card received it sent with the other one; the rest lies in
+			// its ring since it was halted.
+			if onRing := sent[i] - c[i].Received; onRing > uint64(launched) {
+				add("card %d received %d of %d frames that the switch sent: %d launched", i, c[i].Received, sent[i], launched)
+			}
+			if c[1-i].Sent != c[i].Received+uint64(launched) {
+				add("card %d received %d frames and %d were launched, but the other one sent %d", i, c[i].Received, launched, c[1-i].Sent)
+			}
 		}
-		// What a card received it sent with the other one; the rest lies in
-		// its ring since it was halted.
-		if onRing := sent[i] - c[i].Received; onRing > uint64(launched) {
-			t.Errorf("card %d received %d of %d frames that the switch sent: %d launched", i, c[i].Received, sent[i], launched)
-		}
-		if c[1-i].Sent != c[i].Received+uint64(launched) {
-			t.Errorf("card %d received %d frames and %d were launched, but the other one sent %d", i, c[i].Received, launched, c[1-i].Sent)
-		}
-	}
+		return errors.Join(wrong...)
+	})
+	return c
 }
 
 func TestDPDKGuestsLoseAndDoubleNothing(t *testing.T) {
@@ -145,8 +160,8 @@ func TestDPDKGuestsLoseAndDoubleNothing(t *testing.T) {
 	for _, size := range []int{64, 1514} {
 		k, p := dpdkPair(t, dpdk.Options{Size: size}, 1)
 		const bursts = 4
-		c := flow(t, k, p, bursts, *dpdkRun)
-		account(t, k, c, bursts*32)
+		flow(t, p, bursts, bursts*32, *dpdkRun)
+		c := account(t, k, p, bursts*32)
 		t.Logf("%d bytes: %d frames each way in %v", size, c[0].Received, *dpdkRun)
 		p.Close()
 	}
@@ -159,8 +174,8 @@ func TestDPDKGuestThatPrefersThePackedRing(t *testing.T) {
 	if d := k.do("port", "show", "p0"); strings.Contains(d, "packed") {
 		t.Errorf("port show: %s", d)
 	}
-	c := flow(t, k, p, 1, 100*time.Millisecond)
-	account(t, k, c, 32)
+	flow(t, p, 1, 32, 100*time.Millisecond)
+	account(t, k, p, 32)
 }
 
 // Two guests send as fast as they can while others join, send, and are killed:
@@ -187,9 +202,13 @@ func TestDPDKGuestsJoinAndLeaveUnderLoad(t *testing.T) {
 			t.Fatal(err)
 		}
 		time.Sleep(100 * time.Millisecond) // of traffic, in the middle of which they are killed
-		if c, err := guests.Card(0); err != nil || c.Received == 0 {
-			t.Errorf("visitors received %+v, %v", c, err)
-		}
+		netlab.Await(t, startPatience, "the visitors' frames go round", func() error {
+			c, err := guests.Card(0)
+			if err == nil && c.Received == 0 {
+				err = errors.New("they have received none")
+			}
+			return err
+		})
 	}
 	visit() // the first one makes the switch allocate what it keeps
 	before := holds(t, k.proc)

@@ -24,6 +24,29 @@ func vhostNet(socket, mac string, n int, features ...string) []string {
 	}
 }
 
+// allRingsCarry checks that frames passed through each of a port's rings.
+func allRingsCarry(t *testing.T, k *kvs, port string, rings int) {
+	t.Helper()
+	var p struct {
+		Detail struct {
+			Rings []struct {
+				Index  int    `json:"index"`
+				Kind   string `json:"kind"`
+				Frames uint64 `json:"frames"`
+			} `json:"rings"`
+		} `json:"detail"`
+	}
+	k.decode(&p, "port", "show", port, "--json")
+	if n := len(p.Detail.Rings); n != rings {
+		t.Errorf("port %s: %d rings, want %d", port, n, rings)
+	}
+	for _, r := range p.Detail.Rings {
+		if r.Frames == 0 {
+			t.Errorf("port %s: no frame passed through ring %d (%s): %+v", port, r.Index, r.Kind, p.Detail.Rings)
+		}
+	}
+}
+
 // Guests on vhost-user ports, with one queue and two, get addresses by DHCP from
 // the host interface, and everything passes with the offloads that guests have
 // by default: super-frames from ring to ring, and unfinished checksums.
@@ -47,6 +70,9 @@ func TestVhostUserGuests(t *testing.T) {
 	aAddr, bAddr := a.Lease("eth0"), b.Lease("eth0")
 	converse(t, a, aAddr.String(), b, bAddr.String())
 	converse(t, a, aAddr.String(), hostStation{h}, lanAddr)
+	// Many flows, each of a connection that b refuses: they use both its queues.
+	a.Run("for i in $(seq 64); do busybox nc -w 1 " + bAddr.String() + " $((3000+i)) </dev/null; done; true")
+	allRingsCarry(t, k, "vm2", 4)
 	if out := k.do("port", "show", "vm2"); !strings.Contains(out, " mrg_rxbuf ") || !strings.Contains(out, " mq ") {
 		t.Errorf("port show does not name the negotiated features:\n%s", out)
 	}
@@ -109,6 +135,58 @@ func TestVhostUserSwitchRestartsUnderARunningGuest(t *testing.T) {
 	})
 	t.Logf("SIGKILL to ping: %v", time.Since(start))
 	g.Run("ping -c 3 -W 5 192.0.2.1")
+}
+
+// The same where the switch listens: QEMU connects, and does so again.
+func TestVhostUserGuestReconnects(t *testing.T) {
+	t.Parallel()
+	h := netlab.New(t).Host("h")
+	sock := filepath.Join(netlab.Dir(t), "vm1.sock")
+	args := []string{"--mac", "52:54:00:00:00:ff", "--port", "vhost-user:vm1,path=" + sock}
+	k := launch(t, h, netlab.Dir(t), args...)
+	k.awaitReady()
+	h.Addr("kvs0", "192.0.2.1/24")
+	net := vhostNet(sock, "52:54:00:00:00:01", 1)
+	net[1] += ",reconnect=1" // seconds between two attempts
+	g := vm.Launch(t, vm.Options{Name: "vm1", Host: h, Memfd: true, Net: net})
+	g.AwaitBoot()
+	g.Run("ip addr add 192.0.2.2/24 dev eth0; ip link set eth0 up; ping -c 2 -W 5 192.0.2.1")
+	k.proc.Kill()
+	start := time.Now()
+	k = launch(t, h, netlab.Dir(t), args...)
+	k.awaitReady()
+	h.Addr("kvs0", "192.0.2.1/24")
+	netlab.Await(t, 20*time.Second, "the guest is heard again", func() error {
+		_, err := g.Try("ping -c 1 -W 1 192.0.2.1")
+		return err
+	})
+	t.Logf("SIGKILL to ping: %v, with a second between QEMU's attempts", time.Since(start).Round(time.Millisecond))
+	g.Run("ping -c 3 -W 5 192.0.2.1")
+	sendFile(t, g, hostStation{h}, "192.0.2.1")
+}
+
+// A guest's rings at one end and a netdev at the other: what the guest leaves
+// unfinished goes to the kernel as it is, and back.
+func TestVhostUserGuestAndAVethPair(t *testing.T) {
+	t.Parallel()
+	lab := netlab.New(t)
+	h, far := lab.Host("h"), lab.Host("far")
+	lab.Cable(h, "p1", far, "eth0")
+	sock := filepath.Join(netlab.Dir(t), "vm1.sock")
+	k := run(t, h, "--no-host", "--port", "netdev:p1", "--port", "vhost-user:vm1,path="+sock)
+	far.Addr("eth0", "192.0.2.1/24")
+	g := vm.Launch(t, vm.Options{Name: "vm1", Host: h, Memfd: true, Net: vhostNet(sock, "52:54:00:00:00:01", 1)})
+	g.AwaitBoot()
+	k.awaitForwarding("p1", "vm1")
+	g.Run("ip addr add 192.0.2.2/24 dev eth0; ip link set eth0 up")
+	converse(t, g, "192.0.2.2", hostStation{far}, "192.0.2.1")
+	for _, port := range []string{"p1", "vm1"} {
+		for reason, n := range k.port(port).Drops {
+			if strings.HasPrefix(reason, "rx-") || strings.HasPrefix(reason, "tx-") || reason == "egress-offload" {
+				t.Errorf("port %s: %s = %d", port, reason, n)
+			}
+		}
+	}
 }
 
 // A guest that lacks one offload or another talks to one that has them all:

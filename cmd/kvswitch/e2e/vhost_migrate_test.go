@@ -68,6 +68,27 @@ func (m *monitor) do(command string, arguments any) json.RawMessage {
 	return nil
 }
 
+// lostPings is how many of count pings have no answer in ping's log, and how many
+// in a row.
+func lostPings(log string, count int) (lost, gap int) {
+	answered := make([]bool, count+1)
+	for _, m := range regexp.MustCompile(`icmp_seq=(\d+) ttl=`).FindAllStringSubmatch(log, -1) {
+		if n, err := strconv.Atoi(m[1]); err == nil && n <= count {
+			answered[n] = true
+		}
+	}
+	row := 0
+	for _, ok := range answered[1:] {
+		if row++; ok {
+			row = 0
+			continue
+		}
+		lost++
+		gap = max(gap, row)
+	}
+	return lost, gap
+}
+
 // A guest moves from one host's switch to another's while a third station pings
 // it: its memory is copied as it changes, the switch's own writes included (the
 // dirty log), and afterwards it is reached at its new place.
@@ -127,14 +148,12 @@ func TestVhostUserGuestMigratesLive(t *testing.T) {
 	case <-time.After(time.Minute):
 		t.Fatal("ping does not end")
 	}
-	m := regexp.MustCompile(`(\d+) received`).FindStringSubmatch(pinger.Log())
-	if m == nil {
-		t.Fatalf("ping says %s", pinger.Log())
-	}
-	received, _ := strconv.Atoi(m[1])
-	t.Logf("%d of %d pings answered, one every 0.1 s, across the move", received, count)
-	if received < count/2 {
-		t.Errorf("only %d of %d pings were answered", received, count)
+	lost, gap := lostPings(pinger.Log(), count)
+	t.Logf("%d of %d pings lost across the move, one was sent every 0.1 s; the longest gap is %d", lost, count, gap)
+	// QEMU stops the guest for 0.3 s at most, by its own reckoning, which on a
+	// busy machine without KVM is off.
+	if gap > 20 || lost > 30 {
+		t.Errorf("%d of %d pings were lost, %d in a row\n%s", lost, count, gap, pinger.Log())
 	}
 	netlab.Await(t, startPatience, "the guest is at its new place", func() error {
 		if _, err := hosts[0].Try("ping", "-c", "1", "-W", "1", "192.0.2.9"); err != nil {

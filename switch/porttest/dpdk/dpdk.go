@@ -137,6 +137,9 @@ func arguments(o Options) []string {
 	n := strconv.Itoa
 	args = append(args, "--", "-i", "--no-mlockall", "--no-flush-rx", "--forward-mode=io", "--total-num-mbufs", n(mbufs),
 		"--txpkts", n(size), "--rxq", n(queues), "--txq", n(queues), "--rxd", n(ring), "--txd", n(ring))
+	if queues > 1 { // one flow would be steered to one queue
+		args = append(args, "--txonly-multi-flow")
+	}
 	for i := range o.Sockets {
 		args = append(args, "--eth-peer", fmt.Sprintf("%d,%s", i, MAC(o.First+i^1)))
 	}
