@@ -76,8 +76,9 @@ const (
 	// frames out, as a share of its length.
 	slack = 0.005
 	// nap is the distance of a sleeping sender's bursts. To wake up from idle takes
-	// a virtual machine some 20 µs, so that shorter ones would mostly measure that.
-	nap = 100 * time.Microsecond
+	// a virtual machine some 45 µs of processor time: more often than this, and the
+	// sender's own waking would be most of what is measured.
+	nap = 500 * time.Microsecond
 )
 
 // CPU is where generators run; the contenders' own threads belong elsewhere.
