@@ -172,6 +172,9 @@ func (s *Sender) phase(ctx context.Context, l Load) (Sent, error) {
 		end = math.MaxInt64
 	case l.Rate > 0:
 		end += time.Duration(float64(end) * slack)
+		if l.Sleep {
+			end = max(end, l.Length+nap) // its last frames go out when the time is over
+		}
 	}
 	limit := batch
 	if len(s.streams) > 1 {
@@ -190,13 +193,21 @@ func (s *Sender) phase(ctx context.Context, l Load) (Sent, error) {
 		if sent.Frames >= p.Total || sent.Elapsed >= end {
 			return sent, s.wait(ctx, l, sent.Elapsed)
 		}
-		n := p.Due(sent.Elapsed, sent.Frames, limit)
+		passed := sent.Elapsed
+		if l.Sleep && passed < l.Length { // a burst is what is due at its beginning, or one frame a call would be due without end
+			passed -= passed % nap
+		}
+		n := p.Due(passed, sent.Frames, limit)
 		if n == 0 {
 			if err := ctx.Err(); err != nil {
 				return sent, err
 			}
 			if l.Sleep {
-				sleep(nap - sent.Elapsed%nap)
+				rest := nap - sent.Elapsed%nap
+				if sent.Elapsed < l.Length {
+					rest = min(rest, l.Length-sent.Elapsed)
+				}
+				sleep(rest)
 			}
 			continue
 		}
