@@ -24,17 +24,6 @@ func NewPace(rate float64, length time.Duration, frames uint64) Pace {
 	return Pace{rate, math.MaxUint64}
 }
 
-// Stamps are the times at which the frames from number sent on are due: that of
-// the first, in nanoseconds of the clock that showed begin when the trial began,
-// and how far apart they are. At full speed a frame is due when it is sent, now.
-func (p Pace) Stamps(begin, now int64, sent uint64) (first int64, every float64) {
-	if p.rate == 0 {
-		return now, 0
-	}
-	every = 1e9 / p.rate
-	return begin + int64(float64(sent)*every), every
-}
-
 // Due is how many of at most limit frames may be sent now, when so much time
 // has passed and so many have been sent.
 func (p Pace) Due(passed time.Duration, sent uint64, limit int) int {

@@ -30,9 +30,9 @@ type Load struct {
 	Frames uint64        // if not 0, the trial ends after so many frames instead
 	// Warm is sent before, at the same rate, and doesn't count.
 	Warm time.Duration
-	// Stamp puts into the frames when they were due, so that a contender which
-	// keeps the sender from sending doesn't hide its delay. At full speed frames
-	// are due when they are sent, a batch at a time.
+	// Stamp puts the time of sending into the frames. Frames of one batch have
+	// the same time. (Not the time at which they were due: near its own limit the
+	// sender is late by itself, by more than any contender.)
 	Stamp bool
 	// Sleep gives the CPU away between frames that are due, and sends them in
 	// small bursts at fixed times, instead of waiting busily. For trials that
@@ -211,12 +211,12 @@ func (s *Sender) phase(ctx context.Context, l Load) (Sent, error) {
 			}
 			continue
 		}
-		first, every := int64(0), 0.0
+		stamp := int64(0)
 		if l.Stamp {
-			first, every = p.Stamps(begin, now, sent.Frames)
+			stamp = now
 		}
 		st := s.streams[s.turn]
-		k, errno := st.send(n, first, every)
+		k, errno := st.send(n, stamp)
 		if errno != 0 {
 			return sent, fmt.Errorf("send %d frames: %w", n, errno)
 		}

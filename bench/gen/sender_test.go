@@ -176,7 +176,7 @@ func TestSendingAllocatesNothing(t *testing.T) {
 	}
 	defer s.Close()
 	if n := testing.AllocsPerRun(100, func() {
-		if _, errno := s.streams[0].send(batch, 1, 1.5); errno != 0 {
+		if _, errno := s.streams[0].send(batch, 1); errno != 0 {
 			t.Fatal(errno)
 		}
 	}); n != 0 {

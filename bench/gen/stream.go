@@ -122,18 +122,13 @@ func superHeader() frame.VnetHdr {
 }
 
 // send stamps and sends up to n frames and says how many went. 0 without error
-// means that the kernel would have had to wait for room. The first frame's stamp
-// is first, unless that is 0, and the others' every nanoseconds apart.
-func (s *stream) send(n int, first int64, every float64) (int, syscall.Errno) {
+// means that the kernel would have had to wait for room.
+func (s *stream) send(n int, stamp int64) (int, syscall.Errno) {
 	n = min(n, len(s.templates)-s.slot)
 	for i := range n {
 		seq := s.seq + uint32(i)
 		dst, src := s.flows.Address(seq)
-		at := first
-		if at != 0 {
-			at += int64(float64(i) * every)
-		}
-		s.templates[s.slot+i].Stamp(dst, src, seq, at)
+		s.templates[s.slot+i].Stamp(dst, src, seq, stamp)
 	}
 	sent, errno := sysio.Send(s.fd, s.msgs[s.slot:s.slot+n])
 	switch errno {

@@ -30,9 +30,8 @@ const batch = 64
 // end is one far end. None of its methods blocks.
 type end interface {
 	// transmit stamps and sends up to n frames of its flows and says how many
-	// there was room for. The first frame's stamp is first, CLOCK_MONOTONIC in
-	// nanoseconds, unless that is 0; the others' are every nanoseconds apart.
-	transmit(n int, first int64, every float64) (int, error)
+	// there was room for. stamp is CLOCK_MONOTONIC in nanoseconds, or 0.
+	transmit(n int, stamp int64) (int, error)
 	// receive takes up to batch frames that have arrived.
 	receive(t *tally) (int, error)
 	// send makes it send these flows from now on, numbered from seq.
@@ -40,14 +39,6 @@ type end interface {
 	// sequence is the number of the next frame.
 	sequence() uint32
 	close() error
-}
-
-// due is the stamp of the i-th frame of a batch.
-func due(first int64, every float64, i int) int64 {
-	if first == 0 {
-		return 0
-	}
-	return first + int64(float64(i)*every)
 }
 
 // Duplex is a pair of far ends: generator and counter in one.
@@ -156,11 +147,11 @@ func (d *Duplex) phase(ctx context.Context, l gen.Load) (sent gen.Sent, err erro
 		}
 		n := p.Due(sent.Elapsed, sent.Frames, batch)
 		if n > 0 {
-			first, every := int64(0), 0.0
+			stamp := int64(0)
 			if l.Stamp {
-				first, every = p.Stamps(begin, now, sent.Frames)
+				stamp = now
 			}
-			k, err := d.ends[0].transmit(n, first, every)
+			k, err := d.ends[0].transmit(n, stamp)
 			if err != nil {
 				return sent, err
 			}
@@ -227,7 +218,7 @@ func (d *Duplex) Teach(ctx context.Context) error {
 				if left <= 0 {
 					break
 				}
-				if _, err := e.transmit(min(batch, left), 0, 0); err != nil {
+				if _, err := e.transmit(min(batch, left), 0); err != nil {
 					return err
 				}
 				if _, err := d.receive(); err != nil {

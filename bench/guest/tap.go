@@ -46,10 +46,10 @@ func newTapEnd(f *os.File, size probe.Size, flows probe.Flows) (*tapEnd, error) 
 }
 
 // transmit implements end.
-func (e *tapEnd) transmit(n int, first int64, every float64) (int, error) {
+func (e *tapEnd) transmit(n int, stamp int64) (int, error) {
 	for i := range n {
 		dst, src := e.flows.Address(e.seq)
-		e.tmpl[e.next].Stamp(dst, src, e.seq, due(first, every, i))
+		e.tmpl[e.next].Stamp(dst, src, e.seq, stamp)
 		switch _, errno := sysio.Write(e.fd, e.bufs[e.next]); errno {
 		case 0:
 		case unix.EAGAIN, unix.ENOBUFS:

@@ -211,7 +211,7 @@ func (v *virtio) publish(which int) {
 }
 
 // transmit implements end.
-func (v *virtio) transmit(n int, first int64, every float64) (int, error) {
+func (v *virtio) transmit(n int, stamp int64) (int, error) {
 	tx := &v.ring[transmitRing]
 	k, err := tx.Reap(v.done[:])
 	if err != nil {
@@ -221,10 +221,10 @@ func (v *virtio) transmit(n int, first int64, every float64) (int, error) {
 		tx.take(d.Head)
 	}
 	n = min(n, tx.spare.n)
-	for i := range n {
+	for range n {
 		t := &tx.tmpl[tx.spare.front()]
 		dst, src := v.flows.Address(v.seq)
-		t.Stamp(dst, src, v.seq, due(first, every, i))
+		t.Stamp(dst, src, v.seq, stamp)
 		if err := tx.give(hdrLen+len(t.Bytes()), false); err != nil {
 			return 0, err
 		}

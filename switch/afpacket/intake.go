@@ -71,9 +71,9 @@ const (
 	// intakePerRing is how much larger than Options.RingBytes the data is: it
 	// holds super-frames, too, of which a TCP sender has megabytes under way.
 	intakePerRing = 2
-	// intakePerEntry is how much data there is for each entry, in bytes: more
-	// than an ordinary frame, so that entries are seldom what runs out.
-	intakePerEntry = 2048
+	// intakePerEntry is how much data there is for each entry, in bytes: few frames
+	// are shorter on average, so that entries are seldom what runs out.
+	intakePerEntry = 512
 	// maxIntakes is how many one program can fill: the kernel allows it 64 maps,
 	// and each has two. A port with more queues has rings.
 	maxIntakes = 32
