@@ -143,7 +143,7 @@ func (o *Options) defaults() {
 	}
 	d := defaults{probe.StandardSizes, []int{1, 1000, 100_000}, 10, 250 * time.Millisecond}
 	if o.Quick {
-		d = defaults{[]string{"64", "1518"}, []int{1, 1000}, 3, 100 * time.Millisecond}
+		d = defaults{[]string{"64", "1518"}, []int{1, 1000}, 2, 80 * time.Millisecond}
 	}
 	if len(o.Sizes) == 0 {
 		o.Sizes = slices.DeleteFunc(slices.Clone(d.sizes), func(s string) bool { return s == "gso" && o.Path != "veth" })

@@ -271,7 +271,7 @@ func (b *run) goals() []mlr.Goal {
 // searchTrials bounds a search: some ten loads with five trials each are usual.
 func (b *run) searchTrials() int {
 	if b.Quick {
-		return 40
+		return 16
 	}
 	return 120
 }

@@ -195,7 +195,7 @@ func TestSecondInterruptEndsTheBenchAtOnce(t *testing.T) {
 
 func TestKilledBenchLeavesNothing(t *testing.T) {
 	netlab.RequirePrivilege(t)
-	b := startBench(t, "kernel,ovs,vde")
+	b := startBench(t, "kernel,vde")
 	b.Signal(unix.SIGKILL)
 	b.gone(t, 2*time.Second)
 }
