@@ -11,6 +11,7 @@ type forecast struct {
 	gap    time.Duration // between the ends of pauses, smoothed
 	miss   time.Duration // by how much they come early or late, smoothed
 	steady int           // how many in a row came when they were due
+	late   time.Duration // by how much sleeps until a time last longer, smoothed
 }
 
 const (
@@ -23,9 +24,11 @@ const (
 	// tolerance is how late and early a steady frame may be, beside an eighth
 	// of the gap: a wake-up by another way makes a difference of some 30 µs.
 	tolerance = 40 * time.Microsecond
-	// earlier is how long before the frame a worker wakes up: what a timer and
-	// the wake-up take in a virtual machine, with room.
+	// A worker means to wake up this long before the frame: what a timer and the
+	// wake-up take in a virtual machine, with room. Where they are seen to take
+	// longer it is longer, up to latest.
 	earlier = 80 * time.Microsecond
+	latest  = 400 * time.Microsecond
 )
 
 // arrived is called when a frame ends a pause.
@@ -42,6 +45,19 @@ func (f *forecast) arrived(now time.Time) {
 	f.miss += (miss - f.miss) / 4
 }
 
+// woke is called after a sleep until from with how much later than that it ended.
+// Less than nothing is a frame that came early, and says nothing. It rises
+// quickly, since who oversleeps has slept in vain.
+func (f *forecast) woke(late time.Duration) {
+	switch {
+	case late < 0:
+	case late > f.late:
+		f.late += (min(late, latest) - f.late) / 2
+	default:
+		f.late -= (f.late - late) / 32
+	}
+}
+
 // due is the time within which the next frame is worth waiting for awake; ok is
 // false when nothing is foreseen.
 func (f *forecast) due() (from, to time.Time, ok bool) {
@@ -49,5 +65,5 @@ func (f *forecast) due() (from, to time.Time, ok bool) {
 		return from, to, false
 	}
 	at, slack := f.last.Add(f.gap), tolerance/2+2*f.miss
-	return at.Add(-slack - earlier), at.Add(slack), true
+	return at.Add(-slack - max(earlier, f.late+f.late/4)), at.Add(slack), true
 }

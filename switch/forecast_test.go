@@ -44,6 +44,45 @@ func TestForecastOfSteadyTraffic(t *testing.T) {
 	}
 }
 
+// A machine that wakes up late is given more time, and no more than that.
+func TestForecastLearnsHowLateItWakesUp(t *testing.T) {
+	lead := func(f *forecast) time.Duration {
+		pauses(f, every(time.Millisecond, steadyAfter+1)...)
+		from, to, ok := f.due()
+		if !ok {
+			t.Fatal("not foreseen")
+		}
+		return to.Sub(from)
+	}
+	var f forecast
+	usual := lead(&f)
+	for range 10 {
+		f.woke(50 * time.Microsecond)
+		f.woke(-time.Millisecond)
+	}
+	if got := lead(&f); got != usual {
+		t.Errorf("awake for %v, and for %v after wake-ups in time", usual, got)
+	}
+	for range 10 {
+		f.woke(200 * time.Microsecond)
+	}
+	if got := lead(&f); got < usual+100*time.Microsecond {
+		t.Errorf("awake for %v after wake-ups that were 200 µs late", got)
+	}
+	for range 10 {
+		f.woke(time.Second)
+	}
+	if got := lead(&f); got > usual+2*latest {
+		t.Errorf("awake for %v after one that lasted", got)
+	}
+	for range 1000 {
+		f.woke(20 * time.Microsecond)
+	}
+	if got := lead(&f); got != usual {
+		t.Errorf("awake for %v long after, want %v", got, usual)
+	}
+}
+
 func TestForecastFollowsJitterAndDrift(t *testing.T) {
 	var f forecast
 	rng := rand.New(rand.NewPCG(1, 2))

@@ -151,6 +151,7 @@ func (w *worker) run(stop *atomic.Bool) {
 			continue // the clock is read, and sleep thought of, only now and then
 		}
 		limit := forever
+		var until time.Time
 		if budget > 0 {
 			now := time.Now()
 			if idleSince.IsZero() {
@@ -164,9 +165,13 @@ func (w *worker) run(stop *atomic.Bool) {
 				if limit = from.Sub(now); limit <= 0 {
 					continue // any moment now
 				}
+				until = from
 			}
 		}
 		w.sleep(limit)
+		if limit != forever {
+			w.forecast.woke(time.Since(until))
+		}
 		idleSince = time.Time{}
 		unasked = askEvery
 	}
