@@ -244,7 +244,7 @@ func TestDPDKGuestsJoinAndLeaveUnderLoad(t *testing.T) {
 		return nil
 	})
 	t.Logf("%d visits in %v, %d frames each way meanwhile; before %+v, after %+v", visits, time.Since(begin).Round(time.Second), last, before, after)
-	if after.files != before.files || after.maps > before.maps+8 || after.memory > before.memory+32<<10 { // the collector waits for some 20 MiB
+	if after.files > before.files || after.maps > before.maps+8 || after.memory > before.memory+32<<10 { // the collector waits for some 20 MiB
 		t.Errorf("the switch grows: before %+v, after %+v", before, after)
 	}
 }

@@ -139,9 +139,13 @@ func TestVhostUserGuestMigratesLive(t *testing.T) {
 		}
 		return errors.New(st.Status)
 	})
-	if st := monitors[1].do("query-status", nil); !regexp.MustCompile(`"status": *"running"`).Match(st) {
-		t.Errorf("the guest at its new place: %s", st)
-	}
+	// The sender is done before the receiver has started the guest.
+	netlab.Await(t, 20*time.Second, "the guest runs at its new place", func() error {
+		if st := monitors[1].do("query-status", nil); !regexp.MustCompile(`"status": *"running"`).Match(st) {
+			return fmt.Errorf("%s", st)
+		}
+		return nil
+	})
 	guests[0].Proc().Kill()
 	select {
 	case <-pinger.Done():
