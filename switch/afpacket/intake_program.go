@@ -387,16 +387,8 @@ func (a *assembler) end() asm.Instructions {
 	}
 	p := append(count("full", offLost), asm.Ja.Label("end"))
 	p = append(p, count("bad", offBad)...)
-	return append(p,
-		asm.Mov.Reg(asm.R1, regCtx).WithSymbol("end"),
-		asm.Mov.Imm(asm.R0, tcActShot),
-		asm.LoadMem(asm.R2, asm.R1, skbProtocol, asm.Word),
-		asm.JNE.Imm(asm.R2, unix.ETH_P_802_2<<8, "out"),
-		asm.LoadMem(asm.R2, asm.R1, skbVLANPresent, asm.Word),
-		asm.JNE.Imm(asm.R2, 0, "out"),
-		asm.Mov.Imm(asm.R0, tcActOK),
-		asm.Return().WithSymbol("out"),
-	)
+	p = append(p, asm.Mov.Reg(asm.R1, regCtx).WithSymbol("end"))
+	return append(p, verdict()...)
 }
 
 // callKfunc calls a function of the kernel's.

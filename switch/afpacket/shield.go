@@ -106,21 +106,27 @@ func attachClsact(nl *netlink.Handle, index int, program *ebpf.Program) (shield,
 	return s, nil
 }
 
+// verdict ends a program whose context is R1: it drops everything but untagged
+// 802.2 frames.
+func verdict() asm.Instructions {
+	return asm.Instructions{
+		asm.Mov.Imm(asm.R0, tcActShot),
+		asm.LoadMem(asm.R2, asm.R1, skbProtocol, asm.Word),
+		asm.JNE.Imm(asm.R2, unix.ETH_P_802_2<<8, "out"),
+		asm.LoadMem(asm.R2, asm.R1, skbVLANPresent, asm.Word),
+		asm.JNE.Imm(asm.R2, 0, "out"),
+		asm.Mov.Imm(asm.R0, tcActOK),
+		asm.Return().WithSymbol("out"),
+	}
+}
+
 func shieldProgram() (*ebpf.Program, error) {
 	_ = rlimit.RemoveMemlock() // Linux before 5.11 counts BPF as locked memory
 	program, err := ebpf.NewProgram(&ebpf.ProgramSpec{
-		Name:    shieldName,
-		Type:    ebpf.SchedCLS,
-		License: "Apache-2.0",
-		Instructions: asm.Instructions{
-			asm.Mov.Imm(asm.R0, tcActShot),
-			asm.LoadMem(asm.R2, asm.R1, skbProtocol, asm.Word),
-			asm.JNE.Imm(asm.R2, unix.ETH_P_802_2<<8, "out"),
-			asm.LoadMem(asm.R2, asm.R1, skbVLANPresent, asm.Word),
-			asm.JNE.Imm(asm.R2, 0, "out"),
-			asm.Mov.Imm(asm.R0, tcActOK),
-			asm.Return().WithSymbol("out"),
-		},
+		Name:         shieldName,
+		Type:         ebpf.SchedCLS,
+		License:      "Apache-2.0",
+		Instructions: verdict(),
 	})
 	if errors.Is(err, unix.EPERM) {
 		return nil, fmt.Errorf("load BPF program: %w: needs root or CAP_BPF and CAP_NET_ADMIN", unix.EPERM)
