@@ -10,7 +10,7 @@ LDFLAGS := -s -w -X main.version=$(VERSION)
 # Packages whose tests are worth the race detector's price, and those that
 # spend their time in other processes, guests and timings, where it would find
 # nothing. fdb and stp run both ways: their largest tests only without.
-SLOW := /cmd/kvswitch/e2e$$|/cmd/kvswitch-demo$$|/switch/porttest/vm$$|/bench(/|$$)
+SLOW := /cmd/kvswitch/e2e$$|/cmd/kvswitch-demo$$|/bench(/|$$)
 RACE  = $(shell go list ./... | grep -vE '$(SLOW)')
 PLAIN = $(shell go list ./... | grep -E '$(SLOW)|/(fdb|stp)$$')
 
@@ -57,7 +57,7 @@ bench-quick: build ## the same in three minutes: shows that the bench works, not
 	./kvswitch bench --quick --report build/bench-quick
 
 guest: ## prepare the guest that tests and demo boot: build/guest
-	@go run ./switch/porttest/vm/mkguest
+	@go run ./bench/testbed/vm/mkguest
 
 deps: ## install the Debian packages that the tests need
 	@.ci/deps test

@@ -6,8 +6,8 @@ import (
 	"time"
 
 	"github.com/kvswitch/kvswitch/bench/subject"
+	"github.com/kvswitch/kvswitch/bench/testbed/netns"
 	"github.com/kvswitch/kvswitch/bench/topo"
-	"github.com/kvswitch/kvswitch/switch/porttest/netlab"
 )
 
 // hub is a switch that learns nothing.
@@ -31,7 +31,7 @@ func (h hub) Attach(t *topo.Topology) error {
 }
 
 func TestHubIsCaughtAndNamed(t *testing.T) {
-	netlab.RequirePrivilege(t)
+	netns.RequirePrivilege(t)
 	kind := kernelOnly()[1]
 	bridge := kind.New
 	kind.Name, kind.New = "hub", func() subject.Subject { return hub{bridge()} }

@@ -17,7 +17,7 @@ import (
 	"github.com/kvswitch/kvswitch/bench/machine"
 	"github.com/kvswitch/kvswitch/bench/report"
 	"github.com/kvswitch/kvswitch/bench/subject"
-	"github.com/kvswitch/kvswitch/switch/porttest/netlab"
+	"github.com/kvswitch/kvswitch/bench/testbed/netns"
 )
 
 // kernelOnly are the contenders that need nothing installed.
@@ -34,7 +34,7 @@ func short(t *testing.T) Options {
 }
 
 func TestRunFillsTheReport(t *testing.T) {
-	netlab.RequirePrivilege(t)
+	netns.RequirePrivilege(t)
 	o := short(t)
 	var tables strings.Builder
 	o.Out = &tables
@@ -114,7 +114,7 @@ func valueOf(t *testing.T, r *Report, m report.Metric, contender string) float64
 // leftovers waits until nothing is left of a process's topologies.
 func leftovers(t *testing.T, pid int) {
 	t.Helper()
-	netlab.Await(t, 10*time.Second, "namespaces and directories are gone", func() error {
+	netns.Await(t, 10*time.Second, "namespaces and directories are gone", func() error {
 		var left []string
 		for _, dir := range []string{"/run/netns", os.TempDir()} {
 			found, err := filepath.Glob(filepath.Join(dir, fmt.Sprintf("kvs-%d-*", pid)))
@@ -131,7 +131,7 @@ func leftovers(t *testing.T, pid int) {
 }
 
 func TestInterruptedRunReportsWhatItHas(t *testing.T) {
-	netlab.RequirePrivilege(t)
+	netns.RequirePrivilege(t)
 	o := short(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
@@ -164,13 +164,13 @@ func TestMain(m *testing.M) {
 }
 
 func TestNothingIsLeftWhenTheProcessDies(t *testing.T) {
-	netlab.RequirePrivilege(t)
+	netns.RequirePrivilege(t)
 	for _, sig := range []unix.Signal{unix.SIGINT, unix.SIGTERM, unix.SIGKILL} {
 		t.Run(unix.SignalName(sig), func(t *testing.T) {
 			cmd := exec.Command(os.Args[0])
 			cmd.Env = append(os.Environ(), "BENCH_VICTIM=1")
-			p := netlab.Start(t, cmd)
-			netlab.Await(t, 20*time.Second, "the bench has begun", func() error {
+			p := netns.Start(t, cmd)
+			netns.Await(t, 20*time.Second, "the bench has begun", func() error {
 				found, err := filepath.Glob(fmt.Sprintf("/run/netns/kvs-%d-*", p.Pid()))
 				if err != nil || len(found) < 3 {
 					return fmt.Errorf("namespaces %v, error %v: %s", found, err, p.Log())

@@ -13,7 +13,7 @@ import (
 	"github.com/kvswitch/kvswitch/bench/probe"
 	"github.com/kvswitch/kvswitch/bench/sink"
 	"github.com/kvswitch/kvswitch/bench/subject"
-	"github.com/kvswitch/kvswitch/switch/porttest/dpdk"
+	"github.com/kvswitch/kvswitch/bench/testbed/dpdk"
 )
 
 // source is a generator: gen.Sender, gen.LiveSender or guest.Duplex.

@@ -12,7 +12,7 @@ import (
 	"github.com/kvswitch/kvswitch/bench/report"
 	vswitch "github.com/kvswitch/kvswitch/switch"
 	"github.com/kvswitch/kvswitch/switch/frame"
-	"github.com/kvswitch/kvswitch/switch/porttest"
+	"github.com/kvswitch/kvswitch/switch/port/mem"
 )
 
 var metricMemory = report.Metric{
@@ -62,7 +62,7 @@ func loop(ctx context.Context, flows int, length time.Duration) (rate float64, e
 		return 0, err
 	}
 	there := oneWay(flows)
-	ports := []*porttest.Endless{memoryPort(there), memoryPort(there.Lesson(1))}
+	ports := []*mem.Endless{memoryPort(there), memoryPort(there.Lesson(1))}
 	ctx, stop := context.WithCancel(ctx)
 	ran := make(chan error, 1)
 	go func() { ran <- sw.Run(ctx) }()
@@ -100,7 +100,7 @@ func wait(ctx context.Context, d time.Duration) {
 }
 
 // memoryPort lends the frames of the flows in turn.
-func memoryPort(f probe.Flows) *porttest.Endless {
+func memoryPort(f probe.Flows) *mem.Endless {
 	const length = 60 // 64 with frame check sequence
 	frames := make([]frame.Frame, max(f.Frames(), frame.BatchSize))
 	for i := range frames {
@@ -109,5 +109,5 @@ func memoryPort(f probe.Flows) *porttest.Endless {
 		t.Stamp(dst, src, uint32(i), 0)
 		frames[i].Data = t.Bytes()
 	}
-	return porttest.NewEndless(frames)
+	return mem.NewEndless(frames)
 }

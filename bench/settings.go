@@ -21,7 +21,7 @@ func (b *run) record(r *rig) {
 		return
 	}
 	c.Settings = map[string]string{}
-	// netlab sets the hooks of br_netfilter to 0 in every namespace, for all
+	// testbed/netns sets the hooks of br_netfilter to 0 in every namespace, for all
 	// contenders alike; this is what the kernel says about it.
 	err := r.top.Switch.Do(func() error {
 		paths, err := filepath.Glob("/proc/sys/net/bridge/bridge-nf-call-*")

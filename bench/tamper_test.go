@@ -13,8 +13,8 @@ import (
 
 	"github.com/kvswitch/kvswitch/bench/report"
 	"github.com/kvswitch/kvswitch/bench/subject"
+	"github.com/kvswitch/kvswitch/bench/testbed/netns"
 	"github.com/kvswitch/kvswitch/bench/topo"
-	"github.com/kvswitch/kvswitch/switch/porttest/netlab"
 )
 
 // forwarder is a contender of two ports that hands every frame from one to the
@@ -90,7 +90,7 @@ func (f *forwarder) Detach() error {
 // faults.
 func faultsOf(t *testing.T, tamper func(n int, frame []byte) [][]byte) []string {
 	t.Helper()
-	netlab.RequirePrivilege(t)
+	netns.RequirePrivilege(t)
 	kind := subject.Kind{
 		Name: "forwarder", Family: "test", About: "made for this test",
 		Absent: func() error { return nil }, Version: func() string { return "1" },
@@ -190,7 +190,7 @@ func TestFaultyContenderGetsNoRatio(t *testing.T) {
 // quitter is a contender whose process ends by itself after a while.
 type quitter struct {
 	forwarder
-	proc *netlab.Proc
+	proc *netns.Proc
 }
 
 func (q *quitter) Name() string     { return "quitter" }
@@ -211,7 +211,7 @@ func (q *quitter) Attach(t *topo.Topology) error {
 }
 
 func TestContenderThatEndsIsFaultyAndTheOthersGoOn(t *testing.T) {
-	netlab.RequirePrivilege(t)
+	netns.RequirePrivilege(t)
 	bad := &quitter{}
 	kind := func(name string, s subject.Subject) subject.Kind {
 		return subject.Kind{

@@ -12,9 +12,9 @@ import (
 	"github.com/HdrHistogram/hdrhistogram-go"
 
 	"github.com/kvswitch/kvswitch/bench/gen"
+	"github.com/kvswitch/kvswitch/bench/testbed/netns"
+	"github.com/kvswitch/kvswitch/bench/testbed/vm"
 	"github.com/kvswitch/kvswitch/bench/topo"
-	"github.com/kvswitch/kvswitch/switch/porttest/netlab"
-	"github.com/kvswitch/kvswitch/switch/porttest/vm"
 )
 
 // machines are two real guests on the two ports of a topology. They stay awake
@@ -62,7 +62,7 @@ func boot(top *topo.Topology, vhostUser bool) (*machines, error) {
 // await returns when the guests reach each other.
 func (m *machines) await(context.Context) error {
 	return m.top.Do(func() {
-		netlab.Await(m.top.TB(), opening, "guests reach each other", func() error {
+		netns.Await(m.top.TB(), opening, "guests reach each other", func() error {
 			_, err := m.guests[0].Try("ping -c 1 -W 1 " + guestAddr(1))
 			return err
 		})

@@ -6,12 +6,12 @@ import (
 	"time"
 
 	"github.com/kvswitch/kvswitch/bench/subject"
-	"github.com/kvswitch/kvswitch/switch/porttest/netlab"
+	"github.com/kvswitch/kvswitch/bench/testbed/netns"
 )
 
 // Real guests on the kernel's bridge: a ping and a stream arrive.
 func TestGuestsAreMeasured(t *testing.T) {
-	netlab.RequirePrivilege(t)
+	netns.RequirePrivilege(t)
 	o := Options{
 		Path: "vm", Quick: true, tolerant: true, trialLength: 50 * time.Millisecond, Runs: 1,
 		kinds: slices.DeleteFunc(subject.Kinds("vm"), func(k subject.Kind) bool { return k.Family != "kernel" }),

@@ -8,7 +8,7 @@ import (
 
 	"github.com/kvswitch/kvswitch/fdb"
 	"github.com/kvswitch/kvswitch/switch/frame"
-	"github.com/kvswitch/kvswitch/switch/porttest"
+	"github.com/kvswitch/kvswitch/switch/port/mem"
 )
 
 // loop is a switch with endless ports that a test drives by hand, as its worker
@@ -16,7 +16,7 @@ import (
 type loop struct {
 	*Switch
 	w     *worker
-	ports []*porttest.Endless
+	ports []*mem.Endless
 }
 
 // newLoop makes ports each of which sends to flows stations of the next one,
@@ -30,14 +30,14 @@ func newLoop(tb testing.TB, cfg Config, ports, flows, size int) *loop {
 		tb.Fatal(err)
 	}
 	l := &loop{Switch: s}
-	mac := func(port, flow int) frame.MAC { return porttest.MAC(port%ports<<24 | flow) }
+	mac := func(port, flow int) frame.MAC { return mem.MAC(port%ports<<24 | flow) }
 	for p := range ports {
 		var frames []frame.Frame
 		for f := range max(flows, frame.BatchSize) {
-			wire := porttest.Build(mac(p+1, f%flows), mac(p, f%flows), 0, 0x88b5, make([]byte, size-frame.HeaderLen))
+			wire := mem.Build(mac(p+1, f%flows), mac(p, f%flows), 0, 0x88b5, make([]byte, size-frame.HeaderLen))
 			frames = append(frames, frame.Frame{Data: wire})
 		}
-		e := porttest.NewEndless(frames)
+		e := mem.NewEndless(frames)
 		if _, err := s.AddPort(fmt.Sprintf("p%d", p), e, NewPortConfig("memory")); err != nil {
 			tb.Fatal(err)
 		}

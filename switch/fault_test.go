@@ -9,12 +9,12 @@ import (
 
 	vswitch "github.com/kvswitch/kvswitch/switch"
 	"github.com/kvswitch/kvswitch/switch/frame"
-	"github.com/kvswitch/kvswitch/switch/porttest"
+	"github.com/kvswitch/kvswitch/switch/port/mem"
 )
 
 // vanishing is a port whose frames lie in a file that its peer cut short.
 type vanishing struct {
-	*porttest.Port
+	*mem.Port
 	faults atomic.Int32
 }
 
@@ -49,11 +49,11 @@ func TestPeerThatTakesItsMemoryAwayCostsItsPortOnly(t *testing.T) {
 	defer unix.Munmap(memory)
 
 	l := newLab(t, vswitch.Config{}, 2)
-	guest := &vanishing{Port: porttest.NewPort()}
+	guest := &vanishing{Port: mem.NewPort()}
 	if _, err := l.AddPort("guest", guest, vswitch.NewPortConfig("memory")); err != nil {
 		t.Fatal(err)
 	}
-	good := porttest.Ethernet(bcast, macA, "good")
+	good := mem.Ethernet(bcast, macA, "good")
 	copy(memory[4096:], good)
 	if err := file.Truncate(4096); err != nil {
 		t.Fatal(err)

@@ -5,15 +5,15 @@ import (
 
 	vswitch "github.com/kvswitch/kvswitch/switch"
 	"github.com/kvswitch/kvswitch/switch/frame"
-	"github.com/kvswitch/kvswitch/switch/porttest"
+	"github.com/kvswitch/kvswitch/switch/port/mem"
 )
 
 func TestUnknownUnicastIsFloodedAndKnownIsNot(t *testing.T) {
 	l := newLab(t, vswitch.Config{}, 3)
-	ab := porttest.Ethernet(macB, macA, "to an unknown station")
+	ab := mem.Ethernet(macB, macA, "to an unknown station")
 	l.send(1, ab)
 	l.expect("unknown", map[int][][]byte{2: one(ab), 3: one(ab)})
-	ba := porttest.Ethernet(macA, macB, "back")
+	ba := mem.Ethernet(macA, macB, "back")
 	l.send(2, ba)
 	l.expect("learned", map[int][][]byte{1: one(ba)})
 	l.send(1, ab)
@@ -22,21 +22,21 @@ func TestUnknownUnicastIsFloodedAndKnownIsNot(t *testing.T) {
 
 func TestMovedStationIsReachedFromTheFirstFrame(t *testing.T) {
 	l := newLab(t, vswitch.Config{}, 3)
-	l.send(1, porttest.Ethernet(bcast, macA, "here"))
-	l.send(2, porttest.Ethernet(bcast, macA, "moved"))
+	l.send(1, mem.Ethernet(bcast, macA, "here"))
+	l.send(2, mem.Ethernet(bcast, macA, "moved"))
 	l.expect("broadcasts", map[int][][]byte{
-		1: one(porttest.Ethernet(bcast, macA, "moved")), 2: one(porttest.Ethernet(bcast, macA, "here")),
-		3: {porttest.Ethernet(bcast, macA, "here"), porttest.Ethernet(bcast, macA, "moved")}})
-	ca := porttest.Ethernet(macA, macC, "hello")
+		1: one(mem.Ethernet(bcast, macA, "moved")), 2: one(mem.Ethernet(bcast, macA, "here")),
+		3: {mem.Ethernet(bcast, macA, "here"), mem.Ethernet(bcast, macA, "moved")}})
+	ca := mem.Ethernet(macA, macC, "hello")
 	l.send(3, ca)
 	l.expect("moved", map[int][][]byte{2: one(ca)})
 }
 
 func TestFrameToItsOwnPortIsDroppedByName(t *testing.T) {
 	l := newLab(t, vswitch.Config{}, 2)
-	l.send(1, porttest.Ethernet(bcast, macA, ""), porttest.Ethernet(bcast, macB, ""))
+	l.send(1, mem.Ethernet(bcast, macA, ""), mem.Ethernet(bcast, macB, ""))
 	l.ports[1].Sent()
-	l.send(1, porttest.Ethernet(macB, macA, ""))
+	l.send(1, mem.Ethernet(macB, macA, ""))
 	l.expect("filtered", nil)
 	if n := l.drops(1, "same-port"); n != 1 {
 		t.Errorf("same-port = %d, want 1", n)
@@ -51,13 +51,13 @@ func TestBadFramesAreDroppedByName(t *testing.T) {
 	}{
 		{"runt", []byte{1, 2, 3}},
 		{"runt", append(append([]byte{}, macB[:]...), macA[:]...)},
-		{"group-source", porttest.Ethernet(macB, frame.MAC{1, 0, 0x5e, 0, 0, 1}, "")},
-		{"zero-source", porttest.Ethernet(macB, frame.MAC{}, "")},
-		{"own-source", porttest.Ethernet(macB, own, "")},
-		{"link-local", porttest.Ethernet(frame.MAC{1, 0x80, 0xc2, 0, 0, 0}, macA, "")},
-		{"link-local", porttest.Ethernet(frame.MAC{1, 0x80, 0xc2, 0, 0, 0x0f}, macA, "")},
-		{"link-local", porttest.Tagged(frame.MAC{1, 0x80, 0xc2, 0, 0, 2}, macA, 5, 0, "")},
-		{"egress-mtu", porttest.Ethernet(macB, macA, string(make([]byte, 1501)))},
+		{"group-source", mem.Ethernet(macB, frame.MAC{1, 0, 0x5e, 0, 0, 1}, "")},
+		{"zero-source", mem.Ethernet(macB, frame.MAC{}, "")},
+		{"own-source", mem.Ethernet(macB, own, "")},
+		{"link-local", mem.Ethernet(frame.MAC{1, 0x80, 0xc2, 0, 0, 0}, macA, "")},
+		{"link-local", mem.Ethernet(frame.MAC{1, 0x80, 0xc2, 0, 0, 0x0f}, macA, "")},
+		{"link-local", mem.Tagged(frame.MAC{1, 0x80, 0xc2, 0, 0, 2}, macA, 5, 0, "")},
+		{"egress-mtu", mem.Ethernet(macB, macA, string(make([]byte, 1501)))},
 	}
 	for _, c := range cases {
 		t.Run(c.reason, func(t *testing.T) {
@@ -78,7 +78,7 @@ func TestBadFramesAreDroppedByName(t *testing.T) {
 func TestGroupAddressesBeyondLinkLocalAreForwarded(t *testing.T) {
 	l := newLab(t, vswitch.Config{}, 2)
 	for _, dst := range []frame.MAC{{1, 0x80, 0xc2, 0, 0, 0x10}, {1, 0x80, 0xc2, 0, 0, 0x20}, {1, 0, 0x5e, 1, 2, 3}, {0x33, 0x33, 0, 0, 0, 1}} {
-		w := porttest.Ethernet(dst, macA, dst.String())
+		w := mem.Ethernet(dst, macA, dst.String())
 		l.send(1, w)
 		l.expect(dst.String(), map[int][][]byte{2: one(w)})
 	}
@@ -87,7 +87,7 @@ func TestGroupAddressesBeyondLinkLocalAreForwarded(t *testing.T) {
 func TestFullPortLosesItsOwnFramesOnly(t *testing.T) {
 	l := newLab(t, vswitch.Config{}, 3)
 	l.ports[1].SetRoom(1)
-	a, b := porttest.Ethernet(bcast, macA, "1"), porttest.Ethernet(bcast, macA, "2")
+	a, b := mem.Ethernet(bcast, macA, "1"), mem.Ethernet(bcast, macA, "2")
 	l.ports[0].Inject(a, b)
 	l.settle()
 	l.expect("slow port", map[int][][]byte{2: one(a), 3: {a, b}})
@@ -101,7 +101,7 @@ func TestFullPortLosesItsOwnFramesOnly(t *testing.T) {
 }
 
 func TestPortSettings(t *testing.T) {
-	unknown, multi, broad := porttest.Ethernet(macB, macA, "u"), porttest.Ethernet(frame.MAC{1, 0, 0x5e, 0, 0, 9}, macA, "m"), porttest.Ethernet(bcast, macA, "b")
+	unknown, multi, broad := mem.Ethernet(macB, macA, "u"), mem.Ethernet(frame.MAC{1, 0, 0x5e, 0, 0, 9}, macA, "m"), mem.Ethernet(bcast, macA, "b")
 	for _, c := range []struct {
 		name   string
 		words  []vswitch.KeyValue // of port 2
@@ -125,7 +125,7 @@ func TestPortSettings(t *testing.T) {
 		l.send(1, broad)
 		l.ports[1].Sent()
 		l.ports[2].Sent()
-		ba := porttest.Ethernet(macA, macB, "")
+		ba := mem.Ethernet(macA, macB, "")
 		l.send(2, ba)
 		l.expect("not learned", map[int][][]byte{1: one(ba), 3: one(ba)})
 	})
@@ -133,7 +133,7 @@ func TestPortSettings(t *testing.T) {
 		l := newLab(t, vswitch.Config{}, 3, words("isolated", "on"), words("isolated", "on"))
 		l.send(1, broad)
 		l.expect("flood", map[int][][]byte{3: one(broad)})
-		l.send(2, porttest.Ethernet(macA, macB, ""))
+		l.send(2, mem.Ethernet(macA, macB, ""))
 		l.expect("unicast", nil)
 		if l.drops(2, "isolated") != 1 {
 			t.Error("unicast between isolated ports is not counted as isolated")

@@ -8,7 +8,7 @@ import (
 	"testing"
 
 	"github.com/kvswitch/kvswitch/switch/frame"
-	"github.com/kvswitch/kvswitch/switch/porttest"
+	"github.com/kvswitch/kvswitch/switch/port/mem"
 )
 
 // FuzzForward sends any bytes, tag and offload header into switches with and
@@ -17,9 +17,9 @@ import (
 // it went in, and one that passes a filter differs in its tag at most; and every
 // frame is either sent or counted as dropped.
 func FuzzForward(f *testing.F) {
-	plain := porttest.Ethernet(porttest.MAC(2), porttest.MAC(1), "seed")
+	plain := mem.Ethernet(mem.MAC(2), mem.MAC(1), "seed")
 	f.Add(plain, uint32(0), []byte{})
-	f.Add(porttest.Tagged(frame.Broadcast, porttest.MAC(1), 10, 3, "seed"), uint32(0), []byte{1, 0, 0, 0, 0, 0, 34, 0, 16, 0})
+	f.Add(mem.Tagged(frame.Broadcast, mem.MAC(1), 10, 3, "seed"), uint32(0), []byte{1, 0, 0, 0, 0, 0, 34, 0, 16, 0})
 	f.Add(plain, uint32(0x88a80005), []byte{1, 1, 0, 0, 100, 0, 34, 0, 16, 0})
 	f.Add(plain[:13], uint32(0x81000fff), []byte{})
 	f.Add(append([]byte{1, 0x80, 0xc2, 0, 0, 0}, plain[6:]...), uint32(0), []byte{})
@@ -38,7 +38,7 @@ func FuzzForward(f *testing.F) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			ports := []*porttest.Port{porttest.NewPort(), porttest.NewPort(), porttest.NewPort()}
+			ports := []*mem.Port{mem.NewPort(), mem.NewPort(), mem.NewPort()}
 			words := [][]KeyValue{{{"trunk", "10-20"}, {"native", "1"}}, {{"trunk", "10"}, {"native", "5"}}, {{"vlan", "1"}}}
 			ports[2].SetState(func(s *frame.State) { s.Offloads = frame.Offloads{} })
 			for i, p := range ports {

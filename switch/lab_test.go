@@ -11,14 +11,14 @@ import (
 
 	vswitch "github.com/kvswitch/kvswitch/switch"
 	"github.com/kvswitch/kvswitch/switch/frame"
-	"github.com/kvswitch/kvswitch/switch/porttest"
+	"github.com/kvswitch/kvswitch/switch/port/mem"
 )
 
 // lab is a running switch with ports in memory, named p1, p2, …
 type lab struct {
 	*vswitch.Switch
 	t     testing.TB
-	ports []*porttest.Port
+	ports []*mem.Port
 }
 
 // newLab runs a switch with n ports configured by words such as "vlan=10".
@@ -34,7 +34,7 @@ func newLab(t testing.TB, cfg vswitch.Config, n int, words ...[]vswitch.KeyValue
 	}
 	l := &lab{Switch: s, t: t}
 	for i := range n {
-		p := porttest.NewPort()
+		p := mem.NewPort()
 		pc := vswitch.NewPortConfig("memory")
 		if i < len(words) {
 			if err := pc.Set(words[i]...); err != nil {
@@ -133,7 +133,7 @@ func words(kv ...string) (list []vswitch.KeyValue) {
 }
 
 var (
-	macA, macB, macC = porttest.MAC(1), porttest.MAC(2), porttest.MAC(3)
+	macA, macB, macC = mem.MAC(1), mem.MAC(2), mem.MAC(3)
 	bcast            = frame.Broadcast
 )
 

@@ -9,7 +9,7 @@ import (
 
 	vswitch "github.com/kvswitch/kvswitch/switch"
 	"github.com/kvswitch/kvswitch/switch/frame"
-	"github.com/kvswitch/kvswitch/switch/porttest"
+	"github.com/kvswitch/kvswitch/switch/port/mem"
 )
 
 // superFrame is a TCP frame of n payload bytes as a stack with offloads leaves
@@ -49,7 +49,7 @@ func TestSuperFrameIsSegmentedForAPortThatDoesNotTakeIt(t *testing.T) {
 	l := newLab(t, vswitch.Config{VLANFiltering: true}, 3)
 	l.ports[1].SetState(func(s *frame.State) { s.Offloads = frame.Offloads{} })
 	eventually(t, "the port's offloads are known", func() bool { st, _ := l.PortStatus("p2"); return !st.Offloads.Csum })
-	first := porttest.Ethernet(bcast, macA, "keeps its place")
+	first := mem.Ethernet(bcast, macA, "keeps its place")
 	l.ports[0].InjectFrames(frame.Frame{Data: first}, superFrame(t, 1460*40+1), frame.Frame{Data: first})
 	l.settle()
 	got := l.ports[1].Sent()

@@ -14,7 +14,7 @@ import (
 
 	vswitch "github.com/kvswitch/kvswitch/switch"
 	"github.com/kvswitch/kvswitch/switch/frame"
-	"github.com/kvswitch/kvswitch/switch/porttest"
+	"github.com/kvswitch/kvswitch/switch/port/mem"
 )
 
 func TestStaticStationDoesNotMoveAndSurvivesFlush(t *testing.T) {
@@ -22,38 +22,38 @@ func TestStaticStationDoesNotMoveAndSurvivesFlush(t *testing.T) {
 	if err := l.AddFDB(macA, 0, "p1", true); err != nil {
 		t.Fatal(err)
 	}
-	l.send(2, porttest.Ethernet(bcast, macA, "pretender"))
+	l.send(2, mem.Ethernet(bcast, macA, "pretender"))
 	if _, err := l.FlushFDB("", 0); err != nil {
 		t.Fatal(err)
 	}
 	for _, p := range l.ports {
 		p.Sent()
 	}
-	w := porttest.Ethernet(macA, macC, "")
+	w := mem.Ethernet(macA, macC, "")
 	l.send(3, w)
 	l.expect("static", map[int][][]byte{1: one(w)})
 }
 
 func TestPortDownForgetsItsStations(t *testing.T) {
 	l := newLab(t, vswitch.Config{}, 3)
-	l.send(1, porttest.Ethernet(bcast, macA, ""))
+	l.send(1, mem.Ethernet(bcast, macA, ""))
 	l.ports[0].SetState(func(s *frame.State) { s.Up, s.Reason = false, "no carrier" })
 	eventually(t, "the port is down", func() bool { st, _ := l.PortStatus("p1"); return st.Link == "down" })
 	l.ports[1].Sent()
 	l.ports[2].Sent()
-	w := porttest.Ethernet(macA, macB, "")
+	w := mem.Ethernet(macA, macB, "")
 	l.send(2, w)
 	l.expect("down", map[int][][]byte{3: one(w)})
 	l.ports[0].SetState(func(s *frame.State) { s.Up = true })
 	eventually(t, "the port is up", func() bool { st, _ := l.PortStatus("p1"); return st.Link == "up" })
-	w = porttest.Ethernet(macC, macB, "")
+	w = mem.Ethernet(macC, macB, "")
 	l.send(2, w)
 	l.expect("up again", map[int][][]byte{1: one(w), 3: one(w)})
 }
 
 func TestRemovedPortIsClosedAndItsNumberReused(t *testing.T) {
 	l := newLab(t, vswitch.Config{}, 3)
-	l.send(2, porttest.Ethernet(bcast, macA, ""))
+	l.send(2, mem.Ethernet(bcast, macA, ""))
 	if err := l.RemovePort("p2"); err != nil {
 		t.Fatal(err)
 	}
@@ -62,12 +62,12 @@ func TestRemovedPortIsClosedAndItsNumberReused(t *testing.T) {
 	}
 	l.ports[0].Sent()
 	l.ports[2].Sent()
-	p := porttest.NewPort()
+	p := mem.NewPort()
 	id, err := l.AddPort("new", p, vswitch.NewPortConfig("memory"))
 	if err != nil || id != 2 {
 		t.Fatalf("AddPort = %d, %v; want 2", id, err)
 	}
-	w := porttest.Ethernet(macA, macB, "")
+	w := mem.Ethernet(macA, macB, "")
 	l.send(1, w)
 	l.ports[1] = p
 	l.expect("the number's former stations are unknown", map[int][][]byte{2: one(w), 3: one(w)})
@@ -79,7 +79,7 @@ func TestHostInterface(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := &lab{Switch: s, t: t, ports: []*porttest.Port{porttest.NewPort(), porttest.NewPort(), porttest.NewPort()}}
+	l := &lab{Switch: s, t: t, ports: []*mem.Port{mem.NewPort(), mem.NewPort(), mem.NewPort()}}
 	if err := s.SetHost("kvs0", l.ports[0]); err != nil {
 		t.Fatal(err)
 	}
@@ -89,10 +89,10 @@ func TestHostInterface(t *testing.T) {
 		}
 	}
 	l.run()
-	in := porttest.Ethernet(own, macA, "to the host")
+	in := mem.Ethernet(own, macA, "to the host")
 	l.send(2, in)
 	l.expect("to the host", map[int][][]byte{1: one(in)})
-	out := porttest.Ethernet(macA, own, "from the host")
+	out := mem.Ethernet(macA, own, "from the host")
 	l.send(1, out)
 	l.expect("from the host", map[int][][]byte{2: one(out)})
 	st := s.Status()
@@ -118,7 +118,7 @@ func TestHostInterfaceKeepsEntriesAndLimitWhenItIsSet(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := s.SetHost("kvs0", porttest.NewPort()); err != nil {
+	if err := s.SetHost("kvs0", mem.NewPort()); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.AddFDB(macA, 1, "kvs0", true); err != nil {
@@ -159,7 +159,7 @@ func TestHostInterfaceKeepsEntriesAndLimitWhenItIsSet(t *testing.T) {
 func TestHundredSwitchesInOneProcess(t *testing.T) {
 	for i := range 100 {
 		l := newLab(t, vswitch.Config{Name: fmt.Sprintf("kvs%d", i)}, 2)
-		w := porttest.Ethernet(bcast, macA, fmt.Sprint(i))
+		w := mem.Ethernet(bcast, macA, fmt.Sprint(i))
 		l.send(1, w)
 		l.expect("each its own", map[int][][]byte{2: one(w)})
 	}
@@ -167,7 +167,7 @@ func TestHundredSwitchesInOneProcess(t *testing.T) {
 
 func TestASecondRunChangesNothing(t *testing.T) {
 	l := newLab(t, vswitch.Config{}, 2)
-	w := porttest.Ethernet(bcast, macA, "x")
+	w := mem.Ethernet(bcast, macA, "x")
 	l.send(1, w) // Run runs
 	l.expect("first", map[int][][]byte{2: one(w)})
 	if err := l.Run(context.Background()); !errors.Is(err, vswitch.ErrRan) {
@@ -182,7 +182,7 @@ func TestASecondRunChangesNothing(t *testing.T) {
 
 // togetherPort is a port whose Close waits until others are closing, too.
 type togetherPort struct {
-	*porttest.Port
+	*mem.Port
 	closing *sync.WaitGroup
 	alone   *atomic.Bool
 }
@@ -211,7 +211,7 @@ func TestPortsAreClosedSideBySide(t *testing.T) {
 	var alone atomic.Bool
 	closing.Add(n)
 	for i := range n {
-		if _, err := s.AddPort(fmt.Sprintf("p%d", i), togetherPort{porttest.NewPort(), &closing, &alone}, vswitch.NewPortConfig("memory")); err != nil {
+		if _, err := s.AddPort(fmt.Sprintf("p%d", i), togetherPort{mem.NewPort(), &closing, &alone}, vswitch.NewPortConfig("memory")); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -252,7 +252,7 @@ func TestStaticEntriesGoWithTheVLAN(t *testing.T) {
 func TestListingTheTableHoldsNobodyUp(t *testing.T) {
 	l := newLab(t, vswitch.Config{MaxEntries: 1 << 15}, 1)
 	for i := range 1 << 15 {
-		if err := l.AddFDB(porttest.MAC(i+1), 0, "p1", false); err != nil {
+		if err := l.AddFDB(mem.MAC(i+1), 0, "p1", false); err != nil {
 			t.Fatal(err)
 		}
 	}

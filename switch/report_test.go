@@ -11,12 +11,12 @@ import (
 	"time"
 
 	vswitch "github.com/kvswitch/kvswitch/switch"
-	"github.com/kvswitch/kvswitch/switch/porttest"
+	"github.com/kvswitch/kvswitch/switch/port/mem"
 )
 
 // slowToTell is a port that takes its time to say how it is.
 type slowToTell struct {
-	*porttest.Port
+	*mem.Port
 	asked, answer chan struct{}
 }
 
@@ -29,7 +29,7 @@ func (s *slowToTell) Detail() any {
 // Whoever asks a port for its details waits for it; nobody else does.
 func TestAskingAPortHoldsNobodyElseUp(t *testing.T) {
 	l := newLab(t, vswitch.Config{}, 1)
-	slow := &slowToTell{porttest.NewPort(), make(chan struct{}), make(chan struct{})}
+	slow := &slowToTell{mem.NewPort(), make(chan struct{}), make(chan struct{})}
 	if _, err := l.AddPort("slow", slow, vswitch.NewPortConfig("memory")); err != nil {
 		t.Fatal(err)
 	}
@@ -45,7 +45,7 @@ func TestAskingAPortHoldsNobodyElseUp(t *testing.T) {
 	go func() {
 		_, err := l.PortStatus("p1")
 		if err == nil {
-			_, err = l.AddPort("p2", porttest.NewPort(), vswitch.NewPortConfig("memory"))
+			_, err = l.AddPort("p2", mem.NewPort(), vswitch.NewPortConfig("memory"))
 		}
 		if err == nil {
 			err = l.RemovePort("slow")
@@ -70,7 +70,7 @@ func TestAskingAPortHoldsNobodyElseUp(t *testing.T) {
 
 // refusing is a port whose peer asks for too much.
 type refusing struct {
-	*porttest.Port
+	*mem.Port
 	mu sync.Mutex
 	n  uint64
 }
@@ -113,7 +113,7 @@ func TestRefusalsAreReportedNowAndThen(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &refusing{Port: porttest.NewPort()}
+	p := &refusing{Port: mem.NewPort()}
 	if _, err := s.AddPort("vm", p, vswitch.NewPortConfig("memory")); err != nil {
 		t.Fatal(err)
 	}

@@ -11,7 +11,7 @@ import (
 	"testing"
 
 	"github.com/kvswitch/kvswitch/switch/frame"
-	"github.com/kvswitch/kvswitch/switch/porttest"
+	"github.com/kvswitch/kvswitch/switch/port/mem"
 )
 
 // A batch is decided in runs of frames that look the same. Whatever is in it,
@@ -84,7 +84,7 @@ func TestBytesSentAreThoseOfTheWire(t *testing.T) {
 func TestSegmentsCountAsWork(t *testing.T) {
 	q := newQuietSwitch(t, false, false, -1, nil)
 	defer q.close()
-	data := porttest.Build(porttest.MAC(3), porttest.MAC(1), 0, frame.EtherTypeIPv4, make([]byte, 40+100*100))
+	data := mem.Build(mem.MAC(3), mem.MAC(1), 0, frame.EtherTypeIPv4, make([]byte, 40+100*100))
 	copy(data[14:], []byte{0x45, 0, byte((40 + 10000) >> 8), byte((40 + 10000) & 0xff), 0, 0, 0, 0, 64, 6})
 	data[14+20+12] = 5 << 4
 	super := frame.Frame{Data: data, Hdr: frame.VnetHdr{Flags: frame.HdrNeedsCsum, GSOType: frame.GSOTCPv4, HdrLen: 54, GSOSize: 100, CsumStart: 34, CsumOffset: 16}}
@@ -113,9 +113,9 @@ func TestOnePortsBPDUsLeaveRoomForOthers(t *testing.T) {
 		t.Fatal(err)
 	}
 	const ports = 50
-	var all []*porttest.Port
+	var all []*mem.Port
 	for i := range ports {
-		p := porttest.NewPort()
+		p := mem.NewPort()
 		defer p.Close()
 		if _, err := s.AddPort(fmt.Sprintf("p%d", i+1), p, NewPortConfig("memory")); err != nil {
 			t.Fatal(err)
@@ -153,13 +153,13 @@ func TestOnePortsBPDUsLeaveRoomForOthers(t *testing.T) {
 type quietSwitch struct {
 	*Switch
 	w     *worker
-	ports []*porttest.Port
+	ports []*mem.Port
 }
 
 func newQuietSwitch(t *testing.T, filtering, tunnel bool, room int, vids []uint16) *quietSwitch {
 	t.Helper()
 	s, err := New(Config{
-		VLANFiltering: filtering, STP: STPConfig{Mode: "off"}, MAC: porttest.MAC(99),
+		VLANFiltering: filtering, STP: STPConfig{Mode: "off"}, MAC: mem.MAC(99),
 		Logger: slog.New(slog.NewTextHandler(io.Discard, nil)),
 	})
 	if err != nil {
@@ -172,7 +172,7 @@ func newQuietSwitch(t *testing.T, filtering, tunnel bool, room int, vids []uint1
 	}
 	words := [][]KeyValue{first, {{"trunk", "10"}, {"native", "5"}}, {{"vlan", "1"}}, {{"trunk", "1-20"}}}
 	for i, word := range words {
-		p := porttest.NewPort()
+		p := mem.NewPort()
 		switch i {
 		case 1:
 			p.SetState(func(s *frame.State) { s.Offloads = frame.Offloads{} })
@@ -197,7 +197,7 @@ func newQuietSwitch(t *testing.T, filtering, tunnel bool, room int, vids []uint1
 				continue
 			}
 			// A port may not be a member of every VLAN; then there is no such station.
-			_ = s.AddFDB(porttest.MAC(station), vid, port, true)
+			_ = s.AddFDB(mem.MAC(station), vid, port, true)
 		}
 	}
 	if q.w, err = newWorker(0, s); err != nil {
@@ -217,9 +217,9 @@ func (q *quietSwitch) close() {
 // randomBatch has runs of one to nine frames that differ in their payload, and
 // now and then in something that matters.
 func randomBatch(r *rand.Rand, vids []uint16) []frame.Frame {
-	dsts := []frame.MAC{porttest.MAC(1), porttest.MAC(3), porttest.MAC(3), porttest.MAC(4), porttest.MAC(7),
+	dsts := []frame.MAC{mem.MAC(1), mem.MAC(3), mem.MAC(3), mem.MAC(4), mem.MAC(7),
 		frame.Broadcast, {1, 0, 0x5e, 0, 0, 9}, {1, 0x80, 0xc2, 0, 0, 2}}
-	srcs := []frame.MAC{porttest.MAC(1), porttest.MAC(1), porttest.MAC(1), porttest.MAC(2), {}, porttest.MAC(99), {1, 2, 3, 4, 5, 6}}
+	srcs := []frame.MAC{mem.MAC(1), mem.MAC(1), mem.MAC(1), mem.MAC(2), {}, mem.MAC(99), {1, 2, 3, 4, 5, 6}}
 	tpids := []uint16{frame.EtherTypeVLAN, frame.EtherTypeVLAN, frame.EtherTypeQinQ}
 	var batch []frame.Frame
 	for n := 1 + r.IntN(frame.BatchSize); len(batch) < n; {
@@ -241,7 +241,7 @@ func randomBatch(r *rand.Rand, vids []uint16) []frame.Frame {
 			size := []int{46, 100, 1486, 1500, 1501, 3000}[r.IntN(6)]
 			payload := make([]byte, size)
 			binary.BigEndian.PutUint32(payload[40:], uint32(len(batch))) // behind what offloads look at
-			f := frame.Frame{Data: porttest.Build(dst, src, within, 0x88b5, payload), Tag: beside}
+			f := frame.Frame{Data: mem.Build(dst, src, within, 0x88b5, payload), Tag: beside}
 			switch r.IntN(12) {
 			case 0:
 				f.Data = f.Data[:r.IntN(20)]
@@ -258,7 +258,7 @@ func randomBatch(r *rand.Rand, vids []uint16) []frame.Frame {
 	return batch
 }
 
-func wires(sent []porttest.Received) (s string) {
+func wires(sent []mem.Received) (s string) {
 	for _, r := range sent {
 		s += fmt.Sprintf("\t%d bytes, %+v: %x\n", len(r.Wire), r.Hdr, r.Wire[:min(len(r.Wire), 64)])
 	}
@@ -267,7 +267,7 @@ func wires(sent []porttest.Received) (s string) {
 
 // flipping is a port whose frames lie in memory that the sender rewrites after
 // the switch has looked at it: a guest's second processor.
-type flipping struct{ *porttest.Port }
+type flipping struct{ *mem.Port }
 
 func (f *flipping) Queues() []frame.Queue {
 	return []frame.Queue{&flippingQueue{Queue: f.Port.Queues()[0]}}
@@ -280,7 +280,7 @@ func (*flippingQueue) Fault(error) {}
 // rewriting is a port that, when it is given frames to send, first rewrites the
 // Ethernet headers of some where they lie.
 type rewriting struct {
-	*porttest.Port
+	*mem.Port
 	victims [][]byte
 }
 
@@ -299,7 +299,7 @@ func TestWhatWasJudgedIsWhatIsSent(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				from, to := &flipping{porttest.NewPort()}, &rewriting{Port: porttest.NewPort()}
+				from, to := &flipping{mem.NewPort()}, &rewriting{Port: mem.NewPort()}
 				if super {
 					to.SetState(func(s *frame.State) { s.Offloads = frame.Offloads{} })
 				}
@@ -317,7 +317,7 @@ func TestWhatWasJudgedIsWhatIsSent(t *testing.T) {
 					t.Fatal(err)
 				}
 				w.adopt(s.view.Load())
-				wire := porttest.Build(porttest.MAC(2), porttest.MAC(1), tag, 0x88b5, make([]byte, 100))
+				wire := mem.Build(mem.MAC(2), mem.MAC(1), tag, 0x88b5, make([]byte, 100))
 				// Two of a kind are a run; the second was compared with the first.
 				// It is finished after the first was sent.
 				batch := []frame.Frame{{Data: slices.Clone(wire)}, {Data: slices.Clone(wire)}}

@@ -7,15 +7,15 @@ import (
 
 	vswitch "github.com/kvswitch/kvswitch/switch"
 	"github.com/kvswitch/kvswitch/switch/frame"
-	"github.com/kvswitch/kvswitch/switch/porttest"
+	"github.com/kvswitch/kvswitch/switch/port/mem"
 )
 
 // ring is three switches in a triangle, each with a station: the smallest
 // network that a broadcast would circle in for ever.
 type ring struct {
 	sw       [3]*lab
-	stations [3]*porttest.Port
-	cables   [3]*porttest.Port // one end of the cable from switch i to i+1
+	stations [3]*mem.Port
+	cables   [3]*mem.Port // one end of the cable from switch i to i+1
 }
 
 func newRing(t *testing.T, mode string) *ring {
@@ -25,11 +25,11 @@ func newRing(t *testing.T, mode string) *ring {
 			Name: fmt.Sprintf("s%d", i), MAC: frame.MAC{2, 0, 0, 0, 0, byte(i + 1)},
 			STP: vswitch.STPConfig{Mode: mode, Hello: time.Second, MaxAge: 6 * time.Second, ForwardDelay: 4 * time.Second},
 		}, 0)
-		r.stations[i] = porttest.NewPort()
+		r.stations[i] = mem.NewPort()
 		r.add(t, i, "station", r.stations[i], vswitch.NewPortConfig("memory"))
 	}
 	for i := range r.sw {
-		a, b := porttest.NewCable()
+		a, b := mem.NewCable()
 		r.cables[i] = a
 		uplink := vswitch.NewPortConfig("memory")
 		uplink.Uplink = true
@@ -40,7 +40,7 @@ func newRing(t *testing.T, mode string) *ring {
 	return r
 }
 
-func (r *ring) add(t *testing.T, i int, name string, p *porttest.Port, cfg vswitch.PortConfig) {
+func (r *ring) add(t *testing.T, i int, name string, p *mem.Port, cfg vswitch.PortConfig) {
 	t.Helper()
 	if _, err := r.sw[i].AddPort(name, p, cfg); err != nil {
 		t.Fatal(err)
@@ -74,7 +74,7 @@ func (r *ring) crosses(t *testing.T, what string) {
 	for _, p := range r.stations {
 		p.Sent()
 	}
-	w := porttest.Ethernet(bcast, macA, what)
+	w := mem.Ethernet(bcast, macA, what)
 	for i, p := range r.stations[1:] {
 		eventually(t, fmt.Sprintf("%s: station %d hears the broadcast", what, i+1), func() bool {
 			r.stations[0].Inject(w)
@@ -114,7 +114,7 @@ func TestTriangleConvergesAndHealsWithoutAStorm(t *testing.T) {
 
 func TestStationPortForwardsItsFirstFrame(t *testing.T) {
 	l := newLab(t, vswitch.Config{STP: vswitch.STPConfig{Mode: "rstp"}}, 2)
-	w := porttest.Ethernet(bcast, macA, "first")
+	w := mem.Ethernet(bcast, macA, "first")
 	l.send(1, w)
 	got := l.ports[1].Wait(1)
 	found := false
@@ -152,7 +152,7 @@ func TestGuestThatBridgesIsGuardedAlone(t *testing.T) {
 	}
 	l.ports[1].Sent()
 	l.ports[2].Sent()
-	w := porttest.Ethernet(bcast, macB, "others")
+	w := mem.Ethernet(bcast, macB, "others")
 	l.send(2, w)
 	eventually(t, "the others go on", func() bool {
 		for _, g := range l.ports[2].Sent() {
@@ -205,8 +205,8 @@ func TestSwitchHearsItsOwnBPDUs(t *testing.T) {
 		for _, mode := range []string{"rstp", "stp"} {
 			t.Run(name+", "+mode, func(t *testing.T) {
 				l := newLab(t, vswitch.Config{MAC: frame.MAC{2, 0, 0, 0, 0, 9}, STP: vswitch.STPConfig{Mode: mode}}, 0)
-				a, b := porttest.NewCable()
-				for i, p := range []*porttest.Port{a, b} {
+				a, b := mem.NewCable()
+				for i, p := range []*mem.Port{a, b} {
 					cfg := vswitch.NewPortConfig("memory")
 					if err := cfg.Set(c.words...); err != nil {
 						t.Fatal(err)
@@ -241,7 +241,7 @@ func TestGuardedPortIsDeafToBPDUs(t *testing.T) {
 
 func TestTaggedFrameToTheBridgeAddressIsNoBPDU(t *testing.T) {
 	l := newLab(t, vswitch.Config{STP: vswitch.STPConfig{Mode: "rstp"}}, 2)
-	l.send(1, porttest.Tagged(frame.MAC{1, 0x80, 0xc2, 0, 0, 0}, macA, 1, 7, "\x42\x42\x03\x00\x00\x02\x02"))
+	l.send(1, mem.Tagged(frame.MAC{1, 0x80, 0xc2, 0, 0, 0}, macA, 1, 7, "\x42\x42\x03\x00\x00\x02\x02"))
 	if n := l.drops(1, "link-local"); n != 1 {
 		t.Errorf("link-local = %d, want 1", n)
 	}

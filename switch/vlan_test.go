@@ -6,7 +6,7 @@ import (
 
 	vswitch "github.com/kvswitch/kvswitch/switch"
 	"github.com/kvswitch/kvswitch/switch/frame"
-	"github.com/kvswitch/kvswitch/switch/porttest"
+	"github.com/kvswitch/kvswitch/switch/port/mem"
 )
 
 // The ports of the VLAN matrix, as Open vSwitch's "VLAN handling" test has
@@ -27,9 +27,9 @@ const untaggedFrame = -1
 // tagOf builds the tag of a matrix row: vid untaggedFrame is no tag, 0 a priority tag.
 func build(vid, pcp int) []byte {
 	if vid == untaggedFrame {
-		return porttest.Ethernet(bcast, macA, "matrix")
+		return mem.Ethernet(bcast, macA, "matrix")
 	}
-	return porttest.Tagged(bcast, macA, uint16(vid), uint8(pcp), "matrix")
+	return mem.Tagged(bcast, macA, uint16(vid), uint8(pcp), "matrix")
 }
 
 func TestVLANMatrix(t *testing.T) {
@@ -89,7 +89,7 @@ func TestVLANMatrix(t *testing.T) {
 				if c.vid != u && a.vid == u { // the tag left with nothing else touched
 					w = append(append([]byte{}, in[:12]...), in[16:]...)
 				} else if c.vid == u && a.vid != u {
-					plain := porttest.Ethernet(bcast, macA, "matrix")
+					plain := mem.Ethernet(bcast, macA, "matrix")
 					w = append(append(append([]byte{}, plain[:12]...), 0x81, 0, 0, byte(a.vid)), plain[12:]...)
 				}
 				want[a.port] = one(w)
@@ -108,7 +108,7 @@ func TestVLANMatrix(t *testing.T) {
 
 func TestTunnelCarriesCustomersTags(t *testing.T) {
 	l := newLab(t, vswitch.Config{VLANFiltering: true}, 3, words("tunnel", "100"), words("trunk", "100"), words("tunnel", "100"))
-	in := porttest.Tagged(bcast, macA, 7, 3, "customer")
+	in := mem.Tagged(bcast, macA, 7, 3, "customer")
 	onTrunk := append(append(append([]byte{}, in[:12]...), 0x81, 0, 0, 100), in[12:]...)
 	l.send(1, in)
 	l.expect("in band", map[int][][]byte{2: one(onTrunk), 3: one(in)})
@@ -120,7 +120,7 @@ func TestTunnelCarriesCustomersTags(t *testing.T) {
 
 func TestOtherTPIDIsPayload(t *testing.T) {
 	l := newLab(t, vswitch.Config{VLANFiltering: true}, 3, words("vlan", "5"), words("trunk", "5"), words("vlan", "6"))
-	in := porttest.Build(bcast, macA, frame.MakeTag(frame.EtherTypeQinQ, 0, 6), 0x88b5, []byte("service tag"))
+	in := mem.Build(bcast, macA, frame.MakeTag(frame.EtherTypeQinQ, 0, 6), 0x88b5, []byte("service tag"))
 	want := append(append(append([]byte{}, in[:12]...), 0x81, 0, 0, 5), in[12:]...)
 	l.send(1, in)
 	l.expect("in band", map[int][][]byte{2: one(want)})
@@ -132,7 +132,7 @@ func TestOtherTPIDIsPayload(t *testing.T) {
 func TestServiceTagOverCustomerTagIsPayload(t *testing.T) {
 	l := newLab(t, vswitch.Config{VLANFiltering: true}, 4,
 		words("trunk", "1-4094", "native", "5"), words("vlan", "5"), words("vlan", "20"), words("vlan", "30"))
-	inner := porttest.Tagged(bcast, macA, 30, 0, "customer")
+	inner := mem.Tagged(bcast, macA, 30, 0, "customer")
 	in := append(append(append([]byte{}, inner[:12]...), 0x88, 0xa8, 0, 20), inner[12:]...)
 	l.send(1, in)
 	l.expect("in band", map[int][][]byte{2: one(in)})
@@ -145,7 +145,7 @@ func TestOneTagPassesAboveTheMTU(t *testing.T) {
 	for _, filtering := range []bool{false, true} {
 		for _, tpid := range []uint16{frame.EtherTypeVLAN, frame.EtherTypeQinQ} {
 			l := newLab(t, vswitch.Config{VLANFiltering: filtering}, 2, words("trunk", "1-4094", "native", "1"), words("trunk", "1-4094", "native", "1"))
-			in := porttest.Build(bcast, macA, frame.MakeTag(tpid, 0, 7), 0x88b5, make([]byte, 1500))
+			in := mem.Build(bcast, macA, frame.MakeTag(tpid, 0, 7), 0x88b5, make([]byte, 1500))
 			l.send(1, in)
 			l.expect("in band", map[int][][]byte{2: one(in)})
 			l.sendFrames(1, frame.Frame{Data: append(append([]byte{}, in[:12]...), in[16:]...), Tag: frame.MakeTag(tpid, 0, 7)})
@@ -159,7 +159,7 @@ func TestOneTagPassesAboveTheMTU(t *testing.T) {
 
 func TestDoubleTagDoesNotHopVLANs(t *testing.T) {
 	l := newLab(t, vswitch.Config{VLANFiltering: true}, 3, words("vlan", "10"), words("trunk", "20", "native", "10"), words("vlan", "20"))
-	inner := porttest.Tagged(bcast, macA, 20, 0, "hop")
+	inner := mem.Tagged(bcast, macA, 20, 0, "hop")
 	double := append(append(append([]byte{}, inner[:12]...), 0x81, 0, 0, 10), inner[12:]...)
 	l.send(1, double)
 	l.expect("double tag on an access port", nil)
@@ -167,16 +167,16 @@ func TestDoubleTagDoesNotHopVLANs(t *testing.T) {
 
 func TestStationsAreLearnedPerVLAN(t *testing.T) {
 	l := newLab(t, vswitch.Config{VLANFiltering: true}, 4, words("vlan", "10"), words("vlan", "20"), words("trunk", "10+20"), words("vlan", "10"))
-	l.send(1, porttest.Ethernet(bcast, macA, ""))
-	l.send(2, porttest.Ethernet(bcast, macA, ""))
+	l.send(1, mem.Ethernet(bcast, macA, ""))
+	l.send(2, mem.Ethernet(bcast, macA, ""))
 	for _, p := range l.ports {
 		p.Sent()
 	}
-	l.send(3, porttest.Tagged(macA, macB, 10, 0, "x"))
+	l.send(3, mem.Tagged(macA, macB, 10, 0, "x"))
 	if n := len(l.ports[0].Sent()); n != 1 {
 		t.Errorf("VLAN 10: p1 sent %d frames, want 1", n)
 	}
-	l.send(3, porttest.Tagged(macA, macB, 20, 0, "x"))
+	l.send(3, mem.Tagged(macA, macB, 20, 0, "x"))
 	if n := len(l.ports[1].Sent()); n != 1 {
 		t.Errorf("VLAN 20: p2 sent %d frames, want 1", n)
 	}
@@ -187,7 +187,7 @@ func TestStationsAreLearnedPerVLAN(t *testing.T) {
 
 func TestLeavingAVLANFlushesItsStations(t *testing.T) {
 	l := newLab(t, vswitch.Config{VLANFiltering: true}, 2, words("trunk", "10+20"), words("trunk", "10+20"))
-	l.send(1, porttest.Tagged(bcast, macA, 10, 0, ""), porttest.Tagged(bcast, macA, 20, 0, ""))
+	l.send(1, mem.Tagged(bcast, macA, 10, 0, ""), mem.Tagged(bcast, macA, 20, 0, ""))
 	cfg, err := l.PortConfig("p1")
 	if err != nil {
 		t.Fatal(err)
@@ -201,7 +201,7 @@ func TestLeavingAVLANFlushesItsStations(t *testing.T) {
 		t.Errorf("FDB = %+v, want VLAN 20's entry alone", entries)
 	}
 	l.ports[1].Sent()
-	l.send(1, porttest.Tagged(bcast, macA, 10, 0, ""))
+	l.send(1, mem.Tagged(bcast, macA, 10, 0, ""))
 	l.expect("left", nil)
 	if l.drops(1, "vlan-member") != 1 {
 		t.Error("a frame of a VLAN that the port left is not counted as vlan-member")
@@ -212,7 +212,7 @@ func TestLeavingAVLANFlushesItsStations(t *testing.T) {
 // station could not be reached until the entry aged.
 func TestLeavingAVLANUnderTrafficLeavesNoStation(t *testing.T) {
 	l := newLab(t, vswitch.Config{VLANFiltering: true, MaxEntries: 64}, 0)
-	src := porttest.NewEndless([]frame.Frame{{Data: porttest.Tagged(bcast, macA, 10, 0, "x")}})
+	src := mem.NewEndless([]frame.Frame{{Data: mem.Tagged(bcast, macA, 10, 0, "x")}})
 	src.Lend(1 << 60)
 	in, out := vswitch.NewPortConfig("memory"), vswitch.NewPortConfig("memory")
 	if err := errors.Join(in.Set(words("trunk", "10+20")...), out.Set(words("trunk", "20")...)); err != nil {
@@ -257,7 +257,7 @@ func TestLeavingEveryVLANOfALargeTable(t *testing.T) {
 
 func TestTagsAreTransparentWithoutFiltering(t *testing.T) {
 	l := newLab(t, vswitch.Config{}, 2)
-	in := porttest.Tagged(bcast, macA, 4095, 7, "any tag")
+	in := mem.Tagged(bcast, macA, 4095, 7, "any tag")
 	l.send(1, in)
 	l.expect("in band", map[int][][]byte{2: one(in)})
 	l.sendFrames(1, frame.Frame{Data: append(append([]byte{}, in[:12]...), in[16:]...), Tag: frame.MakeTag(0x8100, 14, 4095)})

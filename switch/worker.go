@@ -9,7 +9,7 @@ import (
 
 	"github.com/kvswitch/kvswitch/fdb"
 	"github.com/kvswitch/kvswitch/switch/frame"
-	"github.com/kvswitch/kvswitch/switch/sysio"
+	"github.com/kvswitch/kvswitch/switch/host/sysio"
 )
 
 // worker is one forwarding thread. It owns a set of receive queues and takes

@@ -8,7 +8,7 @@ import (
 	"time"
 
 	vswitch "github.com/kvswitch/kvswitch/switch"
-	"github.com/kvswitch/kvswitch/switch/porttest"
+	"github.com/kvswitch/kvswitch/switch/port/mem"
 )
 
 // Every way a worker can wait, with queues that are polled and queues that are
@@ -24,16 +24,16 @@ func TestWorkersForwardHoweverTheyWait(t *testing.T) {
 					}
 					l := newLab(t, vswitch.Config{BusyPoll: busy, Workers: workers}, 0)
 					for i := range 3 {
-						p := porttest.NewPort()
+						p := mem.NewPort()
 						if asked {
-							p = porttest.NewAskedPort()
+							p = mem.NewAskedPort()
 						}
 						if _, err := l.AddPort(fmt.Sprintf("p%d", i+1), p, vswitch.NewPortConfig("memory")); err != nil {
 							t.Fatal(err)
 						}
 						l.ports = append(l.ports, p)
 					}
-					w := porttest.Ethernet(bcast, macA, "frame")
+					w := mem.Ethernet(bcast, macA, "frame")
 					for i := range 200 {
 						l.ports[0].Inject(w)
 						if i%50 == 0 { // let it fall asleep in between
@@ -63,7 +63,7 @@ func TestControlBesideTraffic(t *testing.T) {
 				return
 			default:
 			}
-			l.ports[i&1].Inject(porttest.Ethernet(porttest.MAC((i+1)&1), porttest.MAC(i&1), "x"))
+			l.ports[i&1].Inject(mem.Ethernet(mem.MAC((i+1)&1), mem.MAC(i&1), "x"))
 			for !l.ports[i&1].Idle() {
 				runtime.Gosched()
 			}
@@ -73,12 +73,12 @@ func TestControlBesideTraffic(t *testing.T) {
 	})
 	events, cancel := l.Subscribe(4)
 	for i := range 100 {
-		p := porttest.NewPort()
+		p := mem.NewPort()
 		name := fmt.Sprintf("x%d", i)
 		if _, err := l.AddPort(name, p, vswitch.NewPortConfig("memory")); err != nil {
 			t.Fatal(err)
 		}
-		p.Inject(porttest.Ethernet(bcast, porttest.MAC(100+i), ""))
+		p.Inject(mem.Ethernet(bcast, mem.MAC(100+i), ""))
 		l.Status()
 		l.FDB("", 0)
 		l.FlushFDB("", 0)
@@ -117,14 +117,14 @@ func TestEventsAreToldInOrderAndLossesCounted(t *testing.T) {
 	events, cancel := l.Subscribe(2)
 	defer cancel()
 	for i := range 5 {
-		l.send(1, porttest.Ethernet(bcast, porttest.MAC(i+1), ""))
+		l.send(1, mem.Ethernet(bcast, mem.MAC(i+1), ""))
 	}
 	for i := range 2 {
-		if e := <-events; e.Event != vswitch.EventFDBLearn || *e.MAC != porttest.MAC(i+1) || e.Port != "p1" || e.VLAN != 1 {
+		if e := <-events; e.Event != vswitch.EventFDBLearn || *e.MAC != mem.MAC(i+1) || e.Port != "p1" || e.VLAN != 1 {
 			t.Errorf("event %d = %+v", i, e)
 		}
 	}
-	l.send(2, porttest.Ethernet(bcast, porttest.MAC(1), ""))
+	l.send(2, mem.Ethernet(bcast, mem.MAC(1), ""))
 	if e := <-events; e.Event != vswitch.EventEventsLost || e.Count != 3 {
 		t.Errorf("event = %+v, want 3 lost", e)
 	}

@@ -10,7 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/kvswitch/kvswitch/switch/porttest/netlab"
+	"github.com/kvswitch/kvswitch/bench/testbed/netns"
 )
 
 const (
@@ -26,7 +26,7 @@ const (
 // Bulk sends a stream from one host to an address of another with the kernel's
 // own stack, "tcp" or "udp", and returns the payload received in bit/s. warm is
 // for TCP to find its window and doesn't count.
-func Bulk(ctx context.Context, network string, from, to *netlab.Host, addr netip.Addr, warm, length time.Duration) (bits float64, err error) {
+func Bulk(ctx context.Context, network string, from, to *netns.Host, addr netip.Addr, warm, length time.Duration) (bits float64, err error) {
 	out, in, err := connect(ctx, network, from, to, netip.AddrPortFrom(addr, 0))
 	if err != nil {
 		return 0, fmt.Errorf("bulk %s: %w", network, err)
@@ -79,7 +79,7 @@ func wait(ctx context.Context, d time.Duration) {
 }
 
 // connect opens both ends.
-func connect(ctx context.Context, network string, from, to *netlab.Host, addr netip.AddrPort) (out, in net.Conn, err error) {
+func connect(ctx context.Context, network string, from, to *netns.Host, addr netip.AddrPort) (out, in net.Conn, err error) {
 	ctx, cancel := context.WithTimeout(ctx, dialLimit)
 	defer cancel()
 	if network == "udp" {
@@ -113,7 +113,7 @@ func connect(ctx context.Context, network string, from, to *netlab.Host, addr ne
 	return out, in, nil
 }
 
-func dial(ctx context.Context, network string, from *netlab.Host, addr string) (c net.Conn, err error) {
+func dial(ctx context.Context, network string, from *netns.Host, addr string) (c net.Conn, err error) {
 	err = from.Do(func() (err error) {
 		c, err = new(net.Dialer).DialContext(ctx, network, addr)
 		return err

@@ -12,8 +12,8 @@ import (
 
 	"github.com/kvswitch/kvswitch/bench/probe"
 	"github.com/kvswitch/kvswitch/bench/sink"
+	"github.com/kvswitch/kvswitch/bench/testbed/netns"
 	"github.com/kvswitch/kvswitch/bench/topo"
-	"github.com/kvswitch/kvswitch/switch/porttest/netlab"
 )
 
 // album keeps a copy of every frame.
@@ -112,7 +112,7 @@ func TestEveryLiveFrameIsTheFrameAskedFor(t *testing.T) {
 
 // A tap whose owner knows no offloads gets what the kernel makes of super-frames.
 func TestSuperFramesAreSegmentedForATap(t *testing.T) {
-	netlab.RequirePrivilege(t)
+	netns.RequirePrivilege(t)
 	top, err := topo.Build(t.Context(), topo.Spec{Ports: 2, Bare: true})
 	if err != nil {
 		t.Fatal(err)
@@ -147,7 +147,7 @@ func TestSuperFramesAreSegmentedForATap(t *testing.T) {
 		t.Fatalf("%+v, error %v", sent, err)
 	}
 	got := 0
-	netlab.Await(t, 5*time.Second, "all segments arrive", func() error {
+	netns.Await(t, 5*time.Second, "all segments arrive", func() error {
 		b := make([]byte, 1<<16)
 		for got < frames*size.Segments() {
 			n, err := far.Read(b)
@@ -166,7 +166,7 @@ func TestSuperFramesAreSegmentedForATap(t *testing.T) {
 // stacks is a cable between two hosts with addresses.
 func stacks(t *testing.T) *topo.Topology {
 	t.Helper()
-	netlab.RequirePrivilege(t)
+	netns.RequirePrivilege(t)
 	top, err := topo.Build(t.Context(), topo.Spec{Ports: 2, Direct: true, Stacks: true})
 	if err != nil {
 		t.Fatal(err)

@@ -14,9 +14,9 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/kvswitch/kvswitch/bench/probe"
+	"github.com/kvswitch/kvswitch/bench/testbed/netns"
 	"github.com/kvswitch/kvswitch/bench/topo"
-	"github.com/kvswitch/kvswitch/switch/porttest/netlab"
-	"github.com/kvswitch/kvswitch/switch/sysio"
+	"github.com/kvswitch/kvswitch/switch/host/sysio"
 )
 
 const (
@@ -69,7 +69,7 @@ func NewLiveSender(t *topo.Topology, size probe.Size, f probe.Flows) (*LiveSende
 
 // prepare makes the far end of the cable poll.
 func (s *LiveSender) prepare(t *topo.Topology, from int) error {
-	var h *netlab.Host
+	var h *netns.Host
 	device := ""
 	switch {
 	case t.Spec.Bare:

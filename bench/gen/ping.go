@@ -13,8 +13,8 @@ import (
 	"github.com/HdrHistogram/hdrhistogram-go"
 	"golang.org/x/sys/unix"
 
-	"github.com/kvswitch/kvswitch/switch/porttest/netlab"
-	"github.com/kvswitch/kvswitch/switch/sysio"
+	"github.com/kvswitch/kvswitch/bench/testbed/netns"
+	"github.com/kvswitch/kvswitch/switch/host/sysio"
 )
 
 const (
@@ -47,7 +47,7 @@ type Pings struct {
 // is awaited no other request goes out, and none is made up for in a burst; what
 // those left out would have waited is recorded in their place, so that a delay
 // counts for as long as it lasted and not once.
-func Ping(ctx context.Context, from *netlab.Host, to netip.Addr, length time.Duration, h *hdrhistogram.Histogram) (Pings, error) {
+func Ping(ctx context.Context, from *netns.Host, to netip.Addr, length time.Duration, h *hdrhistogram.Histogram) (Pings, error) {
 	var n Pings
 	var err error
 	done := make(chan struct{})
@@ -89,7 +89,7 @@ type pinger struct {
 	answer  [256]byte
 }
 
-func newPinger(from *netlab.Host, to netip.Addr) (*pinger, error) {
+func newPinger(from *netns.Host, to netip.Addr) (*pinger, error) {
 	p := &pinger{id: uint16(os.Getpid()), to: unix.SockaddrInet4{Addr: to.As4()}}
 	err := from.Do(func() (err error) {
 		p.fd, err = unix.Socket(unix.AF_INET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.IPPROTO_ICMP)

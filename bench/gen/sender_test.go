@@ -8,13 +8,13 @@ import (
 
 	"github.com/kvswitch/kvswitch/bench/probe"
 	"github.com/kvswitch/kvswitch/bench/sink"
+	"github.com/kvswitch/kvswitch/bench/testbed/netns"
 	"github.com/kvswitch/kvswitch/bench/topo"
-	"github.com/kvswitch/kvswitch/switch/porttest/netlab"
 )
 
 func cable(t *testing.T) *topo.Topology {
 	t.Helper()
-	netlab.RequirePrivilege(t)
+	netns.RequirePrivilege(t)
 	top, err := topo.Build(t.Context(), topo.Spec{Ports: 2, Direct: true})
 	if err != nil {
 		t.Fatal(err)
@@ -120,7 +120,7 @@ func TestSendStopsAfterTheFramesAskedFor(t *testing.T) {
 }
 
 func TestStreamsTakeTurns(t *testing.T) {
-	netlab.RequirePrivilege(t)
+	netns.RequirePrivilege(t)
 	top, err := topo.Build(t.Context(), topo.Spec{Ports: 3})
 	if err != nil {
 		t.Fatal(err)
@@ -200,7 +200,7 @@ func TestLiveFramesArriveNumbered(t *testing.T) {
 		t.Fatal(err)
 	}
 	var got sink.Counts
-	netlab.Await(t, time.Second, "frames arrive", func() error {
+	netns.Await(t, time.Second, "frames arrive", func() error {
 		if got, err = c.Read(); err != nil || got.Frames == 0 {
 			return errors.Join(errors.New("none yet"), err)
 		}

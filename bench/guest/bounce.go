@@ -9,8 +9,8 @@ import (
 
 	"github.com/kvswitch/kvswitch/bench/gen"
 	"github.com/kvswitch/kvswitch/bench/sink"
+	"github.com/kvswitch/kvswitch/bench/testbed/dpdk"
 	"github.com/kvswitch/kvswitch/bench/topo"
-	"github.com/kvswitch/kvswitch/switch/porttest/dpdk"
 )
 
 // Bounce is two guests whose driver is DPDK's: whatever one receives it sends

@@ -21,7 +21,7 @@ import (
 	"github.com/kvswitch/kvswitch/bench/probe"
 	"github.com/kvswitch/kvswitch/bench/sink"
 	"github.com/kvswitch/kvswitch/bench/topo"
-	"github.com/kvswitch/kvswitch/switch/sysio"
+	"github.com/kvswitch/kvswitch/switch/host/sysio"
 )
 
 // batch is the most frames that are sent or received in a row.

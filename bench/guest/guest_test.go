@@ -9,8 +9,8 @@ import (
 	"github.com/kvswitch/kvswitch/bench/probe"
 	"github.com/kvswitch/kvswitch/bench/sink"
 	"github.com/kvswitch/kvswitch/bench/subject"
+	"github.com/kvswitch/kvswitch/bench/testbed/netns"
 	"github.com/kvswitch/kvswitch/bench/topo"
-	"github.com/kvswitch/kvswitch/switch/porttest/netlab"
 )
 
 func parse(t *testing.T, size string) probe.Size {
@@ -25,7 +25,7 @@ func parse(t *testing.T, size string) probe.Size {
 // attach puts a contender between the two ends of a path.
 func attach(t *testing.T, path, name string) *topo.Topology {
 	t.Helper()
-	netlab.RequirePrivilege(t)
+	netns.RequirePrivilege(t)
 	top, err := topo.Build(t.Context(), topo.Spec{Ports: 2, Sockets: path == "vhost-user", Taps: path == "tap"})
 	if err != nil {
 		t.Fatal(err)
@@ -39,7 +39,7 @@ func attach(t *testing.T, path, name string) *topo.Topology {
 		if k.Name != name {
 			continue
 		}
-		netlab.Need(t, "contender", k.Absent())
+		netns.Need(t, "contender", k.Absent())
 		s := k.New()
 		if err := s.Attach(top); err != nil {
 			t.Fatal(err)
@@ -80,7 +80,7 @@ func through(t *testing.T, top *topo.Topology, size probe.Size) {
 			t.Error(err)
 		}
 	}()
-	netlab.Await(t, 20*time.Second, "frames pass", func() error {
+	netns.Await(t, 20*time.Second, "frames pass", func() error {
 		if err := d.Teach(t.Context()); err != nil {
 			return err
 		}
@@ -107,7 +107,7 @@ func through(t *testing.T, top *topo.Topology, size probe.Size) {
 			if _, err := d.Send(t.Context(), gen.Load{Rate: 1e6, Frames: burst, Stamp: true}); err != nil {
 				return 0, err
 			}
-			netlab.Await(t, 10*time.Second, "burst arrives", func() error {
+			netns.Await(t, 10*time.Second, "burst arrives", func() error {
 				n, err := d.Read()
 				if err != nil || n.Frames < (i+1)*burst {
 					_ = d.drain(t.Context(), still)

@@ -10,7 +10,7 @@ import (
 
 	"github.com/kvswitch/kvswitch/bench/probe"
 	"github.com/kvswitch/kvswitch/switch/frame"
-	"github.com/kvswitch/kvswitch/switch/sysio"
+	"github.com/kvswitch/kvswitch/switch/host/sysio"
 )
 
 // tapEnd is the holder of a tap's descriptor, as QEMU is without vhost_net: a

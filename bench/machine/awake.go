@@ -9,7 +9,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/kvswitch/kvswitch/switch/sysio"
+	"github.com/kvswitch/kvswitch/switch/host/sysio"
 )
 
 // awake is how long the processors were not idle, summed, to the microsecond.

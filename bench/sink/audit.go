@@ -11,7 +11,7 @@ import (
 
 	"github.com/kvswitch/kvswitch/bench/topo"
 	"github.com/kvswitch/kvswitch/switch/frame"
-	"github.com/kvswitch/kvswitch/switch/sysio"
+	"github.com/kvswitch/kvswitch/switch/host/sysio"
 )
 
 const (

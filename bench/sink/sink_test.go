@@ -7,15 +7,15 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/kvswitch/kvswitch/bench/probe"
+	"github.com/kvswitch/kvswitch/bench/testbed/netns"
 	"github.com/kvswitch/kvswitch/bench/topo"
 	"github.com/kvswitch/kvswitch/switch/frame"
-	"github.com/kvswitch/kvswitch/switch/porttest/netlab"
 )
 
 // newTestCounter loads the program for port 1 of two without attaching it.
 func newTestCounter(t *testing.T, gso bool) *Counter {
 	t.Helper()
-	netlab.RequirePrivilege(t)
+	netns.RequirePrivilege(t)
 	top, err := topo.Build(t.Context(), topo.Spec{Ports: 2, Direct: true})
 	if err != nil {
 		t.Fatal(err)

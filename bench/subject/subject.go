@@ -18,8 +18,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/kvswitch/kvswitch/bench/testbed/netns"
 	"github.com/kvswitch/kvswitch/bench/topo"
-	"github.com/kvswitch/kvswitch/switch/porttest/netlab"
 )
 
 // Subject is one contender in one topology.
@@ -122,7 +122,7 @@ func firstLine(argv ...string) string {
 
 // program is the common part of contenders that are processes.
 type program struct {
-	procs  []*netlab.Proc
+	procs  []*netns.Proc
 	closes []func() error
 }
 

@@ -10,8 +10,8 @@ import (
 	"github.com/kvswitch/kvswitch/bench/gen"
 	"github.com/kvswitch/kvswitch/bench/probe"
 	"github.com/kvswitch/kvswitch/bench/sink"
+	"github.com/kvswitch/kvswitch/bench/testbed/netns"
 	"github.com/kvswitch/kvswitch/bench/topo"
-	"github.com/kvswitch/kvswitch/switch/porttest/netlab"
 )
 
 // passes sends a few frames and reports whether the right end got one.
@@ -45,10 +45,10 @@ func passes(t *testing.T, top *topo.Topology, from, to int) error {
 }
 
 func TestEveryContenderForwardsAndLetsGo(t *testing.T) {
-	netlab.RequirePrivilege(t)
+	netns.RequirePrivilege(t)
 	for _, k := range Kinds("veth") {
 		t.Run(k.Name, func(t *testing.T) {
-			netlab.Need(t, "contender", k.Absent())
+			netns.Need(t, "contender", k.Absent())
 			spec := topo.Spec{Ports: 3, Direct: k.Direct, Bare: k.Bare}
 			if k.Direct {
 				spec.Ports = 2
@@ -67,8 +67,8 @@ func TestEveryContenderForwardsAndLetsGo(t *testing.T) {
 			}
 			pids := s.Processes()
 			last := spec.Ports - 1
-			netlab.Await(t, 20*time.Second, "frames pass", func() error { return passes(t, top, 0, last) })
-			netlab.Await(t, 20*time.Second, "frames pass back", func() error { return passes(t, top, last, 0) })
+			netns.Await(t, 20*time.Second, "frames pass", func() error { return passes(t, top, 0, last) })
+			netns.Await(t, 20*time.Second, "frames pass back", func() error { return passes(t, top, last, 0) })
 			if err := s.Detach(); err != nil {
 				t.Errorf("detach: %v", err)
 			}
@@ -90,8 +90,8 @@ func TestEveryContenderForwardsAndLetsGo(t *testing.T) {
 }
 
 func TestSteeringReachesThePortsOfTheTopology(t *testing.T) {
-	netlab.RequirePrivilege(t)
-	netlab.Need(t, "receive packet steering", rpsAbsent())
+	netns.RequirePrivilege(t)
+	netns.Need(t, "receive packet steering", rpsAbsent())
 	top, err := topo.Build(t.Context(), topo.Spec{Ports: 2})
 	if err != nil {
 		t.Fatal(err)

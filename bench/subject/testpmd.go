@@ -6,8 +6,8 @@ import (
 	"os/exec"
 	"strconv"
 
+	"github.com/kvswitch/kvswitch/bench/testbed/dpdk"
 	"github.com/kvswitch/kvswitch/bench/topo"
-	"github.com/kvswitch/kvswitch/switch/porttest/dpdk"
 )
 
 // testpmdKind is DPDK's test program: no switch, but the fastest well-known way

@@ -9,7 +9,7 @@ import (
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
-	"github.com/kvswitch/kvswitch/switch/porttest/netlab"
+	"github.com/kvswitch/kvswitch/bench/testbed/netns"
 )
 
 // ethtool talks to the kernel's ethtool interface: ethtool-netlink(7), Linux 5.7.
@@ -37,7 +37,7 @@ func (e ethtool) request(command uint8, device string, more ...*nl.RtAttr) ([][]
 }
 
 // SetOffload switches a feature of a device, such as "rx-gro", on or off.
-func SetOffload(h *netlab.Host, device, feature string, on bool) error {
+func SetOffload(h *netns.Host, device, feature string, on bool) error {
 	err := h.Do(func() error {
 		e, err := newEthtool()
 		if err != nil {
@@ -60,7 +60,7 @@ func SetOffload(h *netlab.Host, device, feature string, on bool) error {
 }
 
 // Offloads are the features of a device that are on.
-func Offloads(h *netlab.Host, device string) (map[string]bool, error) {
+func Offloads(h *netns.Host, device string) (map[string]bool, error) {
 	active := map[string]bool{}
 	err := h.Do(func() error {
 		e, err := newEthtool()

@@ -7,12 +7,12 @@ import (
 	"runtime"
 	"sync"
 
-	"github.com/kvswitch/kvswitch/switch/porttest/netlab"
+	"github.com/kvswitch/kvswitch/bench/testbed/netns"
 )
 
-var _ netlab.TB = (*scope)(nil)
+var _ netns.TB = (*scope)(nil)
 
-// scope is a netlab.TB whose failures are errors and whose end is called for.
+// scope is a netns.TB whose failures are errors and whose end is called for.
 type scope struct {
 	ctx    context.Context
 	cancel context.CancelFunc
@@ -66,7 +66,7 @@ func (s *scope) Helper()                  {}
 func (s *scope) Name() string             { return "kvswitch bench" }
 func (s *scope) Context() context.Context { return s.ctx }
 
-// Logf is used by netlab only for the last words of processes when something
+// Logf is used by package netns only for the last words of processes when something
 // has failed; they belong to the failure.
 func (s *scope) Logf(format string, args ...any) { s.Errorf(format, args...) }
 

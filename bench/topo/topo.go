@@ -3,7 +3,7 @@
 // and counted. Each contender gets a topology of its own, so that all can stand
 // ready while one is measured.
 //
-// It is the bench's way into netlab, which was made for tests: what would fail
+// It is the bench's way into package netns, which was made for tests: what would fail
 // a test is an error here. Namespaces carry the process id in their name and are
 // removed when the topology is closed, and by a guard process when this one is
 // killed.
@@ -23,11 +23,11 @@ import (
 	"time"
 
 	"github.com/vishvananda/netlink"
-	"github.com/vishvananda/netns"
+	nsfd "github.com/vishvananda/netns"
 
 	"github.com/kvswitch/kvswitch/bench/probe"
-	"github.com/kvswitch/kvswitch/switch/porttest/netlab"
-	"github.com/kvswitch/kvswitch/switch/sysio"
+	"github.com/kvswitch/kvswitch/bench/testbed/netns"
+	"github.com/kvswitch/kvswitch/switch/host/sysio"
 )
 
 // Spec says what to build.
@@ -56,11 +56,11 @@ type Spec struct {
 
 // Port is one cable.
 type Port struct {
-	Name  string       // device on the switch's side; empty with Spec.Direct and Spec.Bare
-	End   string       // device at the far end; empty for Spec.Hung's port
-	Host  *netlab.Host // namespace of End
-	Index int          // interface index of End
-	Addr  netip.Addr   // of End, with Spec.Stacks
+	Name  string      // device on the switch's side; empty with Spec.Direct and Spec.Bare
+	End   string      // device at the far end; empty for Spec.Hung's port
+	Host  *netns.Host // namespace of End
+	Index int         // interface index of End
+	Addr  netip.Addr  // of End, with Spec.Stacks
 
 	Socket string   // with Spec.Sockets
 	File   *os.File // with Spec.Taps
@@ -69,10 +69,10 @@ type Port struct {
 // Topology is a built Spec.
 type Topology struct {
 	Spec   Spec
-	Switch *netlab.Host // nil with Spec.Direct
+	Switch *netns.Host // nil with Spec.Direct
 	Ports  []Port
 
-	lab   *netlab.Lab
+	lab   *netns.Lab
 	scope *scope
 	hung  *os.File
 	spill [2048]byte // what is read from it
@@ -81,7 +81,7 @@ type Topology struct {
 // Allowed says what this process lacks to build topologies.
 func Allowed() error {
 	s := newScope(context.Background())
-	return errors.Join(s.do(func() { netlab.RequirePrivilege(s) }), s.close())
+	return errors.Join(s.do(func() { netns.RequirePrivilege(s) }), s.close())
 }
 
 // Build makes the topology: every device is up and none attached to a switch.
@@ -95,7 +95,7 @@ func Build(ctx context.Context, spec Spec) (*Topology, error) {
 	}
 	t := &Topology{Spec: spec, scope: newScope(ctx)}
 	err := t.Do(func() {
-		t.lab = netlab.New(t.scope)
+		t.lab = netns.New(t.scope)
 		t.lay()
 	})
 	if err != nil {
@@ -107,8 +107,8 @@ func Build(ctx context.Context, spec Spec) (*Topology, error) {
 
 // lay makes the namespaces and cables.
 func (t *Topology) lay() {
-	var ends *netlab.Host
-	host := func(i int) *netlab.Host {
+	var ends *netns.Host
+	host := func(i int) *netns.Host {
 		if t.Spec.Stacks {
 			return t.lab.Host(fmt.Sprintf("end%d", i))
 		}
@@ -239,7 +239,7 @@ func (t *Topology) Adopt() error {
 }
 
 func (t *Topology) move(p Port) error {
-	ns, err := netns.GetFromName(p.Host.Name())
+	ns, err := nsfd.GetFromName(p.Host.Name())
 	if err != nil {
 		return fmt.Errorf("find namespace: %w", err)
 	}
@@ -262,7 +262,7 @@ func (t *Topology) Do(f func()) error { return t.scope.do(f) }
 
 // TB is the topology's lifetime for packages that know tests only: what is
 // started with it ends with the topology. What can fail belongs into Do.
-func (t *Topology) TB() netlab.TB { return t.scope }
+func (t *Topology) TB() netns.TB { return t.scope }
 
 // Dir is a directory of the topology's own, with a path short enough for
 // sockets.

@@ -6,11 +6,11 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/kvswitch/kvswitch/switch/porttest/netlab"
+	"github.com/kvswitch/kvswitch/bench/testbed/netns"
 )
 
 func TestTopologyIsBuiltAndRemoved(t *testing.T) {
-	netlab.RequirePrivilege(t)
+	netns.RequirePrivilege(t)
 	for _, spec := range []Spec{{Ports: 2, Direct: true}, {Ports: 3}, {Ports: 2, Stacks: true}, {Ports: 2, Hung: true}} {
 		top, err := Build(t.Context(), spec)
 		if err != nil {
@@ -57,7 +57,7 @@ func TestTopologyIsBuiltAndRemoved(t *testing.T) {
 }
 
 func TestFailuresInATopologyAreErrors(t *testing.T) {
-	netlab.RequirePrivilege(t)
+	netns.RequirePrivilege(t)
 	top, err := Build(t.Context(), Spec{Ports: 2})
 	if err != nil {
 		t.Fatal(err)
@@ -85,7 +85,7 @@ func TestImpossibleTopologiesAreRefused(t *testing.T) {
 }
 
 func TestOffloadsAreSetAndRead(t *testing.T) {
-	netlab.RequirePrivilege(t)
+	netns.RequirePrivilege(t)
 	top, err := Build(t.Context(), Spec{Ports: 2})
 	if err != nil {
 		t.Fatal(err)

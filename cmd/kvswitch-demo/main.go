@@ -13,7 +13,7 @@ import (
 	"os"
 	"path/filepath"
 
-	"github.com/kvswitch/kvswitch/switch/porttest/netlab"
+	"github.com/kvswitch/kvswitch/bench/testbed/netns"
 )
 
 func main() {
@@ -28,7 +28,7 @@ func main() {
 		_, err = os.Stat(path)
 	}
 	if err == nil {
-		err = netlab.Program("demo", os.Stdout, func(tb netlab.TB) { show(tb, path, os.Stdout) })
+		err = netns.Program("demo", os.Stdout, func(tb netns.TB) { show(tb, path, os.Stdout) })
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "kvswitch-demo:", err)

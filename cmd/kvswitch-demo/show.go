@@ -6,8 +6,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/kvswitch/kvswitch/switch/porttest/netlab"
-	"github.com/kvswitch/kvswitch/switch/porttest/vm"
+	"github.com/kvswitch/kvswitch/bench/testbed/netns"
+	"github.com/kvswitch/kvswitch/bench/testbed/vm"
 )
 
 const (
@@ -18,12 +18,12 @@ const (
 )
 
 // show is the demonstration.
-func show(tb netlab.TB, program string, out io.Writer) {
+func show(tb netns.TB, program string, out io.Writer) {
 	began := time.Now()
 	step := stepper(out)
 
 	step("Two hosts, a and b, with a cable between their cards eth0")
-	lab := netlab.New(tb)
+	lab := netns.New(tb)
 	hostA, hostB := lab.Host("a"), lab.Host("b")
 	lab.Cable(hostA, "eth0", hostB, "eth0")
 	a := newSite(tb, out, "a", hostA, program)
@@ -98,7 +98,7 @@ func stepper(out io.Writer) func(string) {
 }
 
 // check fails the demonstration unless a verb's output has all of these.
-func check(tb netlab.TB, output string, words ...string) {
+func check(tb netns.TB, output string, words ...string) {
 	for _, w := range words {
 		if !strings.Contains(output, w) {
 			tb.Fatalf("nothing about %s there", w)
@@ -107,7 +107,7 @@ func check(tb netlab.TB, output string, words ...string) {
 }
 
 // transfer moves random bytes from one guest to the other and compares digests.
-func transfer(tb netlab.TB, out io.Writer, fromName string, from *vm.Guest, toName string, to *vm.Guest) {
+func transfer(tb netns.TB, out io.Writer, fromName string, from *vm.Guest, toName string, to *vm.Guest) {
 	inGuest(out, fromName, from, fmt.Sprintf("dd if=/dev/urandom of=/tmp/bytes bs=1M count=%d 2>/dev/null", payloadMiB))
 	sent := inGuest(out, fromName, from, "sha256sum </tmp/bytes")
 	inGuest(out, fromName, from, "httpd -p 80 -h /tmp")

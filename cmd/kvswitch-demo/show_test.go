@@ -8,14 +8,14 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/kvswitch/kvswitch/switch/porttest/netlab"
+	"github.com/kvswitch/kvswitch/bench/testbed/netns"
 )
 
 // TestDemonstration runs the whole of it, as make demo does, and checks that a
 // reader sees what was promised.
 func TestDemonstration(t *testing.T) {
-	netlab.RequirePrivilege(t)
-	program := filepath.Join(netlab.Dir(t), "kvswitch")
+	netns.RequirePrivilege(t)
+	program := filepath.Join(netns.Dir(t), "kvswitch")
 	build := exec.Command("go", "build", "-o", program, "github.com/kvswitch/kvswitch/cmd/kvswitch")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {

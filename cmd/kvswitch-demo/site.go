@@ -9,24 +9,24 @@ import (
 	"strings"
 	"time"
 
-	"github.com/kvswitch/kvswitch/switch/porttest/netlab"
-	"github.com/kvswitch/kvswitch/switch/porttest/vm"
+	"github.com/kvswitch/kvswitch/bench/testbed/netns"
+	"github.com/kvswitch/kvswitch/bench/testbed/vm"
 )
 
 // site is one of the two hosts: a network namespace with its own control
 // sockets and the program installed in a directory of its own.
 type site struct {
-	tb   netlab.TB
+	tb   netns.TB
 	out  io.Writer
 	name string // as the prompt shows it
-	host *netlab.Host
+	host *netns.Host
 	dir  string
 }
 
 // newSite installs the program on a host as make install does: with the links
 // by which QEMU calls it.
-func newSite(tb netlab.TB, out io.Writer, name string, host *netlab.Host, program string) *site {
-	s := &site{tb: tb, out: out, name: name, host: host, dir: netlab.Dir(tb)}
+func newSite(tb netns.TB, out io.Writer, name string, host *netns.Host, program string) *site {
+	s := &site{tb: tb, out: out, name: name, host: host, dir: netns.Dir(tb)}
 	for _, link := range []string{"kvswitch", "kvswitch-ifup", "kvswitch-ifdown"} {
 		if err := os.Symlink(program, filepath.Join(s.dir, link)); err != nil {
 			tb.Fatalf("install: %v", err)
@@ -64,7 +64,7 @@ func (s *site) run(command string) string {
 }
 
 // start prints a command and leaves it running on the host.
-func (s *site) start(command string) *netlab.Proc {
+func (s *site) start(command string) *netns.Proc {
 	s.say(command + " &")
 	argv := strings.Fields(command)
 	cmd := exec.Command(s.find(argv[0]), argv[1:]...)
@@ -87,7 +87,7 @@ func exists(path string) bool {
 
 // await waits until a kvswitch verb on this host prints want.
 func (s *site) await(what, want string, args ...string) {
-	netlab.Await(s.tb, 20*time.Second, what, func() error {
+	netns.Await(s.tb, 20*time.Second, what, func() error {
 		out, err := s.ask(args...)
 		if err == nil && !strings.Contains(out, want) {
 			err = fmt.Errorf("nothing about %q in:\n%s", want, out)
@@ -98,7 +98,7 @@ func (s *site) await(what, want string, args ...string) {
 
 // awaitGone waits until the switch has no port of that name.
 func (s *site) awaitGone(port string) {
-	netlab.Await(s.tb, 20*time.Second, port+" is gone", func() error {
+	netns.Await(s.tb, 20*time.Second, port+" is gone", func() error {
 		if _, err := s.ask("port", "show", port); err == nil {
 			return fmt.Errorf("it is still there")
 		}

@@ -12,8 +12,8 @@ import (
 	"text/tabwriter"
 
 	"github.com/kvswitch/kvswitch/switch"
-	"github.com/kvswitch/kvswitch/switch/config"
-	"github.com/kvswitch/kvswitch/switch/ctl"
+	"github.com/kvswitch/kvswitch/switch/manage/config"
+	"github.com/kvswitch/kvswitch/switch/manage/ctl"
 
 	"github.com/spf13/cobra"
 )

@@ -4,7 +4,7 @@ import (
 	"strconv"
 
 	"github.com/kvswitch/kvswitch/switch"
-	"github.com/kvswitch/kvswitch/switch/config"
+	"github.com/kvswitch/kvswitch/switch/manage/config"
 
 	"github.com/spf13/cobra"
 )

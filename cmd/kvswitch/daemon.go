@@ -10,10 +10,10 @@ import (
 	"sync"
 
 	vswitch "github.com/kvswitch/kvswitch/switch"
-	"github.com/kvswitch/kvswitch/switch/config"
-	"github.com/kvswitch/kvswitch/switch/ctl"
 	"github.com/kvswitch/kvswitch/switch/frame"
-	"github.com/kvswitch/kvswitch/switch/qemu"
+	"github.com/kvswitch/kvswitch/switch/manage/config"
+	"github.com/kvswitch/kvswitch/switch/manage/ctl"
+	"github.com/kvswitch/kvswitch/switch/manage/qemu"
 )
 
 // daemon is a running switch and what surrounds it: the control socket, the

@@ -4,7 +4,7 @@ import (
 	"fmt"
 	"path/filepath"
 
-	"github.com/kvswitch/kvswitch/switch/doctor"
+	"github.com/kvswitch/kvswitch/switch/host/doctor"
 
 	"github.com/spf13/cobra"
 )

@@ -5,9 +5,9 @@ import (
 	"strconv"
 
 	"github.com/kvswitch/kvswitch/switch"
-	"github.com/kvswitch/kvswitch/switch/config"
-	"github.com/kvswitch/kvswitch/switch/ctl"
 	"github.com/kvswitch/kvswitch/switch/frame"
+	"github.com/kvswitch/kvswitch/switch/manage/config"
+	"github.com/kvswitch/kvswitch/switch/manage/ctl"
 
 	"github.com/spf13/cobra"
 )

@@ -3,7 +3,7 @@ package main
 import (
 	"strings"
 
-	"github.com/kvswitch/kvswitch/switch/qemu"
+	"github.com/kvswitch/kvswitch/switch/manage/qemu"
 
 	"github.com/spf13/cobra"
 )

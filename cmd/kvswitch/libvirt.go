@@ -6,9 +6,9 @@ import (
 	"fmt"
 
 	vswitch "github.com/kvswitch/kvswitch/switch"
-	"github.com/kvswitch/kvswitch/switch/ctl"
 	"github.com/kvswitch/kvswitch/switch/frame"
-	"github.com/kvswitch/kvswitch/switch/qemu"
+	"github.com/kvswitch/kvswitch/switch/manage/ctl"
+	"github.com/kvswitch/kvswitch/switch/manage/qemu"
 
 	"github.com/spf13/cobra"
 )

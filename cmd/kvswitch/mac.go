@@ -5,8 +5,8 @@ import (
 	"os"
 	"strings"
 
-	"github.com/kvswitch/kvswitch/switch/ctl"
 	"github.com/kvswitch/kvswitch/switch/frame"
+	"github.com/kvswitch/kvswitch/switch/manage/ctl"
 )
 
 // ownMAC is the address of a switch that has no uplink to take one from. It is

@@ -12,7 +12,7 @@ import (
 	"syscall"
 
 	vswitch "github.com/kvswitch/kvswitch/switch"
-	"github.com/kvswitch/kvswitch/switch/ctl"
+	"github.com/kvswitch/kvswitch/switch/manage/ctl"
 
 	"github.com/spf13/cobra"
 )

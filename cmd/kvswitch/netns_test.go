@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/kvswitch/kvswitch/switch/porttest/netlab"
+	"github.com/kvswitch/kvswitch/bench/testbed/netns"
 
 	"golang.org/x/sys/unix"
 )
@@ -20,14 +20,14 @@ import (
 // box is a host of its own with a switch on it.
 type box struct {
 	host
-	lab  *netlab.Lab
-	net  *netlab.Host
-	proc *netlab.Proc
+	lab  *netns.Lab
+	net  *netns.Host
+	proc *netns.Proc
 }
 
 func newBox(t *testing.T) *box {
-	lab := netlab.New(t)
-	return &box{host: host{t: t, dir: netlab.Dir(t)}, lab: lab, net: lab.Host("box")}
+	lab := netns.New(t)
+	return &box{host: host{t: t, dir: netns.Dir(t)}, lab: lab, net: lab.Host("box")}
 }
 
 // cables lays cables to another host.
@@ -63,7 +63,7 @@ func (b *box) hold(tap string) {
 func (b *box) run(args ...string) {
 	b.t.Helper()
 	b.proc = b.net.Start(b.command(append([]string{"run"}, args...)...))
-	netlab.Await(b.t, 20*time.Second, "the control socket answers", func() error {
+	netns.Await(b.t, 20*time.Second, "the control socket answers", func() error {
 		if r := b.kvswitch("show"); r.code != 0 {
 			select {
 			case <-b.proc.Done():

@@ -10,9 +10,9 @@ import (
 	"strings"
 
 	vswitch "github.com/kvswitch/kvswitch/switch"
-	"github.com/kvswitch/kvswitch/switch/config"
-	"github.com/kvswitch/kvswitch/switch/ctl"
-	"github.com/kvswitch/kvswitch/switch/sockport"
+	"github.com/kvswitch/kvswitch/switch/manage/config"
+	"github.com/kvswitch/kvswitch/switch/manage/ctl"
+	"github.com/kvswitch/kvswitch/switch/port/sock"
 
 	"github.com/spf13/cobra"
 )
@@ -69,7 +69,7 @@ func portSpec(text string) (string, error) {
 	}
 	for i, w := range spec.Device {
 		end := w.Key == "local" || w.Key == "remote"
-		if w.Key != "path" && !(end && sockport.IsPath(w.Value)) || w.Value == "" || w.Value[0] == '@' {
+		if w.Key != "path" && !(end && sock.IsPath(w.Value)) || w.Value == "" || w.Value[0] == '@' {
 			continue // no path, or one that the switch will refuse
 		}
 		path, err := filepath.Abs(w.Value)

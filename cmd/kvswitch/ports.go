@@ -6,12 +6,12 @@ import (
 	"strconv"
 
 	vswitch "github.com/kvswitch/kvswitch/switch"
-	"github.com/kvswitch/kvswitch/switch/afpacket"
-	"github.com/kvswitch/kvswitch/switch/config"
 	"github.com/kvswitch/kvswitch/switch/frame"
-	"github.com/kvswitch/kvswitch/switch/netdev"
-	"github.com/kvswitch/kvswitch/switch/sockport"
-	"github.com/kvswitch/kvswitch/switch/tap"
+	"github.com/kvswitch/kvswitch/switch/host/link"
+	"github.com/kvswitch/kvswitch/switch/manage/config"
+	"github.com/kvswitch/kvswitch/switch/port/netdev"
+	"github.com/kvswitch/kvswitch/switch/port/sock"
+	"github.com/kvswitch/kvswitch/switch/port/tap"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -20,12 +20,12 @@ import (
 // opener opens ports of every kind: the one place where kinds are known. Its
 // methods may be called from any goroutine.
 type opener struct {
-	watcher *netdev.Watcher // of the network namespace that the program started in
-	tapMTU  int             // of new taps; set before ports are opened from several goroutines
+	watcher *link.Watcher // of the network namespace that the program started in
+	tapMTU  int           // of new taps; set before ports are opened from several goroutines
 }
 
 func newOpener() (*opener, error) {
-	w, err := netdev.NewWatcher()
+	w, err := link.NewWatcher()
 	if err != nil {
 		return nil, err
 	}
@@ -43,9 +43,9 @@ func (o *opener) kinds() config.Kinds {
 			Usage: "a tap that the switch makes for a VM (-netdev tap,id=n0,ifname=NAME,script=no,downscript=no); queues=N for a multi-queue guest, owner=USER[:GROUP] who may open it"},
 		{Name: "vhost-user", Keys: vhostUserKeys, Open: openVHostUser,
 			Usage: "a guest's rings, directly: path=SOCKET, mode=server|client, queues=N, mtu=N, perm=, owner=USER[:GROUP], reconnect="},
-		{Name: "stream", Keys: sockport.StreamKeys(), Open: openStream,
+		{Name: "stream", Keys: sock.StreamKeys(), Open: openStream,
 			Usage: "QEMU's -netdev stream: path=SOCKET or addr=HOST:PORT, mode=server|client"},
-		{Name: "dgram", Keys: sockport.DgramKeys(), Open: openDgram,
+		{Name: "dgram", Keys: sock.DgramKeys(), Open: openDgram,
 			Usage: "QEMU's -netdev dgram: local= and remote=, socket paths or HOST:PORT"},
 	}
 }
@@ -64,11 +64,11 @@ func queuesOf(s config.Spec, most int) (int, error) {
 }
 
 func (o *opener) openNetdev(s config.Spec) (frame.Port, error) {
-	n, err := queuesOf(s, afpacket.MaxQueues)
+	n, err := queuesOf(s, netdev.MaxQueues)
 	if err != nil {
 		return nil, err
 	}
-	return afpacket.Open(s.Name, afpacket.Options{Watcher: o.watcher, Queues: n})
+	return netdev.Open(s.Name, netdev.Options{Watcher: o.watcher, Queues: n})
 }
 
 // tapAlias marks the taps that the switch made, as `ip link` shows it: one that
@@ -84,9 +84,9 @@ func (o *opener) openTap(s config.Spec) (frame.Port, error) {
 		return nil, err
 	}
 	opts.MTU = o.tapMTU
-	link, err := o.link(s.Name)
+	dev, err := o.link(s.Name)
 	switch {
-	case errors.Is(err, netdev.ErrNotFound):
+	case errors.Is(err, link.ErrNotFound):
 		if err := tap.Create(o.watcher, s.Name, opts); err != nil {
 			return nil, err
 		}
@@ -95,10 +95,10 @@ func (o *opener) openTap(s config.Spec) (frame.Port, error) {
 		}
 	case err != nil:
 		return nil, fmt.Errorf("open tap %s: %w", s.Name, err)
-	case link.Kind != "tun" && link.Kind != "tuntap":
-		return nil, fmt.Errorf("open tap %s: a %s device has that name: attach it as netdev:%s, or choose another name", s.Name, link.Kind, s.Name)
+	case dev.Kind != "tun" && dev.Kind != "tuntap":
+		return nil, fmt.Errorf("open tap %s: a %s device has that name: attach it as netdev:%s, or choose another name", s.Name, dev.Kind, s.Name)
 	}
-	p, err := afpacket.Open(s.Name, afpacket.Options{Watcher: o.watcher, Up: true})
+	p, err := netdev.Open(s.Name, netdev.Options{Watcher: o.watcher, Up: true})
 	if err != nil {
 		_ = o.dropTap(s.Name)
 		return nil, err
@@ -118,7 +118,7 @@ func tapOptions(s config.Spec) (opts tap.Options, err error) {
 
 // tapPort is the port of a tap that goes with it.
 type tapPort struct {
-	*afpacket.Port
+	*netdev.Port
 	name   string
 	opener *opener
 }
@@ -161,7 +161,7 @@ func (o *opener) dropTap(name string) (err error) {
 }
 
 // link is what the kernel says of an interface now.
-func (o *opener) link(name string) (l netdev.Link, err error) {
+func (o *opener) link(name string) (l link.Link, err error) {
 	if !o.watcher.Do(func() { l, err = o.watcher.ByName(name) }) {
 		return l, errors.New("the switch is stopping")
 	}
@@ -181,13 +181,13 @@ func (o *opener) openHost(name string, mac frame.MAC, mtu int) (frame.Port, erro
 }
 
 func openStream(s config.Spec) (frame.Port, error) {
-	var opts sockport.StreamOptions
+	var opts sock.StreamOptions
 	for _, w := range s.Device {
 		if err := opts.Set(w.Key, w.Value); err != nil {
 			return nil, fmt.Errorf("open port %s: %w", s.Name, err)
 		}
 	}
-	p, err := sockport.OpenStream(opts)
+	p, err := sock.OpenStream(opts)
 	if err != nil {
 		return nil, fmt.Errorf("open port %s: %w", s.Name, err)
 	}
@@ -195,13 +195,13 @@ func openStream(s config.Spec) (frame.Port, error) {
 }
 
 func openDgram(s config.Spec) (frame.Port, error) {
-	var opts sockport.DgramOptions
+	var opts sock.DgramOptions
 	for _, w := range s.Device {
 		if err := opts.Set(w.Key, w.Value); err != nil {
 			return nil, fmt.Errorf("open port %s: %w", s.Name, err)
 		}
 	}
-	p, err := sockport.OpenDgram(opts)
+	p, err := sock.OpenDgram(opts)
 	if err != nil {
 		return nil, fmt.Errorf("open port %s: %w", s.Name, err)
 	}

@@ -9,8 +9,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/kvswitch/kvswitch/switch/config"
 	"github.com/kvswitch/kvswitch/switch/frame"
+	"github.com/kvswitch/kvswitch/switch/manage/config"
 	vhostuser "github.com/kvswitch/kvswitch/vhost/user"
 )
 

@@ -16,7 +16,7 @@ import (
 	"time"
 
 	vswitch "github.com/kvswitch/kvswitch/switch"
-	"github.com/kvswitch/kvswitch/switch/config"
+	"github.com/kvswitch/kvswitch/switch/manage/config"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"

@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/kvswitch/kvswitch/switch/ctl"
+	"github.com/kvswitch/kvswitch/switch/manage/ctl"
 )
 
 func TestStopsCleanlyOnSIGTERM(t *testing.T) {

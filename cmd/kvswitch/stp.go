@@ -6,7 +6,7 @@ import (
 	"strings"
 
 	"github.com/kvswitch/kvswitch/switch"
-	"github.com/kvswitch/kvswitch/switch/config"
+	"github.com/kvswitch/kvswitch/switch/manage/config"
 
 	"github.com/spf13/cobra"
 )

@@ -16,7 +16,7 @@ import (
 	"time"
 
 	vswitch "github.com/kvswitch/kvswitch/switch"
-	"github.com/kvswitch/kvswitch/switch/ctl"
+	"github.com/kvswitch/kvswitch/switch/manage/ctl"
 )
 
 func (h *host) status() vswitch.Status { return decode[vswitch.Status](h, "show") }

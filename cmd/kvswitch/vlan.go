@@ -4,7 +4,7 @@ import (
 	"strings"
 
 	"github.com/kvswitch/kvswitch/switch"
-	"github.com/kvswitch/kvswitch/switch/ctl"
+	"github.com/kvswitch/kvswitch/switch/manage/ctl"
 
 	"github.com/spf13/cobra"
 )

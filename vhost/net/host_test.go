@@ -6,9 +6,9 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/kvswitch/kvswitch/switch/porttest/netlab"
-	"github.com/kvswitch/kvswitch/switch/porttest/vm"
-	"github.com/kvswitch/kvswitch/switch/porttest/vm/initrd"
+	"github.com/kvswitch/kvswitch/bench/testbed/netns"
+	"github.com/kvswitch/kvswitch/bench/testbed/vm"
+	"github.com/kvswitch/kvswitch/bench/testbed/vm/initrd"
 )
 
 // TestOnAHostWithVHostNet runs this package's tests in a guest that is a host
@@ -27,7 +27,7 @@ func TestOnAHostWithVHostNet(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	path := filepath.Join(netlab.Dir(t), "test.cpio")
+	path := filepath.Join(netns.Dir(t), "test.cpio")
 	if err := os.WriteFile(path, data, 0o644); err != nil {
 		t.Fatal(err)
 	}

@@ -16,9 +16,9 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/kvswitch/kvswitch/switch/frame"
-	"github.com/kvswitch/kvswitch/switch/netdev"
-	"github.com/kvswitch/kvswitch/switch/sysio"
-	"github.com/kvswitch/kvswitch/switch/tap"
+	"github.com/kvswitch/kvswitch/switch/host/link"
+	"github.com/kvswitch/kvswitch/switch/host/sysio"
+	"github.com/kvswitch/kvswitch/switch/port/tap"
 )
 
 // needDevice is for tests that run in the guest of TestOnAHostWithVHostNet, and
@@ -294,7 +294,7 @@ func TestRingsAgainstPlainTap(t *testing.T) {
 		t.Skip("takes half a minute; set " + compare)
 	}
 	needDevice(t)
-	w, err := netdev.NewWatcher()
+	w, err := link.NewWatcher()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -2,7 +2,7 @@ package vhostuser
 
 import (
 	"github.com/kvswitch/kvswitch/switch/frame"
-	"github.com/kvswitch/kvswitch/switch/sysio"
+	"github.com/kvswitch/kvswitch/switch/host/sysio"
 	"github.com/kvswitch/kvswitch/vhost/virtq"
 )
 

@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/kvswitch/kvswitch/switch/frame"
-	"github.com/kvswitch/kvswitch/switch/sysio"
+	"github.com/kvswitch/kvswitch/switch/host/sysio"
 	"github.com/kvswitch/kvswitch/vhost/virtq"
 )
 

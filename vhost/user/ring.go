@@ -7,7 +7,7 @@ import (
 	"sync/atomic"
 
 	"github.com/kvswitch/kvswitch/switch/frame"
-	"github.com/kvswitch/kvswitch/switch/sysio"
+	"github.com/kvswitch/kvswitch/switch/host/sysio"
 	"github.com/kvswitch/kvswitch/vhost/virtq"
 )
 

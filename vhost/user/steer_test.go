@@ -6,7 +6,7 @@ import (
 	"testing"
 
 	"github.com/kvswitch/kvswitch/switch/frame"
-	"github.com/kvswitch/kvswitch/switch/sysio"
+	"github.com/kvswitch/kvswitch/switch/host/sysio"
 
 	"golang.org/x/sys/unix"
 )

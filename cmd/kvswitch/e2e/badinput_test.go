@@ -13,7 +13,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/kvswitch/kvswitch/switch/porttest/netlab"
+	"github.com/kvswitch/kvswitch/bench/testbed/netns"
 )
 
 // unharmed checks that a switch still forwards and still has just these ports.
@@ -97,7 +97,7 @@ func TestBadRequestsAreRefusedInOneLineAndChangeNothing(t *testing.T) {
 
 // runRefused starts kvswitch run in a way that can't work, and checks that it
 // says so in one line and leaves nothing.
-func runRefused(t *testing.T, host *netlab.Host, words []string, argv ...string) {
+func runRefused(t *testing.T, host *netns.Host, words []string, argv ...string) {
 	t.Helper()
 	links := strings.Join(host.Links(), " ")
 	p := host.Start(exec.Command(argv[0], argv[1:]...))
@@ -124,10 +124,10 @@ func runRefused(t *testing.T, host *netlab.Host, words []string, argv ...string)
 }
 
 func TestRunRefusesWhatCannotWork(t *testing.T) {
-	lab := netlab.New(t)
+	lab := netns.New(t)
 	host, far := lab.Host("host"), lab.Host("far")
 	lab.Cable(host, "p0", far, "p0")
-	dir := netlab.Dir(t)
+	dir := netns.Dir(t)
 	run := func(args ...string) []string { return append([]string{program, "run", "--run-dir", dir}, args...) }
 	config := filepath.Join(dir, "bad.yaml")
 	if err := os.WriteFile(config, []byte("name: kvs0\nports:\n  - netdev:p0\ncolour: red\n"), 0o644); err != nil {
@@ -239,12 +239,12 @@ func TestGarbageOnTheControlSocketHarmsNobody(t *testing.T) {
 }
 
 func TestABadFileChangesNothingOnReload(t *testing.T) {
-	lab := netlab.New(t)
+	lab := netns.New(t)
 	host, far := lab.Host("host"), lab.Host("far")
 	for _, p := range []string{"p0", "p1", "p2"} {
 		lab.Cable(host, p, far, p)
 	}
-	file := filepath.Join(netlab.Dir(t), "kvs0.yaml")
+	file := filepath.Join(netns.Dir(t), "kvs0.yaml")
 	write := func(text string) {
 		t.Helper()
 		if err := os.WriteFile(file, []byte(text), 0o644); err != nil {

@@ -15,7 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/kvswitch/kvswitch/switch/porttest/netlab"
+	"github.com/kvswitch/kvswitch/bench/testbed/netns"
 )
 
 // offspring are the processes below one: id → program.
@@ -60,7 +60,7 @@ func offspring(t *testing.T, ancestor int) map[int]string {
 
 // benchInTrial is a bench in the middle of its trials.
 type benchInTrial struct {
-	*netlab.Proc
+	*netns.Proc
 	dir       string
 	log       *os.File
 	offspring map[int]string
@@ -70,16 +70,16 @@ type benchInTrial struct {
 // are installed, and waits until it measures.
 func startBench(t *testing.T, against string) *benchInTrial {
 	t.Helper()
-	b := &benchInTrial{dir: filepath.Join(netlab.Dir(t), "report")}
-	log, err := os.Create(filepath.Join(netlab.Dir(t), "bench.log"))
+	b := &benchInTrial{dir: filepath.Join(netns.Dir(t), "report")}
+	log, err := os.Create(filepath.Join(netns.Dir(t), "bench.log"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { log.Close() })
 	cmd := exec.Command(program, "bench", "--quick", "--runs", "1000", "--tests", "bulk", "--against", against, "--report", b.dir)
 	cmd.Stdout, cmd.Stderr, b.log = log, log, log
-	b.Proc = netlab.Start(t, cmd)
-	netlab.Await(t, 90*time.Second, "the bench is in the middle of its trials", func() error {
+	b.Proc = netns.Start(t, cmd)
+	netns.Await(t, 90*time.Second, "the bench is in the middle of its trials", func() error {
 		if said := b.said(t); !strings.Contains(said, "bulk tcp: round") {
 			return fmt.Errorf("it says:\n%s", said)
 		}
@@ -127,7 +127,7 @@ func (b *benchInTrial) gone(t *testing.T, within time.Duration) {
 	case <-time.After(within):
 		t.Fatalf("the bench still runs after %v:\n%s", within, b.said(t))
 	}
-	netlab.Await(t, 10*time.Second, "nothing of it is left", func() error {
+	netns.Await(t, 10*time.Second, "nothing of it is left", func() error {
 		var left []string
 		for pid, name := range b.offspring {
 			text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
@@ -153,7 +153,7 @@ func (b *benchInTrial) exitCode() int {
 }
 
 func TestInterruptedBenchReportsAndLeavesNothing(t *testing.T) {
-	netlab.RequirePrivilege(t)
+	netns.RequirePrivilege(t)
 	b := startBench(t, "kernel,ovs,vde")
 	b.Signal(unix.SIGINT)
 	b.gone(t, 30*time.Second)
@@ -182,7 +182,7 @@ func TestInterruptedBenchReportsAndLeavesNothing(t *testing.T) {
 }
 
 func TestSecondInterruptEndsTheBenchAtOnce(t *testing.T) {
-	netlab.RequirePrivilege(t)
+	netns.RequirePrivilege(t)
 	b := startBench(t, "kernel")
 	b.Signal(unix.SIGINT)
 	time.Sleep(20 * time.Millisecond) // two of a kind at the same time are one
@@ -194,7 +194,7 @@ func TestSecondInterruptEndsTheBenchAtOnce(t *testing.T) {
 }
 
 func TestKilledBenchLeavesNothing(t *testing.T) {
-	netlab.RequirePrivilege(t)
+	netns.RequirePrivilege(t)
 	b := startBench(t, "kernel,vde")
 	b.Signal(unix.SIGKILL)
 	b.gone(t, 2*time.Second)

@@ -12,7 +12,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/kvswitch/kvswitch/switch/porttest/netlab"
+	"github.com/kvswitch/kvswitch/bench/testbed/netns"
 )
 
 // benchReport is what these tests read of report.json.
@@ -115,8 +115,8 @@ func firstOfFamily(name, family string) bool {
 // is there has a figure in every case of every test, or the report says why not.
 // How fast anything is is no matter here.
 func TestBenchQuick(t *testing.T) {
-	netlab.New(t) // skips without the privilege
-	dir := netlab.Dir(t)
+	netns.New(t) // skips without the privilege
+	dir := netns.Dir(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 6*time.Minute)
 	defer cancel()
 	begin := time.Now()

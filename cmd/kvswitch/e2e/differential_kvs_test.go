@@ -4,8 +4,8 @@ import (
 	"fmt"
 	"testing"
 
+	"github.com/kvswitch/kvswitch/bench/testbed/netns"
 	"github.com/kvswitch/kvswitch/switch/frame"
-	"github.com/kvswitch/kvswitch/switch/porttest/netlab"
 )
 
 // TestDifferentialAgainstKernelBridge is the oracle test: whatever the kernel's
@@ -62,7 +62,7 @@ var deliberateDifferences = []struct {
 func TestDeliberateDifferencesFromTheKernelBridge(t *testing.T) {
 	for _, tc := range deliberateDifferences {
 		t.Run(tc.name, func(t *testing.T) {
-			lab := netlab.New(t)
+			lab := netns.New(t)
 			for who, want := range map[string][]int{"kernel": tc.kernel, "kvswitch": tc.kvswitch} {
 				s := newStar(t, lab, who, 3)
 				if who == "kernel" {
@@ -71,7 +71,7 @@ func TestDeliberateDifferencesFromTheKernelBridge(t *testing.T) {
 					onStar(s)
 				}
 				b := &bench{star: s, sweep: plainSweep(3)}
-				netlab.Await(t, startPatience, who+" forwards", func() error { _, err := s.settle(b.sweep); return err })
+				netns.Await(t, startPatience, who+" forwards", func() error { _, err := s.settle(b.sweep); return err })
 				if tc.before != nil {
 					b.hears(1, tc.before(s))
 				}

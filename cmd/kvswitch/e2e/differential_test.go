@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/kvswitch/kvswitch/switch/porttest/netlab"
+	"github.com/kvswitch/kvswitch/bench/testbed/netns"
 )
 
 // The differential test sends the same frames into two switches on identical
@@ -44,7 +44,7 @@ type contender struct {
 // newDuel builds the stars; the makers put a switch on each.
 func newDuel(t *testing.T, ports int, nameA string, makeA func(*star) subject, nameB string, makeB func(*star) subject) *duel {
 	t.Helper()
-	lab := netlab.New(t)
+	lab := netns.New(t)
 	side := func(name string, mk func(*star) subject) contender {
 		s := newStar(t, lab, name, ports)
 		return contender{name: name, star: s, subject: mk(s), sweep: plainSweep(ports)}
@@ -72,7 +72,7 @@ func seed(t *testing.T) uint64 {
 func (d *duel) warmUp() {
 	d.t.Helper()
 	for _, c := range []*contender{&d.a, &d.b} {
-		netlab.Await(d.t, 20*time.Second, c.name+" forwards between all ports", func() error {
+		netns.Await(d.t, 20*time.Second, c.name+" forwards between all ports", func() error {
 			_, err := c.star.settle(c.sweep)
 			return err
 		})
@@ -183,7 +183,7 @@ func (d *duel) ageOut() {
 		c.subject.ageing(time.Second)
 	}
 	for _, c := range []*contender{&d.a, &d.b} {
-		netlab.Await(d.t, 15*time.Second, c.name+" forgets every station", func() error {
+		netns.Await(d.t, 15*time.Second, c.name+" forgets every station", func() error {
 			if n := c.subject.learned(); n > 0 {
 				return fmt.Errorf("%d left", n)
 			}

@@ -5,7 +5,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/kvswitch/kvswitch/switch/porttest/netlab"
+	"github.com/kvswitch/kvswitch/bench/testbed/netns"
 )
 
 // TestIdleCostsNothing measures the processor time of a switch with 64 ports on
@@ -16,7 +16,7 @@ func TestIdleCostsNothing(t *testing.T) {
 		measure = 5 * time.Second
 		most    = 0.005 // of a processor
 	)
-	lab := netlab.New(t)
+	lab := netns.New(t)
 	host, far := lab.Host("host"), lab.Host("far")
 	args := []string{}
 	for i := range ports {
@@ -25,7 +25,7 @@ func TestIdleCostsNothing(t *testing.T) {
 		args = append(args, "--port", "netdev:"+name)
 	}
 	k := run(t, host, args...)
-	netlab.Await(t, 30*time.Second, "all ports forward", func() error {
+	netns.Await(t, 30*time.Second, "all ports forward", func() error {
 		for _, p := range k.status().Ports {
 			if p.STP.State != "forwarding" {
 				return fmt.Errorf("%s is %s", p.Name, p.STP.State)

@@ -13,16 +13,16 @@ import (
 	"testing"
 	"time"
 
-	"github.com/kvswitch/kvswitch/switch/porttest/netlab"
+	"github.com/kvswitch/kvswitch/bench/testbed/netns"
 )
 
 // kvs is a running kvswitch.
 type kvs struct {
 	t    *testing.T
-	host *netlab.Host
+	host *netns.Host
 	dir  string // of control sockets
 	name string // with several switches in dir; else empty
-	proc *netlab.Proc
+	proc *netns.Proc
 }
 
 const (
@@ -36,15 +36,15 @@ const (
 
 // run starts kvswitch run on a host and returns when its control socket
 // answers. When the test ends it must stop as it should.
-func run(t *testing.T, host *netlab.Host, args ...string) *kvs {
+func run(t *testing.T, host *netns.Host, args ...string) *kvs {
 	t.Helper()
-	k := launch(t, host, netlab.Dir(t), args...)
+	k := launch(t, host, netns.Dir(t), args...)
 	k.awaitReady()
 	return k
 }
 
 // launch starts kvswitch run and does not wait.
-func launch(t *testing.T, host *netlab.Host, dir string, args ...string) *kvs {
+func launch(t *testing.T, host *netns.Host, dir string, args ...string) *kvs {
 	t.Helper()
 	k := &kvs{t: t, host: host, dir: dir}
 	cmd := exec.Command(program, append([]string{"run", "--run-dir", dir}, args...)...)
@@ -64,7 +64,7 @@ func launch(t *testing.T, host *netlab.Host, dir string, args ...string) *kvs {
 
 func (k *kvs) awaitReady() {
 	k.t.Helper()
-	netlab.Await(k.t, startPatience, "kvswitch is ready", func() error {
+	netns.Await(k.t, startPatience, "kvswitch is ready", func() error {
 		select {
 		case <-k.proc.Done():
 			k.t.Fatalf("kvswitch run ended: %v\n%s", k.proc.Err(), k.proc.Log())
@@ -240,7 +240,7 @@ func (k *kvs) port(name string) portDoc {
 // awaitPort waits until a port is as it should be.
 func (k *kvs) awaitPort(name, what string, ok func(portDoc) bool) {
 	k.t.Helper()
-	netlab.Await(k.t, startPatience, "port "+name+" "+what, func() error {
+	netns.Await(k.t, startPatience, "port "+name+" "+what, func() error {
 		if p := k.port(name); !ok(p) {
 			return fmt.Errorf("it is %+v", p)
 		}

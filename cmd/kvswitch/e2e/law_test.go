@@ -7,8 +7,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/kvswitch/kvswitch/bench/testbed/netns"
 	"github.com/kvswitch/kvswitch/switch/frame"
-	"github.com/kvswitch/kvswitch/switch/porttest/netlab"
 )
 
 // bench is a star with a kvswitch in its middle, for tests that send one frame
@@ -22,7 +22,7 @@ type bench struct {
 // newBench builds a star of n ports and runs kvswitch on it with args.
 func newBench(t *testing.T, n int, args ...string) *bench {
 	t.Helper()
-	s := newStar(t, netlab.New(t), "switch", n)
+	s := newStar(t, netns.New(t), "switch", n)
 	return &bench{s, onStar(s, args...), plainSweep(n)}
 }
 

@@ -6,8 +6,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/kvswitch/kvswitch/bench/testbed/netns"
 	"github.com/kvswitch/kvswitch/switch/frame"
-	"github.com/kvswitch/kvswitch/switch/porttest/netlab"
 )
 
 func TestL1UnknownUnicastIsFloodedToAllPortsButIngress(t *testing.T) {
@@ -55,7 +55,7 @@ func (b *bench) ageOut(station frame.MAC) {
 	b.t.Helper()
 	b.kvs.ageing(time.Second)
 	const sweepTime = 10 * time.Second // what the kernel's selftests allow a bridge
-	netlab.Await(b.t, time.Second+sweepTime+5*time.Second, "the station is forgotten", func() error {
+	netns.Await(b.t, time.Second+sweepTime+5*time.Second, "the station is forgotten", func() error {
 		if at := b.kvs.where(station); at != "" {
 			return fmt.Errorf("still on %s", at)
 		}
@@ -68,7 +68,7 @@ func TestL3AStationThatSpeaksIsNotForgotten(t *testing.T) {
 	b.teach(1, mac(1))
 	b.teach(1, mac(2))
 	b.kvs.ageing(3 * time.Second)
-	netlab.Await(t, 30*time.Second, "the silent station is forgotten and the other one not", func() error {
+	netns.Await(t, 30*time.Second, "the silent station is forgotten and the other one not", func() error {
 		b.send(1, ether(mac(9), mac(1), "still here"))
 		if b.kvs.where(mac(2)) != "" {
 			return fmt.Errorf("the silent one is still known")

@@ -5,15 +5,15 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/kvswitch/kvswitch/bench/testbed/netns"
 	"github.com/kvswitch/kvswitch/switch/frame"
-	"github.com/kvswitch/kvswitch/switch/porttest/netlab"
 )
 
 // TestL15TwoSwitchesNeverLeak runs two switches side by side on one host, sends
 // every kind of frame into one of them, and listens to the other.
 func TestL15TwoSwitchesNeverLeak(t *testing.T) {
-	s := newStar(t, netlab.New(t), "switch", 6)
-	dir := netlab.Dir(t)
+	s := newStar(t, netns.New(t), "switch", 6)
+	dir := netns.Dir(t)
 	start := func(name string, ports ...string) *kvs {
 		args := []string{"--name", name, "--stp", "off", "--no-host"}
 		for _, p := range ports {
@@ -79,7 +79,7 @@ func TestL16APortThatGoesTakesItsStationsAlong(t *testing.T) {
 			if tc.stays {
 				b.kvs.awaitPort("p2", "is down", func(p portDoc) bool { return p.Link == "down" })
 			}
-			netlab.Await(t, startPatience, "its stations are forgotten", func() error {
+			netns.Await(t, startPatience, "its stations are forgotten", func() error {
 				if at := b.kvs.where(mac(1)); at != "" {
 					return fmt.Errorf("still on %s", at)
 				}

@@ -7,13 +7,13 @@ import (
 	"testing"
 	"time"
 
-	"github.com/kvswitch/kvswitch/switch/porttest/netlab"
+	"github.com/kvswitch/kvswitch/bench/testbed/netns"
 )
 
 const transferBytes = 32 << 20
 
 // checksums fails the test if one of the hosts has seen a wrong checksum.
-func checksums(t *testing.T, hosts ...*netlab.Host) {
+func checksums(t *testing.T, hosts ...*netns.Host) {
 	t.Helper()
 	for _, h := range hosts {
 		if n := h.ChecksumErrors(); n != 0 {
@@ -49,7 +49,7 @@ func TestTCPCrossesWithAnyOffloadSwitchedOff(t *testing.T) {
 	a, b := o.computers[0], o.computers[1]
 	for _, off := range [][]string{{"tx"}, {"tso"}, {"gso"}, {"gro"}, {"tx", "rx", "tso", "gso", "gro"}} {
 		for _, on := range []struct {
-			host   *netlab.Host
+			host   *netns.Host
 			device string
 		}{{a, "eth0"}, {o.host, "p0"}, {o.host, "kvs0"}} {
 			set := func(state string) {

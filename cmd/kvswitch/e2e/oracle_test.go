@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/kvswitch/kvswitch/switch/porttest/netlab"
+	"github.com/kvswitch/kvswitch/bench/testbed/netns"
 )
 
 // A subject is a switch on the ports of a star: kvswitch, or one that it is
@@ -21,7 +21,7 @@ type subject interface {
 }
 
 // kernelBridge is Linux's own.
-type kernelBridge struct{ host *netlab.Host }
+type kernelBridge struct{ host *netns.Host }
 
 func newKernelBridge(s *star) subject {
 	s.host.Bridge("br0", s.ports...)
@@ -52,11 +52,11 @@ type openVSwitch struct {
 // of its Port record, as ovs-vsctl takes them.
 func newOpenVSwitch(s *star, vlan func(port int) []string) subject {
 	s.t.Helper()
-	o := openVSwitch{s.t, netlab.Dir(s.t)}
+	o := openVSwitch{s.t, netns.Dir(s.t)}
 	path := func(name string) string { return filepath.Join(o.dir, name) }
 	o.run("ovsdb-tool", "create", path("conf.db"), "/usr/share/openvswitch/vswitch.ovsschema")
 	o.start(s.host, "ovsdb-server", path("conf.db"), "--remote=punix:"+path("db.sock"), "--unixctl="+path("db.ctl"))
-	netlab.Await(s.t, 10*time.Second, "ovsdb-server answers", func() error {
+	netns.Await(s.t, 10*time.Second, "ovsdb-server answers", func() error {
 		return o.vsctl("--no-wait", "init").Run()
 	})
 	o.start(s.host, "ovs-vswitchd", "unix:"+path("db.sock"), "--unixctl="+path("vs.ctl"))
@@ -83,7 +83,7 @@ func (o openVSwitch) vsctl(args ...string) *exec.Cmd {
 	return o.command(append([]string{"ovs-vsctl", "--db=unix:" + filepath.Join(o.dir, "db.sock")}, args...)...)
 }
 
-func (o openVSwitch) start(h *netlab.Host, argv ...string) {
+func (o openVSwitch) start(h *netns.Host, argv ...string) {
 	o.t.Helper()
 	cmd := o.command(append(argv, "-vconsole:warn", "-vsyslog:off")...)
 	h.Start(cmd)

@@ -8,17 +8,17 @@ import (
 
 	"github.com/vishvananda/netlink"
 
+	"github.com/kvswitch/kvswitch/bench/testbed/netns"
 	"github.com/kvswitch/kvswitch/switch/frame"
-	"github.com/kvswitch/kvswitch/switch/porttest/netlab"
 )
 
 // office is a host with a switch and some computers on it, each a namespace with
 // an address on the segment 192.0.2.0/24 and every offload as it comes.
 type office struct {
-	lab       *netlab.Lab
-	host      *netlab.Host
+	lab       *netns.Lab
+	host      *netns.Host
 	kvs       *kvs
-	computers []*netlab.Host
+	computers []*netns.Host
 }
 
 // computerIP is the address of computer n; the host's is 192.0.2.1.
@@ -30,7 +30,7 @@ const hostIP = "192.0.2.1"
 // interface kvs0.
 func newOffice(t *testing.T, n int, args ...string) *office {
 	t.Helper()
-	lab := netlab.New(t)
+	lab := netns.New(t)
 	o := &office{lab: lab, host: lab.Host("host")}
 	var ports []string
 	for i := range n {
@@ -51,7 +51,7 @@ func newOffice(t *testing.T, n int, args ...string) *office {
 }
 
 func TestHostInterfaceHasTheUplinksAddressAndKeepsIt(t *testing.T) {
-	lab := netlab.New(t)
+	lab := netns.New(t)
 	host, peer := lab.Host("host"), lab.Host("peer")
 	lab.Cable(host, "eth0", peer, "eth0")
 	lab.Cable(host, "eth1", peer, "eth1")
@@ -106,14 +106,14 @@ func TestAPortFollowsItsDevice(t *testing.T) {
 	pc, other := o.computers[0], o.computers[1]
 	works := func(what string) {
 		t.Helper()
-		netlab.Await(t, 15*time.Second, what+": traffic passes", func() error { return pc.Ping(computerIP(1)) })
+		netns.Await(t, 15*time.Second, what+": traffic passes", func() error { return pc.Ping(computerIP(1)) })
 		if err := other.Ping(computerIP(2)); err != nil {
 			t.Errorf("%s: other ports don't reach each other: %v", what, err)
 		}
 	}
 	down := func(what string) {
 		t.Helper()
-		netlab.Await(t, 10*time.Second, what+": the port is down", func() error {
+		netns.Await(t, 10*time.Second, what+": the port is down", func() error {
 			for _, p := range o.kvs.status().Ports {
 				if p.Name == "p0" && p.Link == "up" {
 					return fmt.Errorf("it is up")
@@ -213,7 +213,7 @@ func TestNothingIsLeftOnTheDevices(t *testing.T) {
 		o.kvs.refuses(1, []string{"nosuch"}, "port", "add", "netdev:nosuch")
 	}
 	// The connection of the last verb may not be closed yet, before and after.
-	netlab.Await(t, startPatience, "every descriptor is closed", func() error {
+	netns.Await(t, startPatience, "every descriptor is closed", func() error {
 		now, err := o.kvs.proc.Files()
 		if err == nil && now > files {
 			err = fmt.Errorf("%d descriptors open after ports came and went, %d before", now, files)

@@ -9,22 +9,22 @@ import (
 	"testing"
 	"time"
 
+	"github.com/kvswitch/kvswitch/bench/testbed/netns"
 	"github.com/kvswitch/kvswitch/switch/frame"
-	"github.com/kvswitch/kvswitch/switch/porttest/netlab"
 )
 
 // star is a host with ports p0, p1 … on which a switch is to run, and a station
 // at the far end of each port's cable.
 type star struct {
 	t        *testing.T
-	host     *netlab.Host
-	far      *netlab.Host
+	host     *netns.Host
+	far      *netns.Host
 	ports    []string
-	stations []*netlab.Station
+	stations []*netns.Station
 }
 
 // newStar lays n cables.
-func newStar(t *testing.T, lab *netlab.Lab, name string, n int) *star {
+func newStar(t *testing.T, lab *netns.Lab, name string, n int) *star {
 	t.Helper()
 	s := &star{t: t, host: lab.Host(name), far: lab.Host(name + "-far")}
 	for i := range n {

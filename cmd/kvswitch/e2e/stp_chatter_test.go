@@ -11,15 +11,15 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/kvswitch/kvswitch/bench/testbed/netns"
 	"github.com/kvswitch/kvswitch/switch/frame"
-	"github.com/kvswitch/kvswitch/switch/porttest/netlab"
 )
 
 // chatter is stations that broadcast all the time, in numbered rounds, so that
 // it is known of every round who heard whom, and how often. The time that
 // counts is when a frame was sent: whoever reads them may read late.
 type chatter struct {
-	stations []*netlab.Station
+	stations []*netns.Station
 
 	mu   sync.Mutex
 	sent []time.Time // by round
@@ -36,7 +36,7 @@ const chatterMark = "chatter:"
 
 // startChatter lets stations talk until the test ends. The pause from one round
 // to the next is the precision of times that are measured with it.
-func startChatter(t *testing.T, stations []*netlab.Station, pause time.Duration) *chatter {
+func startChatter(t *testing.T, stations []*netns.Station, pause time.Duration) *chatter {
 	c := &chatter{stations: stations, copies: make([][][]uint8, len(stations))}
 	for to := range c.copies {
 		c.copies[to] = make([][]uint8, len(stations))

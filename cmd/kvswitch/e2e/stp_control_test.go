@@ -6,7 +6,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/kvswitch/kvswitch/switch/porttest/netlab"
+	"github.com/kvswitch/kvswitch/bench/testbed/netns"
 )
 
 // takesEffect waits until a condition that a command brings about holds, and
@@ -15,7 +15,7 @@ import (
 func takesEffect(t *testing.T, command string, ok func() error) {
 	t.Helper()
 	at := time.Now()
-	netlab.Await(t, startPatience, command+" takes effect", ok)
+	netns.Await(t, startPatience, command+" takes effect", ok)
 	took := time.Since(at)
 	t.Logf("%s: in effect after %v", command, took.Round(time.Millisecond))
 	if took > time.Second+cutLimit {

@@ -15,7 +15,7 @@ import (
 	"github.com/google/gopacket/layers"
 	"github.com/google/gopacket/pcapgo"
 
-	"github.com/kvswitch/kvswitch/switch/porttest/netlab"
+	"github.com/kvswitch/kvswitch/bench/testbed/netns"
 )
 
 // newCube is eight switches, each cabled to three others. Two of them speak
@@ -47,7 +47,7 @@ type capture struct {
 // captureEnd is one end of a cable, where it is heard what the other end sends.
 type captureEnd struct {
 	cable   string
-	station *netlab.Station
+	station *netns.Station
 }
 
 // startCapture listens at both ends of every cable.
@@ -83,7 +83,7 @@ func (c *capture) take() map[string]int {
 // writeCapture makes a capture file of frames.
 func writeCapture(t *testing.T, frames [][]byte) (path string) {
 	t.Helper()
-	path = filepath.Join(netlab.Dir(t), "bpdus.pcap")
+	path = filepath.Join(netns.Dir(t), "bpdus.pcap")
 	f, err := os.Create(path)
 	if err != nil {
 		t.Fatal(err)
@@ -106,13 +106,13 @@ func writeCapture(t *testing.T, frames [][]byte) (path string) {
 func tshark(t *testing.T, path string, fields ...string) (rows [][]string) {
 	t.Helper()
 	_, err := exec.LookPath("tshark")
-	netlab.Need(t, "package tshark", err)
+	netns.Need(t, "package tshark", err)
 	args := []string{"-r", path, "-n", "-T", "fields", "-E", "separator=|"}
 	for _, f := range fields {
 		args = append(args, "-e", f)
 	}
 	cmd := exec.Command("tshark", args...)
-	cmd.Env = append(os.Environ(), "HOME="+netlab.Dir(t)) // nobody's own settings
+	cmd.Env = append(os.Environ(), "HOME="+netns.Dir(t)) // nobody's own settings
 	var stderr strings.Builder
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()
@@ -138,7 +138,7 @@ func TestTsharkHasNoComplaintAboutAnyBPDU(t *testing.T) {
 	c.take()
 	settled := len(c.frames)
 	heard := map[string]int{}
-	netlab.Await(t, treePatience, "every cable has BPDUs", func() error {
+	netns.Await(t, treePatience, "every cable has BPDUs", func() error {
 		for cable, n := range c.take() {
 			heard[cable] += n
 		}

@@ -11,9 +11,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/kvswitch/kvswitch/bench/testbed/netns"
 	"github.com/kvswitch/kvswitch/switch/frame"
-	"github.com/kvswitch/kvswitch/switch/porttest/netlab"
-	"github.com/kvswitch/kvswitch/switch/sysio"
+	"github.com/kvswitch/kvswitch/switch/host/sysio"
 )
 
 // flood sends frames from a device as fast as one core can, until it is stopped.
@@ -23,7 +23,7 @@ type flood struct {
 }
 
 // startFlood sends the frames over and over.
-func startFlood(t *testing.T, host *netlab.Host, device string, frames [][]byte) *flood {
+func startFlood(t *testing.T, host *netns.Host, device string, frames [][]byte) *flood {
 	t.Helper()
 	fd := -1
 	err := host.Do(func() error {
@@ -178,7 +178,7 @@ func TestFloodOfBPDUsCostsItsPortOnly(t *testing.T) {
 	before, cpu := k.treePort("attacker"), cpuOf(t, k)
 	begin := time.Now()
 	f := startFlood(t, attacker, "eth0", bpdus)
-	netlab.Await(t, startPatience, "BPDUs of the flood are refused", func() error {
+	netns.Await(t, startPatience, "BPDUs of the flood are refused", func() error {
 		p := k.port("attacker")
 		if p.Drops["bpdu-rate"] < 1000 || p.STP.State == "forwarding" {
 			return fmt.Errorf("it is %+v", p)
@@ -203,7 +203,7 @@ func TestFloodOfBPDUsCostsItsPortOnly(t *testing.T) {
 		t.Errorf("%d BPDUs were sent in answer in %v: more than the hold count", sent, elapsed)
 	}
 	// When it ceases the port comes back.
-	netlab.Await(t, treePatience, "the port forwards again", func() error {
+	netns.Await(t, treePatience, "the port forwards again", func() error {
 		if p := k.treePort("attacker"); p.State != "forwarding" {
 			return fmt.Errorf("it is %+v", p)
 		}

@@ -9,8 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/kvswitch/kvswitch/bench/testbed/netns"
 	"github.com/kvswitch/kvswitch/switch/frame"
-	"github.com/kvswitch/kvswitch/switch/porttest/netlab"
 )
 
 // rogue is a bridge that no bridge of a lab is better than.
@@ -54,7 +54,7 @@ func (l *treeLab) keepsShape(was map[string]string, but string) {
 func (k *kvs) events() func() []guardEventDoc {
 	k.t.Helper()
 	cmd := exec.Command(program, "monitor", "--json", "--run-dir", k.dir)
-	p := netlab.Start(k.t, cmd)
+	p := netns.Start(k.t, cmd)
 	return func() (events []guardEventDoc) {
 		k.t.Helper()
 		for line := range strings.Lines(p.Log()) {
@@ -93,7 +93,7 @@ func TestGuestThatClaimsToBeRootCostsItselfOnly(t *testing.T) {
 		t.Helper()
 		trips := c.treePort(stationPort).Counters.GuardTrips
 		guest.Send(rstBPDU(rogueMAC, rogue, 0, rogue, rstDesignated|rstProposal))
-		netlab.Await(t, startPatience, "the guest's port is disabled", func() error {
+		netns.Await(t, startPatience, "the guest's port is disabled", func() error {
 			if p := c.treePort(stationPort); p.State != "disabled" || p.Guard != "bpdu-guard" || p.GuardBridge != rogue.String() || p.Counters.GuardTrips != trips+1 {
 				return fmt.Errorf("it is %+v", p)
 			}
@@ -119,7 +119,7 @@ func TestGuestThatClaimsToBeRootCostsItselfOnly(t *testing.T) {
 		t.Errorf("the port will recover in %d s without having been told to", p.RecoverIn)
 	}
 	c.do("stp", "port", stationPort, "recover=now")
-	netlab.Await(t, startPatience, "the port recovers by hand", forwards)
+	netns.Await(t, startPatience, "the port recovers by hand", forwards)
 	awaitEvent(t, events, "guard.clear", stationPort)
 	l.heals(l.now())
 
@@ -129,7 +129,7 @@ func TestGuestThatClaimsToBeRootCostsItselfOnly(t *testing.T) {
 	if p := c.treePort(stationPort); p.RecoverIn == 0 {
 		t.Errorf("with recover=2s, the port has no time to recover: %+v", p)
 	}
-	netlab.Await(t, startPatience, "the port recovers by itself", forwards)
+	netns.Await(t, startPatience, "the port recovers by itself", forwards)
 	t.Logf("recover=2s: forwards again %v after the BPDU", time.Since(at))
 	l.heals(l.now())
 	l.keepsShape(was, "c "+stationPort)
@@ -156,7 +156,7 @@ func checkGuardLog(t *testing.T, log string) {
 // awaitMonitor waits until events come in, by causing some that don't matter.
 func awaitMonitor(t *testing.T, k *kvs, events func() []guardEventDoc) {
 	t.Helper()
-	netlab.Await(t, startPatience, "monitor shows events", func() error {
+	netns.Await(t, startPatience, "monitor shows events", func() error {
 		k.do("fdb", "flush")
 		if len(events()) == 0 {
 			return errors.New("none yet")
@@ -168,7 +168,7 @@ func awaitMonitor(t *testing.T, k *kvs, events func() []guardEventDoc) {
 // awaitEvent waits for the first event of that name on a port.
 func awaitEvent(t *testing.T, events func() []guardEventDoc, name, port string) (found guardEventDoc) {
 	t.Helper()
-	netlab.Await(t, startPatience, "event "+name, func() error {
+	netns.Await(t, startPatience, "event "+name, func() error {
 		for _, e := range events() {
 			if e.Event == name && e.Port == port {
 				found = e
@@ -207,7 +207,7 @@ func TestGuardsKeepTheTreeAsItIs(t *testing.T) {
 		for range 3 { // a guard that holds once may not hold twice
 			before := b.treePort(stationPort)
 			guest.Send(tc.bpdu)
-			netlab.Await(t, startPatience, tc.guard+" holds", func() error {
+			netns.Await(t, startPatience, tc.guard+" holds", func() error {
 				p := b.treePort(stationPort)
 				if p.received()+p.Counters.RxDiscarded == before.received()+before.Counters.RxDiscarded {
 					return errors.New("the BPDU has not come in")
@@ -220,7 +220,7 @@ func TestGuardsKeepTheTreeAsItIs(t *testing.T) {
 		}
 		l.keepsShape(was, "b "+stationPort)
 		b.do("stp", "port", stationPort, tc.guard+"=off")
-		netlab.Await(t, treePatience, "the port forwards after "+tc.guard, func() error {
+		netns.Await(t, treePatience, "the port forwards after "+tc.guard, func() error {
 			if p := b.treePort(stationPort); p.State != "forwarding" {
 				return fmt.Errorf("it is %+v", p)
 			}
@@ -233,7 +233,7 @@ func TestGuardsKeepTheTreeAsItIs(t *testing.T) {
 	}
 	a, c := told()
 	guest.Send(change)
-	netlab.Await(t, startPatience, "a hears of the change from b, and c from a", func() error {
+	netns.Await(t, startPatience, "a hears of the change from b, and c from a", func() error {
 		if a1, c1 := told(); a1 == a || c1 == c {
 			return fmt.Errorf("a was told %d times, was %d; c %d times, was %d", a1, a, c1, c)
 		}

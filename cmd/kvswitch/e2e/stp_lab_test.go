@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/kvswitch/kvswitch/switch/porttest/netlab"
+	"github.com/kvswitch/kvswitch/bench/testbed/netns"
 )
 
 // treeLab is a network of bridges of any make: each on a host of its own, with
@@ -15,7 +15,7 @@ import (
 type treeLab struct {
 	t       *testing.T
 	name    string // for messages
-	net     *netlab.Lab
+	net     *netns.Lab
 	bridges []*treeBridge
 	cables  []treeCable
 	chatter *chatter // of the stations, from before there is any bridge
@@ -36,7 +36,7 @@ type treeBridge struct {
 	maker    treeMaker
 
 	treeMember
-	host  *netlab.Host
+	host  *netns.Host
 	ports []string // towards other bridges
 	dead  bool     // killed
 }
@@ -71,9 +71,9 @@ type treeCable struct {
 // bridges, so that a loop is there from the first moment.
 func newTreeLab(t *testing.T, plan treePlan) *treeLab {
 	t.Helper()
-	l := &treeLab{t: t, name: plan.name, net: netlab.New(t)}
+	l := &treeLab{t: t, name: plan.name, net: netns.New(t)}
 	far := l.net.Host("stations")
-	var stations []*netlab.Station
+	var stations []*netns.Station
 	for _, b := range plan.bridges {
 		b.host = l.net.Host(b.name)
 		l.net.Cable(b.host, stationPort, far, b.name)
@@ -154,7 +154,7 @@ const treePatience = 40 * time.Second
 // out those that are cut. It returns the names of the blocked ones.
 func (l *treeLab) converges(root string, cut ...string) (blocked []string) {
 	l.t.Helper()
-	netlab.Await(l.t, treePatience, l.name+" converges on root "+root, func() (err error) {
+	netns.Await(l.t, treePatience, l.name+" converges on root "+root, func() (err error) {
 		blocked, err = l.agreed(root, cut)
 		return err
 	})
@@ -212,7 +212,7 @@ func (l *treeLab) heals(m moment) time.Duration {
 		}
 	}
 	var took time.Duration
-	netlab.Await(l.t, treePatience, "traffic in "+l.name+" heals", func() (err error) {
+	netns.Await(l.t, treePatience, "traffic in "+l.name+" heals", func() (err error) {
 		took, err = l.chatter.healed(m, out)
 		return err
 	})

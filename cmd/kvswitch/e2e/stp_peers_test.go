@@ -11,7 +11,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/kvswitch/kvswitch/switch/porttest/netlab"
+	"github.com/kvswitch/kvswitch/bench/testbed/netns"
 )
 
 // The shortest times that 802.1D allows with its usual hello time, in seconds.
@@ -35,7 +35,7 @@ func kvswitchTree(mode string) treeMaker {
 func runTree(t *testing.T, b *treeBridge, lines ...string) *kvs {
 	t.Helper()
 	lines = append(lines, fmt.Sprintf("priority: %d", b.priority))
-	file := filepath.Join(netlab.Dir(t), "kvswitch.yaml")
+	file := filepath.Join(netns.Dir(t), "kvswitch.yaml")
 	if err := os.WriteFile(file, []byte(strings.Join(lines, "\n")+"\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
@@ -73,7 +73,7 @@ func kernelTree(t *testing.T, b *treeBridge) treeMember {
 	return &kernelMember{b.host}
 }
 
-type kernelMember struct{ host *netlab.Host }
+type kernelMember struct{ host *netns.Host }
 
 func (k *kernelMember) view() (treeView, error) {
 	out, err := k.host.Try("ip", "-json", "-details", "link", "show")
@@ -130,13 +130,13 @@ const ovsSchema = "/usr/share/openvswitch/vswitch.ovsschema"
 func ovsTree(t *testing.T, b *treeBridge) treeMember {
 	t.Helper()
 	_, err := os.Stat(ovsSchema)
-	netlab.Need(t, "package openvswitch-switch", err)
-	o := &ovsMember{host: b.host, dir: netlab.Dir(t)}
+	netns.Need(t, "package openvswitch-switch", err)
+	o := &ovsMember{host: b.host, dir: netns.Dir(t)}
 	if out, err := o.command("ovsdb-tool", "create", o.path("conf.db"), ovsSchema).CombinedOutput(); err != nil {
 		t.Fatalf("make database of Open vSwitch: %v\n%s", err, out)
 	}
 	b.host.Start(o.command("ovsdb-server", "--remote=punix:"+o.path("db.sock"), "--unixctl="+o.path("db.ctl"), o.path("conf.db")))
-	netlab.Await(t, startPatience, "ovsdb-server is there", func() error {
+	netns.Await(t, startPatience, "ovsdb-server is there", func() error {
 		_, err := os.Stat(o.path("db.sock"))
 		return err
 	})
@@ -159,7 +159,7 @@ func ovsTree(t *testing.T, b *treeBridge) treeMember {
 }
 
 type ovsMember struct {
-	host *netlab.Host
+	host *netns.Host
 	dir  string
 }
 

@@ -9,8 +9,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/kvswitch/kvswitch/bench/testbed/netns"
 	"github.com/kvswitch/kvswitch/switch/frame"
-	"github.com/kvswitch/kvswitch/switch/porttest/netlab"
 )
 
 // newTriangle is three kvswitch with short timers; a is root, then comes b. The
@@ -33,7 +33,7 @@ func newTriangle(t *testing.T) *treeLab {
 func (l *treeLab) settles(root string, cut ...string) (blocked []string) {
 	l.t.Helper()
 	l.converges(root, cut...)
-	netlab.Await(l.t, treePatience, l.name+" is quiet", func() error {
+	netns.Await(l.t, treePatience, l.name+" is quiet", func() error {
 		for _, b := range l.bridges {
 			if !b.dead && l.kvs(b.name).tree().TopologyChange {
 				return fmt.Errorf("%s tells of a change", b.name)
@@ -114,7 +114,7 @@ func TestFirstFrameOfANewGuestIsForwarded(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		netlab.Await(t, startPatience, "the first frame of "+port+" arrives", func() error {
+		netns.Await(t, startPatience, "the first frame of "+port+" arrives", func() error {
 			for {
 				f, ok := l.chatter.stations[0].Recv(0) // a's
 				if !ok {
@@ -132,7 +132,7 @@ func TestFirstFrameOfANewGuestIsForwarded(t *testing.T) {
 }
 
 // openTap takes a tap as a virtual machine does.
-func openTap(t *testing.T, host *netlab.Host, name string) *os.File {
+func openTap(t *testing.T, host *netns.Host, name string) *os.File {
 	t.Helper()
 	var tap *os.File
 	err := host.Do(func() error {

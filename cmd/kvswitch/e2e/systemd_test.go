@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/kvswitch/kvswitch/switch/porttest/netlab"
+	"github.com/kvswitch/kvswitch/bench/testbed/netns"
 )
 
 // TestSystemdUnit runs the commands of the unit as systemd would: it stands in
@@ -20,7 +20,7 @@ func TestSystemdUnit(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	prefix := netlab.Dir(t)
+	prefix := netns.Dir(t)
 	if err := os.Mkdir(filepath.Join(prefix, "bin"), 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -38,7 +38,7 @@ func TestSystemdUnit(t *testing.T) {
 		}
 		return exec.Command("sh", "-c", "exec "+line)
 	}
-	host := netlab.New(t).Host("host")
+	host := netns.New(t).Host("host")
 	for _, config := range []string{"", "name: kvs0\nageing: 77s\n"} {
 		if config != "" {
 			if err := os.Mkdir(etc, 0o755); err != nil {
@@ -48,7 +48,7 @@ func TestSystemdUnit(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		dir := netlab.Dir(t)
+		dir := netns.Dir(t)
 		notify, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: filepath.Join(dir, "notify"), Net: "unixgram"})
 		if err != nil {
 			t.Fatal(err)

@@ -6,11 +6,11 @@ import (
 	"testing"
 	"time"
 
-	"github.com/kvswitch/kvswitch/switch/porttest/netlab"
+	"github.com/kvswitch/kvswitch/bench/testbed/netns"
 )
 
 // echoUDP sends datagrams of every kind of length to a host and back.
-func echoUDP(t *testing.T, from, to *netlab.Host, ip string) {
+func echoUDP(t *testing.T, from, to *netns.Host, ip string) {
 	t.Helper()
 	var server net.PacketConn
 	err := to.Do(func() (err error) {

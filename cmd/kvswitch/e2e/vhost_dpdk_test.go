@@ -11,8 +11,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/kvswitch/kvswitch/switch/porttest/dpdk"
-	"github.com/kvswitch/kvswitch/switch/porttest/netlab"
+	"github.com/kvswitch/kvswitch/bench/testbed/dpdk"
+	"github.com/kvswitch/kvswitch/bench/testbed/netns"
 )
 
 // dpdkRun is how long frames go round in TestDPDKGuestsLoseAndDoubleNothing.
@@ -23,11 +23,11 @@ var soak = flag.Duration("vhost-soak", 5*time.Second, "how long DPDK's guests jo
 
 // sockets runs a switch with vhost-user ports p0, p1, … and returns their paths.
 // Each pair has a VLAN of its own: the cards send back whatever is flooded to them.
-func sockets(t *testing.T, h *netlab.Host, ports, queues int) (k *kvs, paths []string) {
+func sockets(t *testing.T, h *netns.Host, ports, queues int) (k *kvs, paths []string) {
 	t.Helper()
 	_, err := exec.LookPath(dpdk.Program)
-	netlab.Need(t, "package dpdk-dev", err)
-	dir := netlab.Dir(t)
+	netns.Need(t, "package dpdk-dev", err)
+	dir := netns.Dir(t)
 	args := []string{"--no-host", "--vlan-filtering", "--stp", "off"} // BPDUs would come back, too
 	for i := range ports {
 		paths = append(paths, filepath.Join(dir, fmt.Sprintf("p%d.sock", i)))
@@ -39,7 +39,7 @@ func sockets(t *testing.T, h *netlab.Host, ports, queues int) (k *kvs, paths []s
 // dpdkPair runs a switch with two vhost-user ports and DPDK's driver behind both.
 func dpdkPair(t *testing.T, o dpdk.Options, queues int) (*kvs, *dpdk.Peer) {
 	t.Helper()
-	h := netlab.New(t).Host("h")
+	h := netns.New(t).Host("h")
 	var k *kvs
 	k, o.Sockets = sockets(t, h, 2, queues)
 	o.Host, o.Queues = h, queues
@@ -56,7 +56,7 @@ func flow(t *testing.T, p *dpdk.Peer, bursts, launched int, d time.Duration) {
 		t.Fatal(err)
 	}
 	time.Sleep(d)
-	netlab.Await(t, startPatience, "frames go round", func() error {
+	netns.Await(t, startPatience, "frames go round", func() error {
 		c, err := cards(t, p)
 		if err == nil && c[0].Received < uint64(10*launched) {
 			err = fmt.Errorf("the cards count %+v of %d launched", c, launched)
@@ -120,7 +120,7 @@ func TestDPDKGuests(t *testing.T) {
 // arrived. It returns what the cards count.
 func account(t *testing.T, k *kvs, p *dpdk.Peer, launched int) (c [2]dpdk.Counts) {
 	t.Helper()
-	netlab.Await(t, startPatience, "every frame is accounted for", func() (err error) {
+	netns.Await(t, startPatience, "every frame is accounted for", func() (err error) {
 		if c, err = cards(t, p); err != nil {
 			return err
 		}
@@ -182,7 +182,7 @@ func TestDPDKGuestThatPrefersThePackedRing(t *testing.T) {
 // the two never stall, and the switch keeps nothing of those that left.
 func TestDPDKGuestsJoinAndLeaveUnderLoad(t *testing.T) {
 	t.Parallel()
-	h := netlab.New(t).Host("h")
+	h := netns.New(t).Host("h")
 	k, paths := sockets(t, h, 4, 1)
 	stay := dpdk.Start(t, dpdk.Options{Host: h, Sockets: paths[:2]})
 	k.awaitForwarding("p0", "p1")
@@ -202,7 +202,7 @@ func TestDPDKGuestsJoinAndLeaveUnderLoad(t *testing.T) {
 			t.Fatal(err)
 		}
 		time.Sleep(100 * time.Millisecond) // of traffic, in the middle of which they are killed
-		netlab.Await(t, startPatience, "the visitors' frames go round", func() error {
+		netns.Await(t, startPatience, "the visitors' frames go round", func() error {
 			c, err := guests.Card(0)
 			if err == nil && c.Received == 0 {
 				err = errors.New("they have received none")
@@ -232,7 +232,7 @@ func TestDPDKGuestsJoinAndLeaveUnderLoad(t *testing.T) {
 	if err := stay.Halt(); err != nil {
 		t.Fatal(err)
 	}
-	netlab.Await(t, startPatience, "all frames are still there", func() (err error) {
+	netns.Await(t, startPatience, "all frames are still there", func() (err error) {
 		for i := range c {
 			if c[i], err = stay.Card(i); err != nil {
 				return err
@@ -253,7 +253,7 @@ func TestDPDKGuestsJoinAndLeaveUnderLoad(t *testing.T) {
 // own.
 type usage struct{ files, maps, memory int }
 
-func holds(t *testing.T, p *netlab.Proc) (u usage) {
+func holds(t *testing.T, p *netns.Proc) (u usage) {
 	t.Helper()
 	var err error
 	if u.files, err = p.Files(); err != nil {

@@ -7,8 +7,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/kvswitch/kvswitch/switch/porttest/netlab"
-	"github.com/kvswitch/kvswitch/switch/porttest/vm"
+	"github.com/kvswitch/kvswitch/bench/testbed/netns"
+	"github.com/kvswitch/kvswitch/bench/testbed/vm"
 )
 
 // vhostNet attaches a guest to a vhost-user socket with n queue pairs, as
@@ -52,8 +52,8 @@ func allRingsCarry(t *testing.T, k *kvs, port string, rings int) {
 // by default: super-frames from ring to ring, and unfinished checksums.
 func TestVhostUserGuests(t *testing.T) {
 	t.Parallel()
-	h := netlab.New(t).Host("h")
-	dir := netlab.Dir(t)
+	h := netns.New(t).Host("h")
+	dir := netns.Dir(t)
 	sock := func(n int) string { return filepath.Join(dir, fmt.Sprintf("vm%d.sock", n)) }
 	k := run(t, h, "--port", "vhost-user:vm1,path="+sock(1), "--port", "vhost-user:vm2,queues=2,path="+sock(2))
 	t.Cleanup(func() {
@@ -111,25 +111,25 @@ func TestVhostUserGuests(t *testing.T) {
 // and the switch connects, so that the guest notices no more than a pause.
 func TestVhostUserSwitchRestartsUnderARunningGuest(t *testing.T) {
 	t.Parallel()
-	h := netlab.New(t).Host("h")
-	dir := netlab.Dir(t)
+	h := netns.New(t).Host("h")
+	dir := netns.Dir(t)
 	sock := filepath.Join(dir, "vm1.sock")
 	args := []string{"--mac", "52:54:00:00:00:ff", "--port", "vhost-user:vm1,mode=client,reconnect=100ms,path=" + sock}
 	net := vhostNet(sock, "52:54:00:00:00:01", 1)
 	net[1] += ",server=on,wait=off,reconnect=0"
 	net[1] = strings.TrimSuffix(net[1], ",reconnect=0")
 	g := vm.Launch(t, vm.Options{Name: "vm1", Host: h, Memfd: true, Net: net})
-	k := launch(t, h, netlab.Dir(t), args...)
+	k := launch(t, h, netns.Dir(t), args...)
 	k.awaitReady()
 	h.Addr("kvs0", "192.0.2.1/24")
 	g.AwaitBoot()
 	g.Run("ip addr add 192.0.2.2/24 dev eth0; ip link set eth0 up; ping -c 2 -W 5 192.0.2.1")
 	k.proc.Kill()
 	start := time.Now()
-	k = launch(t, h, netlab.Dir(t), args...)
+	k = launch(t, h, netns.Dir(t), args...)
 	k.awaitReady()
 	h.Addr("kvs0", "192.0.2.1/24")
-	netlab.Await(t, 20*time.Second, "the guest is heard again", func() error {
+	netns.Await(t, 20*time.Second, "the guest is heard again", func() error {
 		_, err := g.Try("ping -c 1 -W 1 192.0.2.1")
 		return err
 	})
@@ -140,10 +140,10 @@ func TestVhostUserSwitchRestartsUnderARunningGuest(t *testing.T) {
 // The same where the switch listens: QEMU connects, and does so again.
 func TestVhostUserGuestReconnects(t *testing.T) {
 	t.Parallel()
-	h := netlab.New(t).Host("h")
-	sock := filepath.Join(netlab.Dir(t), "vm1.sock")
+	h := netns.New(t).Host("h")
+	sock := filepath.Join(netns.Dir(t), "vm1.sock")
 	args := []string{"--mac", "52:54:00:00:00:ff", "--port", "vhost-user:vm1,path=" + sock}
-	k := launch(t, h, netlab.Dir(t), args...)
+	k := launch(t, h, netns.Dir(t), args...)
 	k.awaitReady()
 	h.Addr("kvs0", "192.0.2.1/24")
 	net := vhostNet(sock, "52:54:00:00:00:01", 1)
@@ -153,10 +153,10 @@ func TestVhostUserGuestReconnects(t *testing.T) {
 	g.Run("ip addr add 192.0.2.2/24 dev eth0; ip link set eth0 up; ping -c 2 -W 5 192.0.2.1")
 	k.proc.Kill()
 	start := time.Now()
-	k = launch(t, h, netlab.Dir(t), args...)
+	k = launch(t, h, netns.Dir(t), args...)
 	k.awaitReady()
 	h.Addr("kvs0", "192.0.2.1/24")
-	netlab.Await(t, 20*time.Second, "the guest is heard again", func() error {
+	netns.Await(t, 20*time.Second, "the guest is heard again", func() error {
 		_, err := g.Try("ping -c 1 -W 1 192.0.2.1")
 		return err
 	})
@@ -169,10 +169,10 @@ func TestVhostUserGuestReconnects(t *testing.T) {
 // unfinished goes to the kernel as it is, and back.
 func TestVhostUserGuestAndAVethPair(t *testing.T) {
 	t.Parallel()
-	lab := netlab.New(t)
+	lab := netns.New(t)
 	h, far := lab.Host("h"), lab.Host("far")
 	lab.Cable(h, "p1", far, "eth0")
-	sock := filepath.Join(netlab.Dir(t), "vm1.sock")
+	sock := filepath.Join(netns.Dir(t), "vm1.sock")
 	k := run(t, h, "--no-host", "--port", "netdev:p1", "--port", "vhost-user:vm1,path="+sock)
 	far.Addr("eth0", "192.0.2.1/24")
 	g := vm.Launch(t, vm.Options{Name: "vm1", Host: h, Memfd: true, Net: vhostNet(sock, "52:54:00:00:00:01", 1)})
@@ -203,8 +203,8 @@ func TestVhostUserGuestsWithoutAnOffload(t *testing.T) {
 	} {
 		t.Run(lacks, func(t *testing.T) {
 			t.Parallel()
-			h := netlab.New(t).Host("h")
-			dir := netlab.Dir(t)
+			h := netns.New(t).Host("h")
+			dir := netns.Dir(t)
 			sock := func(n int) string { return filepath.Join(dir, fmt.Sprintf("vm%d.sock", n)) }
 			k := run(t, h, "--port", "vhost-user:vm1,path="+sock(1), "--port", "vhost-user:vm2,path="+sock(2))
 			h.Addr("kvs0", lanAddr+"/24")

@@ -13,8 +13,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/kvswitch/kvswitch/switch/porttest/netlab"
-	"github.com/kvswitch/kvswitch/switch/porttest/vm"
+	"github.com/kvswitch/kvswitch/bench/testbed/netns"
+	"github.com/kvswitch/kvswitch/bench/testbed/vm"
 )
 
 // monitor is a QEMU's machine protocol socket, as far as migration needs it.
@@ -27,7 +27,7 @@ type monitor struct {
 func dialMonitor(t *testing.T, path string) *monitor {
 	t.Helper()
 	m := &monitor{t: t}
-	netlab.Await(t, startPatience, "the monitor answers", func() (err error) {
+	netns.Await(t, startPatience, "the monitor answers", func() (err error) {
 		m.conn, err = net.Dial("unix", path)
 		return err
 	})
@@ -94,9 +94,9 @@ func lostPings(log string, count int) (lost, gap int) {
 // dirty log), and afterwards it is reached at its new place.
 func TestVhostUserGuestMigratesLive(t *testing.T) {
 	t.Parallel()
-	lab := netlab.New(t)
-	dir := netlab.Dir(t)
-	hosts := [2]*netlab.Host{lab.Host("a"), lab.Host("b")}
+	lab := netns.New(t)
+	dir := netns.Dir(t)
+	hosts := [2]*netns.Host{lab.Host("a"), lab.Host("b")}
 	lab.Cable(hosts[0], "eth0", hosts[1], "eth0")
 	var switches [2]*kvs
 	var guests [2]*vm.Guest
@@ -123,7 +123,7 @@ func TestVhostUserGuestMigratesLive(t *testing.T) {
 	ping := exec.Command("ping", "-n", "-i", "0.1", "-c", strconv.Itoa(count), "192.0.2.9")
 	pinger := hosts[0].Start(ping)
 	monitors[0].do("migrate", map[string]string{"uri": incoming})
-	netlab.Await(t, time.Minute, "the migration is over", func() error {
+	netns.Await(t, time.Minute, "the migration is over", func() error {
 		var st struct {
 			Status string `json:"status"`
 			Desc   string `json:"error-desc"`
@@ -140,7 +140,7 @@ func TestVhostUserGuestMigratesLive(t *testing.T) {
 		return errors.New(st.Status)
 	})
 	// The sender is done before the receiver has started the guest.
-	netlab.Await(t, 20*time.Second, "the guest runs at its new place", func() error {
+	netns.Await(t, 20*time.Second, "the guest runs at its new place", func() error {
 		if st := monitors[1].do("query-status", nil); !regexp.MustCompile(`"status": *"running"`).Match(st) {
 			return fmt.Errorf("%s", st)
 		}
@@ -159,7 +159,7 @@ func TestVhostUserGuestMigratesLive(t *testing.T) {
 	if gap > 20 || lost > 30 {
 		t.Errorf("%d of %d pings were lost, %d in a row\n%s", lost, count, gap, pinger.Log())
 	}
-	netlab.Await(t, startPatience, "the guest is at its new place", func() error {
+	netns.Await(t, startPatience, "the guest is at its new place", func() error {
 		if _, err := hosts[0].Try("ping", "-c", "1", "-W", "1", "192.0.2.9"); err != nil {
 			return err
 		}

@@ -6,8 +6,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/kvswitch/kvswitch/bench/testbed/netns"
 	"github.com/kvswitch/kvswitch/switch/frame"
-	"github.com/kvswitch/kvswitch/switch/porttest/netlab"
 )
 
 // vlanPort is a port's part in the VLANs, in the words of 802.1Q: what the
@@ -113,7 +113,7 @@ func vlanSweep(ports []vlanPort) *sweep {
 // newVLANBench runs kvswitch with VLAN filtering on these ports.
 func newVLANBench(t *testing.T, ports []vlanPort) *bench {
 	t.Helper()
-	s := newStar(t, netlab.New(t), "switch", len(ports))
+	s := newStar(t, netns.New(t), "switch", len(ports))
 	return &bench{s, vlanKvswitch(s, ports), vlanSweep(ports)}
 }
 

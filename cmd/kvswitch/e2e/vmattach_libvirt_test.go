@@ -9,19 +9,19 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/kvswitch/kvswitch/switch/porttest/netlab"
+	"github.com/kvswitch/kvswitch/bench/testbed/netns"
 )
 
 // TestLibvirtHookAttachesADomainsTaps installs the hook and calls it as libvirt
 // does, with the example of the documentation, whose interfaces are for two
 // switches and none.
 func TestLibvirtHookAttachesADomainsTaps(t *testing.T) {
-	host := netlab.New(t).Host("host")
-	dir := netlab.Dir(t)
+	host := netns.New(t).Host("host")
+	dir := netns.Dir(t)
 	start := func(name string) *kvs {
 		k := &kvs{t: t, host: host, dir: dir} // two in one directory, so stop's look at it would be wrong
 		k.proc = host.Start(exec.Command(program, "run", "--run-dir", dir, "--name", name, "--no-host", "--vlan-filtering"))
-		netlab.Await(t, startPatience, name+" is ready", func() error {
+		netns.Await(t, startPatience, name+" is ready", func() error {
 			if _, stderr, code := k.try("show", "-s", name); code != 0 {
 				return fmt.Errorf("%s", stderr)
 			}
@@ -31,11 +31,11 @@ func TestLibvirtHookAttachesADomainsTaps(t *testing.T) {
 	}
 	k := start("kvs0")
 	start("kvs1")
-	example, err := filepath.Abs("../../../switch/qemu/testdata/ethernet.xml")
+	example, err := filepath.Abs("../../../switch/manage/qemu/testdata/ethernet.xml")
 	if err != nil {
 		t.Fatal(err)
 	}
-	hooks := filepath.Join(netlab.Dir(t), "hooks")
+	hooks := filepath.Join(netns.Dir(t), "hooks")
 	if out := k.do("libvirt", "hooks", "install", "--dir", hooks); !strings.Contains(out, "installed") {
 		t.Errorf("hooks install says %q", out)
 	}

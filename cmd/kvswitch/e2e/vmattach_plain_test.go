@@ -8,15 +8,15 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/kvswitch/kvswitch/switch/porttest/netlab"
-	"github.com/kvswitch/kvswitch/switch/porttest/vm"
+	"github.com/kvswitch/kvswitch/bench/testbed/netns"
+	"github.com/kvswitch/kvswitch/bench/testbed/vm"
 )
 
 // TestAnOrdinaryUserHasAWholeSwitch runs the switch without any privilege, with
 // socket ports only, between two guests.
 func TestAnOrdinaryUserHasAWholeSwitch(t *testing.T) {
-	host := netlab.New(t).Host("host")
-	dir := netlab.Dir(t)
+	host := netns.New(t).Host("host")
+	dir := netns.Dir(t)
 	if err := os.Chown(dir, 65534, 65534); err != nil {
 		t.Fatal(err)
 	}
@@ -24,7 +24,7 @@ func TestAnOrdinaryUserHasAWholeSwitch(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	bin := filepath.Join(netlab.Dir(t), "kvswitch")
+	bin := filepath.Join(netns.Dir(t), "kvswitch")
 	if err := os.WriteFile(bin, text, 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -44,7 +44,7 @@ func TestAnOrdinaryUserHasAWholeSwitch(t *testing.T) {
 		"-netdev", fmt.Sprintf("dgram,id=n0,local.type=unix,local.path=%s/guest,remote.type=unix,remote.path=%[1]s/switch", dir),
 		"-device", "virtio-net-pci,netdev=n0,mac=52:54:00:00:00:0b"}})
 	// These QEMUs are root's, and so is the socket that the second one binds.
-	netlab.Await(t, startPatience, "QEMU's socket", func() error { return os.Chmod(dir+"/guest", 0o666) })
+	netns.Await(t, startPatience, "QEMU's socket", func() error { return os.Chmod(dir+"/guest", 0o666) })
 	for i, g := range []*vm.Guest{a, b} {
 		g.AwaitBoot()
 		g.Run(fmt.Sprintf("ip link set eth0 up && ip addr add 192.0.2.%d/24 dev eth0", i+1))

@@ -11,8 +11,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/kvswitch/kvswitch/switch/porttest/netlab"
-	"github.com/kvswitch/kvswitch/switch/porttest/vm"
+	"github.com/kvswitch/kvswitch/bench/testbed/netns"
+	"github.com/kvswitch/kvswitch/bench/testbed/vm"
 )
 
 // station is a machine on the segment: a guest, or the host itself.
@@ -23,7 +23,7 @@ type station interface {
 }
 
 // hostStation runs shell commands on a host, as a guest does.
-type hostStation struct{ *netlab.Host }
+type hostStation struct{ *netns.Host }
 
 func (h hostStation) Try(command string) (string, error) { return h.Host.Try("sh", "-c", command) }
 func (h hostStation) Run(command string) string          { return h.Host.Run("sh", "-c", command) }
@@ -45,7 +45,7 @@ func converse(t *testing.T, a station, addrA string, b station, addrB string) {
 // sendFile moves a file over TCP.
 func sendFile(t *testing.T, from, to station, addr string) {
 	t.Helper()
-	dir := netlab.Dir(t) // a name of our own, there and in guests
+	dir := netns.Dir(t) // a name of our own, there and in guests
 	for _, s := range []station{from, to} {
 		s.Run("mkdir -p " + dir)
 		defer s.Run("rm -rf " + dir)
@@ -55,7 +55,7 @@ func sendFile(t *testing.T, from, to station, addr string) {
 	to.Run(fmt.Sprintf("mkfifo %s/never && (busybox nc -l -p 5001 <>%[1]s/never >%[1]s/got 2>/dev/null &)", dir))
 	sent := from.Run(fmt.Sprintf(`head -c %d /dev/urandom >%s/data && sha256sum <%[2]s/data &&
 		for i in 1 2 3 4 5 6 7 8 9; do busybox nc %s 5001 <%[2]s/data && exit 0; sleep 0.2; done 2>/dev/null; exit 1`, transferred, dir, addr))
-	netlab.Await(t, startPatience, "the file to arrive", func() error {
+	netns.Await(t, startPatience, "the file to arrive", func() error {
 		if got := to.Run(fmt.Sprintf("sha256sum <%s/got", dir)); got != sent {
 			return fmt.Errorf("SHA-256 %s, sent %s; %s bytes of %d", got, sent, to.Run(fmt.Sprintf("wc -c <%s/got", dir)), transferred)
 		}
@@ -66,7 +66,7 @@ func sendFile(t *testing.T, from, to station, addr string) {
 // guestLAN is a switch with a host interface, on which a DHCP server answers.
 type guestLAN struct {
 	*kvs
-	lab  *netlab.Lab
+	lab  *netns.Lab
 	bin  string // directory of the program and of the names that it is called by
 	acl  string
 	self hostStation
@@ -76,9 +76,9 @@ const lanAddr = "192.0.2.1"
 
 func newGuestLAN(t *testing.T, args ...string) *guestLAN {
 	t.Helper()
-	lab := netlab.New(t)
+	lab := netns.New(t)
 	host := lab.Host("host")
-	l := &guestLAN{lab: lab, bin: netlab.Dir(t), self: hostStation{host}}
+	l := &guestLAN{lab: lab, bin: netns.Dir(t), self: hostStation{host}}
 	l.acl = filepath.Join(l.bin, "bridge.conf")
 	t.Setenv("KVSWITCH_BRIDGE_CONF", l.acl)
 	l.allow("allow kvs0")
@@ -103,7 +103,7 @@ func newGuestLAN(t *testing.T, args ...string) *guestLAN {
 }
 
 // serveDHCP gives out addresses on a host's kvs0, which has lanAddr.
-func serveDHCP(host *netlab.Host) {
+func serveDHCP(host *netns.Host) {
 	host.Start(exec.Command("dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--user=root", "--port=0", "--no-ping",
 		"--interface=kvs0", "--bind-interfaces", "--dhcp-authoritative", "--leasefile-ro", "--pid-file=",
 		"--dhcp-range=192.0.2.100,192.0.2.250,1h"))
@@ -154,7 +154,7 @@ func (l *guestLAN) footprint() footprint {
 // awaitFootprint waits until the switch holds no more than it did.
 func (l *guestLAN) awaitFootprint(want footprint) {
 	l.t.Helper()
-	netlab.Await(l.t, startPatience, "everything to be undone", func() error {
+	netns.Await(l.t, startPatience, "everything to be undone", func() error {
 		if got := l.footprint(); got.files > want.files || got.links > want.links {
 			return fmt.Errorf("%+v, before it was %+v; ports %+v", got, want, l.portNames())
 		}
@@ -203,7 +203,7 @@ func (k *kvs) plug(args ...string) (n vmDoc) {
 // awaitCard waits for a guest's device to appear.
 func awaitCard(t *testing.T, g *vm.Guest, name string) {
 	t.Helper()
-	netlab.Await(t, 30*time.Second, "card "+name+" to appear", func() error {
+	netns.Await(t, 30*time.Second, "card "+name+" to appear", func() error {
 		_, err := g.Try("test -e /sys/class/net/" + name)
 		return err
 	})
@@ -213,7 +213,7 @@ func awaitCard(t *testing.T, g *vm.Guest, name string) {
 // the ways that QEMU has, with default offloads, and lets each of them talk to
 // the host and to another guest.
 func TestGuestsMeetHoweverTheyAreAttached(t *testing.T) {
-	sock := netlab.Dir(t)
+	sock := netns.Dir(t)
 	l := newGuestLAN(t, "--stp", "rstp",
 		"--port", "stream:unix,path="+sock+"/stream",
 		"--port", "stream:tcp,addr=127.0.0.1:7001,mode=client,reconnect=100ms",
@@ -286,7 +286,7 @@ func TestGuestsMeetHoweverTheyAreAttached(t *testing.T) {
 		helped.Proc().Kill()
 		plugged.Proc().Kill()
 		socketed.Proc().Kill()
-		netlab.Await(t, startPatience, "the taps' ports to go", func() error {
+		netns.Await(t, startPatience, "the taps' ports to go", func() error {
 			if names := l.portNames(); len(names) != 3 {
 				return fmt.Errorf("ports %v", names)
 			}
@@ -328,7 +328,7 @@ func testHotPlug(t *testing.T, l *guestLAN, g *vm.Guest, qmp string, talk func(*
 
 	t.Run("an address that the guest sets is known at once", func(t *testing.T) {
 		g.Run("ip link set eth0 address 52:54:00:00:03:99") // its link is down: no frame says so
-		netlab.Await(t, startPatience, "the new address", func() error {
+		netns.Await(t, startPatience, "the new address", func() error {
 			for _, e := range l.table() {
 				if e.MAC == "52:54:00:00:03:99" && e.Port == one.Port {
 					return nil

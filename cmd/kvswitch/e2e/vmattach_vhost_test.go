@@ -11,10 +11,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/kvswitch/kvswitch/switch/porttest/netlab"
-	"github.com/kvswitch/kvswitch/switch/porttest/vm"
-	"github.com/kvswitch/kvswitch/switch/porttest/vm/image"
-	"github.com/kvswitch/kvswitch/switch/porttest/vm/initrd"
+	"github.com/kvswitch/kvswitch/bench/testbed/netns"
+	"github.com/kvswitch/kvswitch/bench/testbed/vm"
+	"github.com/kvswitch/kvswitch/bench/testbed/vm/image"
+	"github.com/kvswitch/kvswitch/bench/testbed/vm/initrd"
 )
 
 // nestedInit is the first process of the guest in the guest: it has no agent,
@@ -70,7 +70,7 @@ func hostArchive(t *testing.T) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	path := filepath.Join(netlab.Dir(t), "host.cpio")
+	path := filepath.Join(netns.Dir(t), "host.cpio")
 	if err := os.WriteFile(path, data, 0o644); err != nil {
 		t.Fatal(err)
 	}
@@ -85,7 +85,7 @@ func TestVHostNetForReal(t *testing.T) {
 	host := vm.Start(t, vm.Options{Name: "host", SMP: 2, MemMB: 3072, Initrd: []string{hostArchive(t)}})
 	await := func(what string, patience time.Duration, command string) {
 		t.Helper()
-		netlab.Await(t, patience, what, func() error {
+		netns.Await(t, patience, what, func() error {
 			if out, err := host.Try(command); err != nil {
 				return fmt.Errorf("%v: %s", err, out)
 			}

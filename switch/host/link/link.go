@@ -1,0 +1,58 @@
+// Package link follows Linux network devices: what they are, and when they
+// change. It asks and listens by rtnetlink and never looks at a frame.
+//
+// One Watcher serves every port of a network namespace. What it runs, it runs
+// one thing at a time on its own goroutine, whose thread stays in the namespace
+// that the Watcher was made in, so its users need no lock among themselves.
+package link
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/kvswitch/kvswitch/switch/frame"
+)
+
+// Link is a network device as the kernel last described it.
+type Link struct {
+	Index    int
+	Name     string
+	Kind     string // "veth", "tun", "bridge", …; "device" for hardware
+	MAC      frame.MAC
+	MTU      int  // bytes
+	Up       bool // set up by the administrator (IFF_UP)
+	Running  bool // and operational: there is carrier (IFF_RUNNING)
+	Master   int  // index of the bridge, bond or VRF it is part of; 0 = none
+	Loopback bool
+	Ethernet bool // frames on it start with an Ethernet header
+}
+
+func fromNetlink(l netlink.Link) Link {
+	a := l.Attrs()
+	out := Link{
+		Index: a.Index, Name: a.Name, Kind: l.Type(), MTU: a.MTU, Master: a.MasterIndex,
+		Up:       a.RawFlags&unix.IFF_UP != 0,
+		Running:  a.RawFlags&unix.IFF_RUNNING != 0,
+		Loopback: a.RawFlags&unix.IFF_LOOPBACK != 0,
+		Ethernet: a.EncapType == "ether",
+	}
+	copy(out.MAC[:], a.HardwareAddr)
+	return out
+}
+
+// CheckName reports why name can't be that of a network device: empty, longer
+// than 15 bytes (IFNAMSIZ-1), or with a character that the kernel refuses.
+func CheckName(name string) error {
+	switch {
+	case name == "" || name == "." || name == "..":
+		return fmt.Errorf("interface name %q: not a name", name)
+	case len(name) > unix.IFNAMSIZ-1:
+		return fmt.Errorf("interface name %q: %d bytes long, the limit is %d", name, len(name), unix.IFNAMSIZ-1)
+	case strings.ContainsAny(name, "/: \t\n\v\f\r\xa0\x00"):
+		return fmt.Errorf("interface name %q: slash, colon and white space are not allowed", name)
+	}
+	return nil
+}

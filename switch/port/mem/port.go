@@ -1,0 +1,265 @@
+// Package mem has what tests, benchmarks and examples of the switch need
+// instead of real ports: ports in memory, endless sources and sinks, and
+// builders of frames. It opens nothing but an eventfd per port and needs no
+// privilege. Its values may be used from any goroutine.
+//
+// Network namespaces are in bench/testbed/netns, real guests in bench/testbed/vm.
+package mem
+
+import (
+	"sync"
+
+	"github.com/kvswitch/kvswitch/switch/frame"
+	"github.com/kvswitch/kvswitch/switch/host/sysio"
+)
+
+// Received is a frame that a Port was given to send, copied.
+type Received struct {
+	Wire []byte        // as on the wire, tag in band
+	Hdr  frame.VnetHdr // offsets within Wire
+}
+
+// Port is a frame.Port in memory: Inject is its cable's far end sending, Sent
+// is what arrived there.
+type Port struct {
+	mu       sync.Mutex
+	notify   func()
+	state    frame.State
+	counters frame.Counters
+	room     int // frames it takes before it is full; <0 = no limit
+	waiting  []frame.Frame
+	lent     int
+	sent     []Received
+	arrived  sync.Cond
+	wake     *sysio.EventFD
+	asked    bool
+	closed   bool
+	far      *Port // the other end of a cable; nil = Sent
+}
+
+var _ frame.Port = (*Port)(nil)
+
+// NewPort makes a port that is up, has MTU 1500 and takes every offload.
+func NewPort() *Port {
+	wake, err := sysio.NewEventFD()
+	if err != nil {
+		panic(err) // out of file descriptors: no test can go on
+	}
+	p := &Port{
+		wake: wake,
+		room: -1,
+		state: frame.State{Up: true, MTU: 1500,
+			Offloads: frame.Offloads{Csum: true, TSO4: true, TSO6: true, USO: true}},
+	}
+	p.arrived.L = &p.mu
+	return p
+}
+
+// NewAskedPort is NewPort whose queue is not Polled: the switch must learn from
+// its descriptor that it has frames.
+func NewAskedPort() *Port {
+	p := NewPort()
+	p.asked = true
+	return p
+}
+
+// NewCable makes two ports that are joined: what one is given to send arrives
+// at the other. Cut makes both lose their link.
+func NewCable() (a, b *Port) {
+	a, b = NewPort(), NewPort()
+	a.far, b.far = b, a
+	return a, b
+}
+
+// Cut takes the link of both ends of a cable down, or up again.
+func (p *Port) Cut(down bool) {
+	for _, end := range []*Port{p, p.far} {
+		end.SetState(func(s *frame.State) {
+			s.Up, s.Reason = !down, ""
+			if down {
+				s.Reason = "no carrier"
+			}
+		})
+	}
+}
+
+// Inject makes frames arrive at the switch; the bytes must not change after.
+func (p *Port) Inject(wires ...[]byte) {
+	frames := make([]frame.Frame, len(wires))
+	for i, w := range wires {
+		frames[i] = frame.Frame{Data: w}
+	}
+	p.InjectFrames(frames...)
+}
+
+// InjectFrames is Inject for frames with tags beside them or work outstanding.
+func (p *Port) InjectFrames(frames ...frame.Frame) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.waiting = append(p.waiting, frames...)
+	p.wake.Signal()
+}
+
+// Sent returns what the switch sent so far and forgets it.
+func (p *Port) Sent() []Received {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	sent := p.sent
+	p.sent = nil
+	return sent
+}
+
+// Wait blocks until the switch has sent at least n frames, and returns what
+// Sent would. The test's own deadline ends a wait in vain.
+func (p *Port) Wait(n int) []Received {
+	p.mu.Lock()
+	for len(p.sent) < n && !p.closed {
+		p.arrived.Wait()
+	}
+	p.mu.Unlock()
+	return p.Sent()
+}
+
+// Idle reports that the switch has taken, and is done with, all that was injected.
+func (p *Port) Idle() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.waiting) == 0 && p.lent == 0
+}
+
+// SetState changes what the port says of itself.
+func (p *Port) SetState(change func(*frame.State)) {
+	p.mu.Lock()
+	change(&p.state)
+	notify := p.notify
+	p.mu.Unlock()
+	if notify != nil {
+		notify()
+	}
+}
+
+// SetRoom makes the port full after n more frames; negative is never.
+func (p *Port) SetRoom(n int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.room = n
+}
+
+// SetCounters is what Counters will return.
+func (p *Port) SetCounters(c frame.Counters) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.counters = c
+}
+
+// Closed reports that the switch closed the port.
+func (p *Port) Closed() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.closed
+}
+
+// Start implements frame.Port.
+func (p *Port) Start(notify func()) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.notify = notify
+	return nil
+}
+
+// Queues implements frame.Port: one queue.
+func (p *Port) Queues() []frame.Queue { return []frame.Queue{(*queue)(p)} }
+
+// Tx implements frame.Port.
+func (p *Port) Tx(_ int, out []frame.Out) int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.room >= 0 {
+		out = out[:min(len(out), p.room)]
+		p.room -= len(out)
+	}
+	if p.far != nil && p.state.Up {
+		// Not under both locks: the far end may be sending here.
+		p.mu.Unlock()
+		p.far.arrive(out)
+		p.mu.Lock()
+		return len(out)
+	}
+	for i := range out {
+		p.sent = append(p.sent, Received{out[i].AppendWire(nil), out[i].WireHdr()})
+	}
+	p.arrived.Broadcast()
+	return len(out)
+}
+
+// cableRoom is how many frames a cable's end keeps for a switch that is busy.
+const cableRoom = 1024
+
+// arrive takes copies of what the far end sends.
+func (p *Port) arrive(out []frame.Out) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for i := range out {
+		if p.state.Up && !p.closed && len(p.waiting) < cableRoom {
+			p.waiting = append(p.waiting, frame.Frame{Data: out[i].AppendWire(nil), Hdr: out[i].WireHdr()})
+		} else {
+			p.counters.RxDropped++
+		}
+	}
+	if !p.closed {
+		p.wake.Signal()
+	}
+}
+
+// State implements frame.Port.
+func (p *Port) State() frame.State {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.state
+}
+
+// Counters implements frame.Port.
+func (p *Port) Counters() frame.Counters {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.counters
+}
+
+// Close implements frame.Port.
+func (p *Port) Close() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.closed = true
+	p.arrived.Broadcast()
+	return p.wake.Close()
+}
+
+// queue is the port's receive queue.
+type queue Port
+
+func (q *queue) Rx(b []frame.Frame) int {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	n := copy(b, q.waiting)
+	q.waiting = q.waiting[n:]
+	q.lent += n
+	if len(q.waiting) == 0 {
+		q.wake.Drain()
+	}
+	return n
+}
+
+func (q *queue) Release() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.lent = 0
+}
+
+func (q *queue) Arm() bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return len(q.waiting) > 0
+}
+
+func (q *queue) FD() int      { return q.wake.FD() }
+func (q *queue) Polled() bool { return !q.asked }

@@ -1,0 +1,322 @@
+package netdev
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/cilium/ebpf"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/kvswitch/kvswitch/switch/frame"
+	"github.com/kvswitch/kvswitch/switch/host/link"
+	"github.com/kvswitch/kvswitch/switch/host/sysio"
+)
+
+// attachment is all that ties the port to one device, as long as that lives.
+type attachment struct {
+	index    int
+	claim    int // descriptor; -1 when somebody without rights sits on the name
+	shield   shield
+	before   string   // IPv6 setting to put back
+	control  *control // the queues own the receivers
+	intakes  []*intake
+	noIntake error   // why there are none
+	rings    []*ring // the newest, if there are no intakes
+	ringErr  error   // why there are none, or none that fit
+	warnings []string
+}
+
+// begin attaches to the device and follows it from then on.
+func (p *Port) begin() error {
+	l, err := p.watcher.ByName(p.name)
+	if err != nil {
+		return err
+	}
+	if err := p.attach(l); err != nil {
+		return err
+	}
+	p.publish()
+	p.unfollow = p.watcher.Follow(p.follow)
+	return nil
+}
+
+// follow hears of every change of every device.
+func (p *Port) follow(l link.Link, gone bool) {
+	switch {
+	case p.at != nil && l.Index != p.at.index, p.at == nil && (gone || l.Name != p.name):
+		return
+	case p.at == nil:
+		p.retake(l)
+	case gone:
+		p.detach()
+		p.reason = "interface is gone"
+		if l, err := p.watcher.ByName(p.name); err == nil {
+			p.retake(l) // another one has the name already
+		}
+	default:
+		p.link = l
+		p.at.clearErrors()
+		p.at.ringErr = p.fitRings()
+	}
+	p.publish()
+}
+
+// clearErrors takes from the sockets the error that a device leaves there when
+// it goes down. epoll would report it without end. It is done whenever there is
+// news of the device, for going down and coming up may be one piece of news.
+func (a *attachment) clearErrors() {
+	for _, fd := range a.sockets() {
+		_ = sysio.SocketError(fd)
+	}
+}
+
+// sockets are those that receive.
+func (a *attachment) sockets() (fds []int) {
+	for _, r := range a.rings {
+		fds = append(fds, r.fd)
+	}
+	if a.control != nil {
+		fds = append(fds, a.control.fd)
+	}
+	return fds
+}
+
+// retake attaches to the device that has the port's name now. If it can't be
+// had, the next change of the device is another try.
+func (p *Port) retake(l link.Link) {
+	if err := p.attach(l); err != nil {
+		p.reason = err.Error()
+	}
+}
+
+// attach makes l the port's device, or leaves everything as it was.
+func (p *Port) attach(l link.Link) error {
+	if err := p.check(l); err != nil {
+		return err
+	}
+	fd, err := claim(l.Index)
+	if err != nil {
+		return err
+	}
+	a := &attachment{index: l.Index, claim: fd}
+	p.at, p.link, p.reason = a, l, ""
+	if err := p.equip(a, l); err != nil {
+		p.detach()
+		return err
+	}
+	return nil
+}
+
+// check reports why l can't be a port.
+func (p *Port) check(l link.Link) error {
+	switch {
+	case l.Loopback:
+		return errors.New("the loopback interface can't be a port")
+	case !l.Ethernet:
+		return fmt.Errorf("not an Ethernet interface (%s)", l.Kind)
+	case l.Kind == "bridge":
+		return errors.New("it is a kernel bridge; give its ports to the switch instead")
+	case l.Master != 0:
+		return fmt.Errorf("it belongs to %s; take it out first: ip link set %s nomaster", p.master(l), l.Name)
+	}
+	return nil
+}
+
+// master names what l is part of: "kernel bridge br0".
+func (p *Port) master(l link.Link) string {
+	m, err := p.watcher.ByIndex(l.Master)
+	switch {
+	case err != nil:
+		return fmt.Sprintf("interface %d", l.Master)
+	case m.Kind == "bridge":
+		return "kernel bridge " + m.Name
+	}
+	return m.Kind + " " + m.Name
+}
+
+// equip makes sockets, shield and settings. The host is kept quiet before the
+// device can come up, and shut out before frames are taken from it.
+func (p *Port) equip(a *attachment, l link.Link) (err error) {
+	if a.claim < 0 {
+		a.warnings = append(a.warnings, fmt.Sprintf("%s: an unprivileged process holds the mark that keeps two switches off one interface; nothing keeps them off now", l.Name))
+	}
+	control, err := p.openControl(l)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			control.free()
+		}
+	}()
+	if err := p.openLanes(l.Index); err != nil {
+		return err
+	}
+	if a.before, err = silence(p.watcher.Handle(), l); err != nil {
+		a.warnings = append(a.warnings, fmt.Sprintf("%s: %v: the host may announce an IPv6 address of its own there", l.Name, err))
+	}
+	if err = p.shield(a, l.Index); err != nil {
+		a.warnings = append(a.warnings, fmt.Sprintf("%s: can't shield the host's stack (%v): it sees every frame, too, and may answer ARP and forward by itself; give the interface no address, or %s", l.Name, err, shieldAdvice))
+	} else if addr := address(p.watcher.Handle(), l.Index); addr != "" {
+		a.warnings = append(a.warnings, fmt.Sprintf("%s: the host can't be reached at %s any more, as the interface belongs to the switch now; move its addresses and routes to the switch's host interface", l.Name, addr))
+	}
+	protocol := uint16(unix.ETH_P_802_2)
+	if a.shield.kind == shieldNone {
+		protocol = unix.ETH_P_ALL
+	}
+	if err := start(control.fd, l.Index, protocol); err != nil {
+		return err
+	}
+	a.ringErr = p.fitRings()
+	if a.ringErr != nil && (l.Up || p.opt.Queues == 1) {
+		return a.ringErr // else: before Linux 6.13 rings can't join while the device is down
+	}
+	if p.opt.Up && !l.Up {
+		device := &netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: l.Index}}
+		if err := p.watcher.Handle().LinkSetUp(device); err != nil {
+			return fmt.Errorf("set up: %w", err)
+		}
+	}
+	p.queues[0].replace(control)
+	a.control = control
+	return nil
+}
+
+// shield keeps the host off the device: by intakes, which are to be the queues'
+// receivers, or where the kernel can't do that by the plain program.
+func (p *Port) shield(a *attachment, index int) (err error) {
+	if a.intakes, a.shield, a.noIntake = p.takeIn(index); a.noIntake == nil {
+		for i, r := range a.intakes {
+			p.queues[1+i].replace(r)
+		}
+		return nil
+	}
+	a.shield, err = newShield(p.watcher.Handle(), index, shieldProgram)
+	return err
+}
+
+// takeIn makes an intake for each queue, and the program that fills them.
+func (p *Port) takeIn(index int) (intakes []*intake, s shield, err error) {
+	defer func() {
+		if err != nil {
+			for _, r := range intakes {
+				r.free()
+			}
+			intakes = nil
+		}
+	}()
+	if p.opt.noIntake || p.opt.Queues > maxIntakes {
+		return nil, shield{}, fmt.Errorf("%d queues: %d at most", p.opt.Queues, maxIntakes)
+	}
+	size := sizeOfIntake(p.opt.RingBytes)
+	for range p.opt.Queues {
+		r, err := newIntake(size)
+		if err != nil {
+			return intakes, shield{kind: shieldNone}, err
+		}
+		intakes = append(intakes, r)
+	}
+	s, err = newShield(p.watcher.Handle(), index, func() (*ebpf.Program, error) { return intakeProgram(intakes, size) })
+	return intakes, s, err
+}
+
+const shieldAdvice = "use a kernel with BPF (CONFIG_NET_XGRESS or CONFIG_NET_CLS_BPF) and run with CAP_BPF and CAP_NET_ADMIN"
+
+// detach lets go of the device and puts back what was changed about it.
+func (p *Port) detach() {
+	a := p.at
+	if a == nil {
+		return
+	}
+	p.release()
+	if a.shield.kind == shieldClsact {
+		a.shield.remove()
+	}
+	if l, err := p.watcher.ByIndex(a.index); err == nil {
+		unsilence(p.watcher.Handle(), l, a.before)
+	}
+}
+
+// release closes what detach must close, which needs no Watcher. The queues keep
+// their receivers, which will lend no more frames once they are empty, until they
+// are given others. Closing a packet socket or a tcx link waits for a grace
+// period of the whole kernel, some 15 ms each, so that is left to goroutines that
+// Close waits for.
+func (p *Port) release() {
+	a := p.at
+	if a == nil {
+		return
+	}
+	p.at = nil
+	for _, l := range p.lanes {
+		l.mu.Lock()
+		if fd := l.fd; fd >= 0 {
+			p.freeing.Go(func() { unix.Close(fd) })
+		}
+		l.fd = -1
+		l.mu.Unlock()
+	}
+	for _, fd := range a.sockets() {
+		_ = shut(fd)
+		_ = sysio.SocketError(fd)
+	}
+	if a.shield.kind == shieldTCX {
+		p.freeing.Go(a.shield.remove)
+	}
+	if a.claim >= 0 {
+		unix.Close(a.claim)
+	}
+}
+
+// publish makes State, Detail and Warnings say what is so now.
+func (p *Port) publish() {
+	l := p.link
+	s := frame.State{MAC: l.MAC, MTU: l.MTU, Offloads: offloads}
+	v := &view{detail: Detail{Interface: l.Name, Index: l.Index, Kind: l.Kind, Shield: shieldNone}}
+	switch a := p.at; {
+	case a == nil:
+		s.Reason = p.reason
+	case len(a.intakes) == 0 && len(a.rings) == 0:
+		s.Reason = a.ringErr.Error()
+	case l.Master != 0:
+		s.Reason = "belongs to " + p.master(l)
+	case !l.Up:
+		s.Reason = "interface is set down"
+	case !l.Running:
+		s.Reason = "no carrier"
+	default:
+		s.Up = true
+		s.Speed, s.HalfDup, _ = sysio.LinkSpeed(l.Name)
+	}
+	if a := p.at; a != nil {
+		v.detail.Shield = a.shield.kind
+		switch {
+		case len(a.intakes) > 0:
+			v.detail.Receive, v.detail.Rings, v.detail.Slots = receiveIntake, len(a.intakes), len(a.intakes[0].entries)
+		case len(a.rings) > 0:
+			v.detail.Receive, v.detail.Rings = receiveRing, len(a.rings)
+			v.detail.NotBPF, _, _ = strings.Cut(a.noIntake.Error(), "\n") // the verifier says more
+			v.detail.Slots, v.detail.SlotBytes = len(a.rings[0].slots), a.rings[0].size
+		}
+		v.warnings = a.warnings
+		if a.ringErr != nil && len(a.rings) > 0 {
+			v.warnings = append(slices.Clone(v.warnings), fmt.Sprintf("%s: %v: frames longer than %d bytes take a slower way", l.Name, a.ringErr, v.detail.SlotBytes-slotOverhead))
+		}
+	}
+	p.view.Store(v)
+	if old := p.state.Swap(&s); *old != s && p.notify != nil {
+		p.notify()
+	}
+}
+
+// address is an IPv4 address that the device still has, or "".
+func address(h *netlink.Handle, index int) string {
+	list, err := h.AddrList(&netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: index}}, netlink.FAMILY_V4)
+	if err != nil || len(list) == 0 {
+		return ""
+	}
+	return list[0].IPNet.String()
+}

@@ -1,0 +1,168 @@
+package netdev
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/link"
+	"github.com/cilium/ebpf/rlimit"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// A packet socket sees every frame, and then the host's own stack gets it, too:
+// it would answer ARP, forward, reset connections. The shield is a BPF program at
+// the device's tc ingress hook, behind the rings' sockets and before the stack.
+// It drops everything but untagged 802.2 frames, which the control socket waits
+// for further on, and with which IP has nothing to do.
+//
+// By tcx (Linux 6.6) it hangs on a descriptor and is gone when the process is,
+// however it ends. By clsact it is a filter that stays; Close removes it, and
+// the next Open one that a crash left.
+
+// shieldName is the program's name, 15 bytes at most, as bpftool and tc show it.
+const shieldName = "kvswitch_shield"
+
+// Verdicts of a program: TC_ACT_OK and TC_ACT_SHOT, which are TCX_PASS and
+// TCX_DROP.
+const (
+	tcActOK   = 0
+	tcActShot = 2
+)
+
+// Offsets in struct __sk_buff.
+const (
+	skbProtocol    = 16 // in network byte order
+	skbVLANPresent = 20
+)
+
+// shieldKind says how a shield is attached, in words of Detail.
+type shieldKind string
+
+const (
+	shieldNone   shieldKind = "none"
+	shieldTCX    shieldKind = "tcx"
+	shieldClsact shieldKind = "clsact"
+)
+
+// shield is an attached program.
+type shield struct {
+	kind   shieldKind
+	remove func()
+}
+
+// newShield shields the host's stack from device index by a program that load
+// makes. The caller's thread must be in the device's network namespace, as nl
+// must be.
+func newShield(nl *netlink.Handle, index int, load func() (*ebpf.Program, error)) (shield, error) {
+	removeFilters(nl, index) // of a process that could not
+	program, err := load()
+	if err != nil {
+		return shield{kind: shieldNone}, err
+	}
+	defer program.Close() // the attachment keeps it
+	s, err := attachTCX(index, program)
+	if err == nil {
+		return s, nil
+	}
+	s, clsactErr := attachClsact(nl, index, program)
+	if clsactErr != nil {
+		return shield{kind: shieldNone}, fmt.Errorf("%w; %w", err, clsactErr)
+	}
+	return s, nil
+}
+
+func attachTCX(index int, program *ebpf.Program) (shield, error) {
+	l, err := link.AttachTCX(link.TCXOptions{
+		Interface: index, Program: program, Attach: ebpf.AttachTCXIngress,
+		Anchor: link.Head(), // a program before it might let frames pass
+	})
+	if err != nil {
+		return shield{}, err
+	}
+	return shield{shieldTCX, func() { l.Close() }}, nil
+}
+
+func attachClsact(nl *netlink.Handle, index int, program *ebpf.Program) (shield, error) {
+	added := false
+	switch err := nl.QdiscAdd(clsact(index)); {
+	case err == nil:
+		added = true
+	case !errors.Is(err, unix.EEXIST):
+		return shield{}, fmt.Errorf("add clsact: %w", err)
+	}
+	s := shield{shieldClsact, func() {
+		removeFilters(nl, index)
+		if added {
+			_ = nl.QdiscDel(clsact(index))
+		}
+	}}
+	if err := nl.FilterAdd(shieldFilter(index, program.FD())); err != nil {
+		s.remove()
+		return shield{}, fmt.Errorf("add ingress filter: %w", err)
+	}
+	return s, nil
+}
+
+// verdict ends a program whose context is R1: it drops everything but untagged
+// 802.2 frames.
+func verdict() asm.Instructions {
+	return asm.Instructions{
+		asm.Mov.Imm(asm.R0, tcActShot),
+		asm.LoadMem(asm.R2, asm.R1, skbProtocol, asm.Word),
+		asm.JNE.Imm(asm.R2, unix.ETH_P_802_2<<8, "out"),
+		asm.LoadMem(asm.R2, asm.R1, skbVLANPresent, asm.Word),
+		asm.JNE.Imm(asm.R2, 0, "out"),
+		asm.Mov.Imm(asm.R0, tcActOK),
+		asm.Return().WithSymbol("out"),
+	}
+}
+
+func shieldProgram() (*ebpf.Program, error) {
+	_ = rlimit.RemoveMemlock() // Linux before 5.11 counts BPF as locked memory
+	program, err := ebpf.NewProgram(&ebpf.ProgramSpec{
+		Name:         shieldName,
+		Type:         ebpf.SchedCLS,
+		License:      "Apache-2.0",
+		Instructions: verdict(),
+	})
+	if errors.Is(err, unix.EPERM) {
+		return nil, fmt.Errorf("load BPF program: %w: needs root or CAP_BPF and CAP_NET_ADMIN", unix.EPERM)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("load BPF program: %w", err)
+	}
+	return program, nil
+}
+
+func clsact(index int) *netlink.Clsact {
+	return &netlink.Clsact{QdiscAttrs: netlink.QdiscAttrs{
+		LinkIndex: index, Handle: netlink.MakeHandle(0xffff, 0), Parent: netlink.HANDLE_CLSACT,
+	}}
+}
+
+func shieldFilter(index, program int) *netlink.BpfFilter {
+	return &netlink.BpfFilter{
+		FilterAttrs: netlink.FilterAttrs{
+			LinkIndex: index, Parent: netlink.HANDLE_MIN_INGRESS,
+			Protocol: unix.ETH_P_ALL, Priority: 1,
+		},
+		Fd: program, Name: shieldName, DirectAction: true,
+	}
+}
+
+// removeFilters removes the shield's filters from the device, if there are any.
+func removeFilters(nl *netlink.Handle, index int) {
+	device := &netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: index}}
+	filters, err := nl.FilterList(device, netlink.HANDLE_MIN_INGRESS)
+	if err != nil {
+		return // no clsact
+	}
+	for _, f := range filters {
+		if b, ok := f.(*netlink.BpfFilter); ok && b.Name == shieldName {
+			_ = nl.FilterDel(b)
+		}
+	}
+}
