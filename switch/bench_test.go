@@ -15,7 +15,7 @@ import (
 // would: the hot path without threads.
 type loop struct {
 	*Switch
-	w     *worker
+	h     *Hand
 	ports []*mem.Endless
 }
 
@@ -43,17 +43,15 @@ func newLoop(tb testing.TB, cfg Config, ports, flows, size int) *loop {
 		}
 		l.ports = append(l.ports, e)
 	}
-	if l.w, err = newWorker(0, s); err != nil {
+	if l.h, err = s.Hand(); err != nil {
 		tb.Fatal(err)
 	}
-	l.w.adopt(s.view.Load())
 	for _, p := range l.ports { // learn them all
 		p.Lend(int64(flows))
 	}
-	for l.w.poll() > 0 {
+	for l.h.Turn() > 0 {
 	}
 	tb.Cleanup(func() {
-		l.w.close()
 		for _, p := range l.ports {
 			p.Close()
 		}
@@ -83,7 +81,7 @@ func BenchmarkForward(b *testing.B) {
 				p.Lend(int64(b.N/c.ports + 1))
 			}
 			b.ResetTimer()
-			for l.w.poll() > 0 {
+			for l.h.Turn() > 0 {
 			}
 		})
 	}
@@ -96,7 +94,7 @@ func TestForwardingAllocatesNothing(t *testing.T) {
 			for _, p := range l.ports {
 				p.Lend(frame.BatchSize)
 			}
-			for l.w.poll() > 0 {
+			for l.h.Turn() > 0 {
 			}
 		})
 		if allocs != 0 {

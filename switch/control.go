@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/kvswitch/kvswitch/fdb"
+	"github.com/kvswitch/kvswitch/switch/relay"
 )
 
 // control is the control side's goroutine: it hears BPDUs, follows ports, and
@@ -13,21 +14,16 @@ import (
 func (s *Switch) control(ctx context.Context) {
 	second := time.NewTicker(time.Second)
 	defer second.Stop()
-	last := s.now()
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case b := <-s.bpdus:
-			s.hear(b)
+		case p := <-s.punts:
+			s.hear(p)
 		case <-s.poke:
 			s.followAll()
 		case <-second.C:
-			// A process that was stopped for a while catches up, so that timers
-			// keep their meaning; what is far too old is not replayed.
-			now := s.now()
-			s.tick(min(now-last, maxCatchUp))
-			last = now
+			s.tick()
 		}
 	}
 }
@@ -36,26 +32,64 @@ func (s *Switch) control(ctx context.Context) {
 // longer than any of its timers.
 const maxCatchUp = 60
 
+// attend does what the control side would do now, for who has none.
+func (s *Switch) attend() {
+	for {
+		select {
+		case p := <-s.punts:
+			s.hear(p)
+		case <-s.poke:
+			s.followAll()
+		default:
+			return
+		}
+	}
+}
+
+// Punt is relay.Control's: a frame for the control side.
+func (s *Switch) Punt(p *relay.Punt) bool {
+	select {
+	case s.punts <- *p:
+		return true
+	default:
+		return false
+	}
+}
+
+// Learned is relay.Control's: it tells what learning a source changed. An event
+// that nobody reads is only counted.
+func (s *Switch) Learned(v *relay.View, key fdb.Key, in uint16, moved bool, from uint16) {
+	if moved {
+		s.feed.fdb(EventFDBMove, key, v.PortName(in), v.PortName(from))
+	} else {
+		s.feed.fdb(EventFDBLearn, key, v.PortName(in), "")
+	}
+}
+
+// uptime is how long ago the switch was made, by its clock.
+func (s *Switch) uptime() time.Duration { return s.cfg.Now().Sub(s.started) }
+
 // now is the switch's coarse clock: whole seconds since it was made.
-func (s *Switch) now() uint32 { return uint32(time.Since(s.started) / time.Second) }
+func (s *Switch) now() uint32 { return uint32(s.uptime() / time.Second) }
 
 // hear gives a BPDU, and those that already wait behind it, to the tree.
-func (s *Switch) hear(b bpdu) {
+func (s *Switch) hear(p relay.Punt) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for n := 0; ; n++ {
-		b.port.bpdus.heard()
-		if s.tree != nil && s.at(uint16(b.port.id)) == b.port {
-			b.port.bpduFrom = b.from
+		p.Owner.Heard(p.Kind)
+		// Another port may have the number by now.
+		if port := s.at(p.Port); s.tree != nil && port != nil && &port.punts == p.Owner {
+			port.bpduFrom = p.Source()
 			// What is wrong with a BPDU is counted by the tree, per port.
-			_ = s.tree.Receive(uint16(b.port.id), b.pdu[:b.len])
+			_ = s.tree.Receive(p.Port, p.PDU())
 			s.settleBPDU()
 		}
-		if n == bpduQueue {
+		if n == puntQueue {
 			return
 		}
 		select {
-		case b = <-s.bpdus:
+		case p = <-s.punts:
 		default:
 			return
 		}
@@ -73,18 +107,23 @@ func (s *Switch) followAll() {
 	}
 }
 
-// tick is what happens once a second; elapsed is how many passed.
-func (s *Switch) tick(elapsed uint32) {
+// tick is what is due once a second. A process that was stopped for a while
+// catches up, so that timers keep their meaning; what is far too old is not
+// replayed.
+func (s *Switch) tick() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.table.Advance(s.now(), func(e fdb.Entry) {
+	now := s.now()
+	elapsed := min(now-s.ticked, maxCatchUp)
+	s.ticked = now
+	s.table.Advance(now, func(e fdb.Entry) {
 		if p := s.at(e.Port); p != nil {
 			s.feed.fdb(EventFDBAge, fdb.MakeKey(e.MAC, e.VID), p.name, "")
 		}
 	})
 	for _, p := range s.slots {
 		if p != nil {
-			p.bpdus.spent.Store(0)
+			p.punts.Refill()
 			s.announceRefusals(p)
 		}
 	}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/kvswitch/kvswitch/stp"
 	"github.com/kvswitch/kvswitch/switch/frame"
+	"github.com/kvswitch/kvswitch/switch/relay"
 )
 
 // Status is the switch at this moment.
@@ -41,7 +42,7 @@ func (s *Switch) status() Status {
 		VLANFiltering: s.cfg.VLANFiltering,
 		Workers:       s.cfg.Workers,
 		BusyPoll:      busyPollText(s.cfg.BusyPoll),
-		UptimeS:       time.Since(s.started).Round(time.Millisecond).Seconds(),
+		UptimeS:       s.uptime().Round(time.Millisecond).Seconds(),
 		FDB:           FDBSummary{Entries: s.table.Len(), Max: s.cfg.MaxEntries},
 		STP: STPSummary{
 			Mode:            s.cfg.STP.Mode,
@@ -96,7 +97,7 @@ func (s *Switch) treeStatus() stp.Status {
 
 // describe is a port's status. Called with s.mu held.
 func (s *Switch) describe(p *port, tree *stp.Status) PortStatus {
-	rx, tx, drops := p.sums()
+	sums := p.sums()
 	ps := PortStatus{
 		Name: p.name, Kind: p.cfg.Kind, ID: p.id,
 		MAC: p.state.MAC, MTU: p.state.MTU, SpeedBps: p.state.Speed,
@@ -106,8 +107,9 @@ func (s *Switch) describe(p *port, tree *stp.Status) PortStatus {
 		Offloads: p.state.Offloads,
 		Settings: map[string]string{},
 		Learned:  s.table.PortLen(uint16(p.id)),
-		RX:       rx, TX: tx,
-		Drops: map[string]uint64{DropEgressFull.String(): drops[DropEgressFull]},
+		RX:       Traffic{Frames: sums.RxFrames, Bytes: sums.RxBytes},
+		TX:       Traffic{Frames: sums.TxFrames, Bytes: sums.TxBytes},
+		Drops:    map[string]uint64{relay.EgressFull.String(): sums.Drops[relay.EgressFull]},
 	}
 	if !p.state.Up {
 		ps.Link, ps.LinkReason = "down", p.state.Reason
@@ -115,9 +117,16 @@ func (s *Switch) describe(p *port, tree *stp.Status) PortStatus {
 	for _, kv := range p.cfg.Keys() {
 		ps.Settings[kv.Key] = kv.Value
 	}
-	for r, n := range drops {
-		if n > 0 {
-			ps.Drops[Reason(r).String()] = n
+	for i, n := range sums.Drops {
+		if n == 0 {
+			continue
+		}
+		why := relay.Reason(i)
+		ps.Drops[why.String()] = n
+		if why.OnEgress() {
+			ps.TX.Dropped += n
+		} else {
+			ps.RX.Dropped += n
 		}
 	}
 	own := p.dev.Counters()
@@ -128,7 +137,7 @@ func (s *Switch) describe(p *port, tree *stp.Status) PortStatus {
 			ps.Drops[name] = n
 		}
 	}
-	if w, ok := p.dev.(interface{ Warnings() []string }); ok {
+	if w, ok := p.dev.(frame.Warner); ok {
 		ps.Warnings = w.Warnings()
 	}
 	if r, ok := p.dev.(frame.Ringer); ok {

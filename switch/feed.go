@@ -13,6 +13,7 @@ import (
 // subscriber that reads too slowly loses events and is told how many.
 type feed struct {
 	readers atomic.Int32 // so that workers can skip building events nobody reads
+	now     func() time.Time
 	mu      sync.Mutex
 	subs    map[*subscriber]struct{}
 }
@@ -56,7 +57,7 @@ func (f *feed) publish(e Event) {
 		return
 	}
 	if e.Time.IsZero() {
-		e.Time = time.Now()
+		e.Time = f.now()
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -50,13 +50,12 @@ func FuzzForward(f *testing.F) {
 					t.Fatal(err)
 				}
 			}
-			w, err := newWorker(0, s)
+			h, err := s.Hand()
 			if err != nil {
 				t.Fatal(err)
 			}
-			w.adopt(s.view.Load())
 			before := bytes.Clone(data)
-			w.forward(w.view, 1, []frame.Frame{in})
+			h.Forward(1, []frame.Frame{in})
 			if !bytes.Equal(before, data) {
 				t.Error("the frame's bytes were written to")
 			}
@@ -77,7 +76,6 @@ func FuzzForward(f *testing.F) {
 					checkBytes(t, in, r.Wire, filtering)
 				}
 			}
-			w.close()
 			for _, p := range ports {
 				p.Close()
 			}

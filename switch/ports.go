@@ -8,15 +8,17 @@ import (
 
 	"github.com/kvswitch/kvswitch/fdb"
 	"github.com/kvswitch/kvswitch/switch/frame"
+	"github.com/kvswitch/kvswitch/switch/pump"
+	"github.com/kvswitch/kvswitch/switch/relay"
 )
 
-// port is an attachment as the control side keeps it. All but counters, bpdus
+// port is an attachment as the control side keeps it. All but counters, punts
 // and changed belong to it and are read and written with Switch.mu held.
 type port struct {
 	id                   int
 	name                 string
 	dev                  frame.Port
-	queues               []frame.Queue
+	queues               []pump.Queue
 	cfg                  PortConfig
 	vlan                 *VLANConfig // of cfg, never written to: views point at it
 	state                frame.State // the device's, as last acted upon
@@ -25,12 +27,20 @@ type port struct {
 
 	bpduFrom frame.MAC // source of the last BPDU that came in
 
-	counters []portCounters // by worker
-	bpdus    allowance
+	counters []relay.Counters // by worker
+	punts    relay.Allowance
 	changed  atomic.Bool // the device says its state changed
 
 	refusals  uint64 // of a frame.Refuser that were told of
 	refusedAt uint32 // and when, by the coarse clock
+}
+
+// sums adds up the workers' counters of a port.
+func (p *port) sums() (t relay.Totals) {
+	for i := range p.counters {
+		p.counters[i].AddTo(&t)
+	}
+	return t
 }
 
 // AddPort attaches dev under name, which must be unused, and starts it. The
@@ -69,7 +79,7 @@ func (s *Switch) attach(name string, dev frame.Port, cfg PortConfig, host bool) 
 	} else if id = s.freeNumber(); id >= maxPorts {
 		return 0, fmt.Errorf("add port %s: %w: %d are in use", name, ErrTooMany, maxPorts-1)
 	}
-	p := &port{id: id, name: name, dev: dev, cfg: cfg, vlan: &cfg.VLAN, counters: make([]portCounters, s.cfg.Workers)}
+	p := &port{id: id, name: name, dev: dev, cfg: cfg, vlan: &cfg.VLAN, counters: make([]relay.Counters, s.cfg.Workers)}
 	if host {
 		p.learning, p.forwarding = true, true
 	}
@@ -82,7 +92,9 @@ func (s *Switch) attach(name string, dev frame.Port, cfg PortConfig, host bool) 
 	}); err != nil {
 		return 0, fmt.Errorf("add port %s: %w", name, err)
 	}
-	p.queues = dev.Queues()
+	for _, q := range dev.Queues() {
+		p.queues = append(p.queues, pump.NewQueue(q, uint16(id)))
+	}
 	p.state = dev.State()
 	for len(s.slots) <= id {
 		s.slots = append(s.slots, nil)
@@ -97,7 +109,7 @@ func (s *Switch) attach(name string, dev frame.Port, cfg PortConfig, host bool) 
 	s.treePort(p)
 	s.settle()
 	s.announceLink(p)
-	if w, ok := dev.(interface{ Warnings() []string }); ok {
+	if w, ok := dev.(frame.Warner); ok {
 		for _, line := range w.Warnings() {
 			s.log.Warn(line, "port", name)
 		}

@@ -29,9 +29,9 @@ func TestBatchIsWorthItsFrames(t *testing.T) {
 		whole := newQuietSwitch(t, filtering, tunnel, room, vids)
 		single := newQuietSwitch(t, filtering, tunnel, room, vids)
 		batch := randomBatch(r, vids)
-		whole.w.forward(whole.w.view, 1, slices.Clone(batch))
+		whole.h.Forward(1, slices.Clone(batch))
 		for i := range batch {
-			single.w.forward(single.w.view, 1, slices.Clone(batch[i:i+1]))
+			single.h.Forward(1, slices.Clone(batch[i:i+1]))
 		}
 		for i := range whole.ports {
 			name := fmt.Sprintf("p%d", i+1)
@@ -62,7 +62,7 @@ func TestBytesSentAreThoseOfTheWire(t *testing.T) {
 		r := rand.New(rand.NewPCG(seed, 1))
 		q := newQuietSwitch(t, seed%2 == 1, seed%4 == 3, r.IntN(50), []uint16{1, 5, 10, 11})
 		for range 3 {
-			q.w.forward(q.w.view, 1, randomBatch(r, []uint16{1, 5, 10, 11}))
+			q.h.Forward(1, randomBatch(r, []uint16{1, 5, 10, 11}))
 		}
 		for i, p := range q.ports {
 			var frames, bytes uint64
@@ -89,7 +89,7 @@ func TestSegmentsCountAsWork(t *testing.T) {
 	data[14+20+12] = 5 << 4
 	super := frame.Frame{Data: data, Hdr: frame.VnetHdr{Flags: frame.HdrNeedsCsum, GSOType: frame.GSOTCPv4, HdrLen: 54, GSOSize: 100, CsumStart: 34, CsumOffset: 16}}
 	q.ports[0].InjectFrames(super, super, super)
-	if n := q.w.poll(); n != 3+3*100 {
+	if n := q.h.Turn(); n != 3+3*100 {
 		t.Errorf("poll reports %d frames, want 3 and 300 segments", n)
 	}
 	if n := len(q.ports[1].Sent()); n != 300 {
@@ -97,7 +97,7 @@ func TestSegmentsCountAsWork(t *testing.T) {
 	}
 	q.ports[1].SetRoom(10)
 	q.ports[0].InjectFrames(super, super, super)
-	if n := q.w.poll(); n != 3+100 {
+	if n := q.h.Turn(); n != 3+100 {
 		t.Errorf("poll reports %d frames, want 3 and the 100 segments of the first", n)
 	}
 	st, _ := q.PortStatus("p2")
@@ -113,38 +113,40 @@ func TestOnePortsBPDUsLeaveRoomForOthers(t *testing.T) {
 		t.Fatal(err)
 	}
 	const ports = 50
+	const bpdusWaiting = 16 // of one port's, at a time
 	var all []*mem.Port
 	for i := range ports {
 		p := mem.NewPort()
 		defer p.Close()
-		if _, err := s.AddPort(fmt.Sprintf("p%d", i+1), p, NewPortConfig("memory")); err != nil {
+		cfg := NewPortConfig("memory")
+		cfg.Uplink = true // without BPDU guard
+		if _, err := s.AddPort(fmt.Sprintf("p%d", i+1), p, cfg); err != nil {
 			t.Fatal(err)
 		}
 		all = append(all, p)
 	}
-	w, err := newWorker(0, s)
+	h, err := s.Hand()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer w.close()
-	w.adopt(s.view.Load())
 	wire := append([]byte{1, 0x80, 0xc2, 0, 0, 0}, []byte{2, 0, 0, 0, 0, 1, 0, 7, 0x42, 0x42, 3, 0, 0, 0, 0x80}...)
 	for in := range ports - 1 {
 		for range 90 {
-			w.forward(w.view, uint16(in+1), []frame.Frame{{Data: wire}})
+			h.Forward(in+1, []frame.Frame{{Data: wire}})
 		}
 	}
-	if n := len(s.bpdus); n != (ports-1)*bpdusWaiting {
+	if n := len(s.punts); n != (ports-1)*bpdusWaiting {
 		t.Errorf("%d BPDUs wait, want %d of each port", n, bpdusWaiting)
 	}
-	w.forward(w.view, ports, []frame.Frame{{Data: wire}})
+	h.Forward(ports, []frame.Frame{{Data: wire}})
 	if st, _ := s.PortStatus(fmt.Sprintf("p%d", ports)); st.Drops["bpdu-rate"] != 0 {
 		t.Error("the only BPDU of a port found no room")
 	}
 	// Those heard make room for others.
-	s.hear(<-s.bpdus)
-	if n := s.slots[1].bpdus.waiting.Load(); n != 0 {
-		t.Errorf("%d BPDUs of p1 are said to wait, want none", n)
+	s.hear(<-s.punts)
+	h.Forward(1, []frame.Frame{{Data: wire}})
+	if n := len(s.punts); n != 1 {
+		t.Errorf("%d BPDUs wait once all were heard and p1 sent another, want that one", n)
 	}
 }
 
@@ -152,7 +154,7 @@ func TestOnePortsBPDUsLeaveRoomForOthers(t *testing.T) {
 // Station 1 and 2 are at port 1, 3 at port 2, 4 at port 3, in every VLAN.
 type quietSwitch struct {
 	*Switch
-	w     *worker
+	h     *Hand
 	ports []*mem.Port
 }
 
@@ -200,15 +202,13 @@ func newQuietSwitch(t *testing.T, filtering, tunnel bool, room int, vids []uint1
 			_ = s.AddFDB(mem.MAC(station), vid, port, true)
 		}
 	}
-	if q.w, err = newWorker(0, s); err != nil {
+	if q.h, err = s.Hand(); err != nil {
 		t.Fatal(err)
 	}
-	q.w.adopt(s.view.Load())
 	return q
 }
 
 func (q *quietSwitch) close() {
-	q.w.close()
 	for _, p := range q.ports {
 		p.Close()
 	}
@@ -312,11 +312,10 @@ func TestWhatWasJudgedIsWhatIsSent(t *testing.T) {
 						t.Fatal(err)
 					}
 				}
-				w, err := newWorker(0, s)
+				h, err := s.Hand()
 				if err != nil {
 					t.Fatal(err)
 				}
-				w.adopt(s.view.Load())
 				wire := mem.Build(mem.MAC(2), mem.MAC(1), tag, 0x88b5, make([]byte, 100))
 				// Two of a kind are a run; the second was compared with the first.
 				// It is finished after the first was sent.
@@ -325,7 +324,7 @@ func TestWhatWasJudgedIsWhatIsSent(t *testing.T) {
 					batch[1].Hdr = frame.VnetHdr{Flags: frame.HdrNeedsCsum, CsumStart: 60, CsumOffset: 6}
 				}
 				to.victims = [][]byte{batch[0].Data, batch[1].Data}
-				w.forward(w.view, 1, batch)
+				h.Forward(1, batch)
 				sent := to.Sent()
 				if len(sent) != 2 {
 					t.Fatalf("%s, %s: %d frames sent, want 2", name, what, len(sent))
@@ -335,7 +334,6 @@ func TestWhatWasJudgedIsWhatIsSent(t *testing.T) {
 						t.Errorf("filtering %v, %s, %s: sent % x, judged % x", filtering, name, what, got, wire[:20])
 					}
 				}
-				w.close()
 				from.Close()
 				to.Close()
 			}

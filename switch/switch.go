@@ -26,10 +26,12 @@ import (
 	"github.com/kvswitch/kvswitch/fdb"
 	"github.com/kvswitch/kvswitch/stp"
 	"github.com/kvswitch/kvswitch/switch/frame"
+	"github.com/kvswitch/kvswitch/switch/pump"
+	"github.com/kvswitch/kvswitch/switch/relay"
 )
 
 // BusyPollAlways makes workers never sleep.
-const BusyPollAlways = -1
+const BusyPollAlways = pump.Always
 
 // Defaults of Config.
 const (
@@ -50,7 +52,8 @@ type Config struct {
 	Workers       int           // forwarding threads, 1–64; 0 = 1
 	BusyPoll      time.Duration // how long a worker polls after work before it sleeps; BusyPollAlways = for ever
 	STP           STPConfig
-	Logger        *slog.Logger // nil = slog.Default()
+	Logger        *slog.Logger     // nil = slog.Default()
+	Now           func() time.Time // the clock of ageing, spanning tree and events; nil = time.Now
 }
 
 // Errors that callers tell apart. Those returned wrap one of them where it fits.
@@ -68,8 +71,8 @@ type Switch struct {
 	started time.Time
 	table   *fdb.Table
 	feed    feed
-	view    atomic.Pointer[view]
-	bpdus   chan bpdu
+	view    atomic.Pointer[relay.View]
+	punts   chan relay.Punt
 	poke    chan struct{} // some port's state changed
 
 	mu          sync.Mutex // all below, and the writing of view
@@ -77,10 +80,16 @@ type Switch struct {
 	slots       []*port    // by port number
 	seq         uint64     // of the published view
 	tree        *stp.Bridge
-	shortAgeing uint32    // seconds, while the tree asks for it; 0 = cfg.Ageing is in force
-	workers     []*worker // while Run runs
+	shortAgeing uint32         // seconds, while the tree asks for it; 0 = cfg.Ageing is in force
+	ticked      uint32         // when tick was last called, by the coarse clock
+	workers     []*pump.Worker // while Run runs
+	hand        *Hand          // in place of Run
+	followers   []Follower
 	closed      bool
 }
+
+// puntQueue is how many frames may wait for the control side.
+const puntQueue = 1024
 
 // New makes a switch with no ports.
 func New(cfg Config) (*Switch, error) {
@@ -89,13 +98,14 @@ func New(cfg Config) (*Switch, error) {
 	}
 	s := &Switch{
 		log:     cfg.Logger.With("switch", cfg.Name),
-		started: time.Now(),
+		started: cfg.Now(),
 		cfg:     cfg,
 		table:   fdb.New(cfg.MaxEntries, uint32(cfg.Ageing/time.Second)),
-		bpdus:   make(chan bpdu, bpduQueue),
+		punts:   make(chan relay.Punt, puntQueue),
 		poke:    make(chan struct{}, 1),
 		slots:   make([]*port, 1), // number 0 is the host's
 	}
+	s.feed.now = cfg.Now
 	if err := s.startTree(); err != nil {
 		return nil, err
 	}
@@ -140,6 +150,9 @@ func (c *Config) fill() error {
 	if c.Logger == nil {
 		c.Logger = slog.Default()
 	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
 	return nil
 }
 
@@ -159,58 +172,61 @@ func (s *Switch) Run(ctx context.Context) error {
 	if errors.Is(err, ErrRan) {
 		return err
 	}
-	if err != nil {
-		s.shutdown(nil)
-		return err
+	if err == nil {
+		var running sync.WaitGroup
+		for _, w := range workers {
+			running.Go(w.Run)
+		}
+		s.control(ctx)
+		for _, w := range workers {
+			w.Stop()
+		}
+		running.Wait()
 	}
-	var stop atomic.Bool
-	var running sync.WaitGroup
+	s.shutdown()
 	for _, w := range workers {
-		running.Go(func() { w.run(&stop) })
+		w.Close()
 	}
-	s.control(ctx)
-	stop.Store(true)
-	for _, w := range workers {
-		w.wake.Signal()
+	return err
+}
+
+// mayRun is why the switch can't be run. Called with s.mu held.
+func (s *Switch) mayRun() error {
+	if s.closed || s.workers != nil || s.hand != nil {
+		return fmt.Errorf("run switch %s: %w", s.cfg.Name, ErrRan)
 	}
-	running.Wait()
-	s.shutdown(workers)
 	return nil
 }
 
-// makeWorkers makes them and hands them the present view.
-func (s *Switch) makeWorkers() ([]*worker, error) {
+// makeWorkers makes them and hands them the present view. Those it made it
+// returns with an error, too.
+func (s *Switch) makeWorkers() (workers []*pump.Worker, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.closed || s.workers != nil {
-		return nil, fmt.Errorf("run switch %s: %w", s.cfg.Name, ErrRan)
+	if err := s.mayRun(); err != nil {
+		return nil, err
 	}
-	var workers []*worker
+	loads := s.loads(s.view.Load())
 	for i := range s.cfg.Workers {
-		w, err := newWorker(i, s)
+		w, err := pump.New(i, relay.New(i, s.table, s), s.cfg.BusyPoll, s.log)
 		if err != nil {
-			for _, w := range workers {
-				w.close()
-			}
-			return nil, fmt.Errorf("start worker %d: %w", i, err)
+			return workers, err
 		}
+		w.Give(loads[i])
 		workers = append(workers, w)
 	}
 	s.workers = workers
 	return workers, nil
 }
 
-// shutdown closes the ports and the workers, which have stopped.
-func (s *Switch) shutdown(workers []*worker) {
+// shutdown closes the ports, which no worker uses any more.
+func (s *Switch) shutdown() {
 	s.mu.Lock()
 	s.closed = true
-	s.workers = nil
+	s.workers, s.hand = nil, nil
 	ports := s.slots
 	s.slots = make([]*port, 1)
 	s.mu.Unlock()
-	for _, w := range workers {
-		w.close()
-	}
 	// Side by side: the kernel takes some 30 ms to let go of a packet socket,
 	// nearly all of it waiting.
 	var closing sync.WaitGroup
@@ -238,20 +254,4 @@ func (s *Switch) Config() Config {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.cfg
-}
-
-// publish makes the present state the one that is forwarded by, and returns
-// when no worker uses an older one any more. Called with s.mu held.
-func (s *Switch) publish() {
-	v := s.buildView()
-	s.seq = v.seq
-	s.view.Store(v)
-	for _, w := range s.workers {
-		w.wake.Signal()
-	}
-	for _, w := range s.workers {
-		for wait := time.Microsecond; w.seen.Load() < v.seq; wait = min(2*wait, time.Millisecond) {
-			time.Sleep(wait)
-		}
-	}
 }

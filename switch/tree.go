@@ -3,7 +3,6 @@ package vswitch
 import (
 	"encoding/binary"
 	"fmt"
-	"sync/atomic"
 	"time"
 
 	"github.com/kvswitch/kvswitch/stp"
@@ -255,26 +254,13 @@ func guardName(g stp.Guard) string {
 const (
 	bpduHeaderLen = frame.HeaderLen + 3
 	bpduFrameLen  = 60
-	bpduMaxPDU    = 64 // RST BPDUs have 36 octets; a longer one's rest is not for us
-	bpduQueue     = 1024
-	// bpdusWaiting is how many of one port's may wait at a time, so that many
-	// ports that flood leave room for those that don't. The hold count lets a
-	// bridge send ten at once.
-	bpdusWaiting = 16
+	maxPDU        = 64 // the tree sends none longer than 36 octets
 )
-
-// bpdu is a BPDU on its way from a worker to the control side.
-type bpdu struct {
-	port *port
-	from frame.MAC
-	len  int
-	pdu  [bpduMaxPDU]byte
-}
 
 // sendBPDU sends pdu from p to the bridge group address. A port that can't take
 // it now loses it, as a wire would.
 func (s *Switch) sendBPDU(p *port, pdu []byte) {
-	var buf [bpduFrameLen + bpduMaxPDU]byte
+	var buf [bpduFrameLen + maxPDU]byte
 	copy(buf[:6], []byte{0x01, 0x80, 0xc2, 0, 0, 0})
 	src := p.state.MAC
 	if !src.IsUnicast() {
@@ -286,67 +272,6 @@ func (s *Switch) sendBPDU(p *port, pdu []byte) {
 	n := bpduHeaderLen + copy(buf[bpduHeaderLen:], pdu)
 	f := frame.Frame{Data: buf[:max(n, bpduFrameLen)]}
 	p.dev.Tx(0, []frame.Out{{Frame: &f}})
-}
-
-// bpduStart is what every BPDU starts with: the LLC header and protocol
-// identifier 0 (802.1D-2004 9.2.1). What starts otherwise is refused before it
-// can use up the port's allowance.
-var bpduStart = [5]byte{0x42, 0x42, 0x03, 0, 0}
-
-// bpdusPerSecond is what a port may hand to the control side: far more than the
-// hold count lets any bridge send, and little enough that a flood of BPDUs from
-// one port costs a bounded part of one core.
-const bpdusPerSecond = 100
-
-// allowance counts a port's BPDUs in the present second and in the queue. Workers
-// spend, the control side refills once a second and says when one was heard.
-type allowance struct{ spent, waiting atomic.Int32 }
-
-// take reports whether one more BPDU may be queued.
-func (a *allowance) take() bool {
-	if a.spent.Add(1) > bpdusPerSecond {
-		return false
-	}
-	if a.waiting.Add(1) > bpdusWaiting {
-		a.heard()
-		return false
-	}
-	return true
-}
-
-func (a *allowance) heard() { a.waiting.Add(-1) }
-
-// linkLocal takes a frame to 01:80:c2:00:00:00–0f, which is never forwarded. An
-// untagged BPDU goes to the control side.
-func (w *worker) linkLocal(v *view, in uint16, c *portCounters, f *frame.Frame, dst uint64) {
-	p := v.ports[in].port
-	var buf [bpduHeaderLen + bpduMaxPDU]byte
-	n := copy(buf[:], f.Data)
-	for _, r := range f.Rest {
-		n += copy(buf[n:], r)
-	}
-	length := int(binary.BigEndian.Uint16(buf[12:14]))
-	if !v.spanning || in == hostPort || dst != wordSTP || f.Tag != 0 || n < bpduHeaderLen || length < 3 || length > 1500 ||
-		[5]byte(buf[14:19]) != bpduStart {
-		c.drop(DropLinkLocal, 1)
-		return
-	}
-	if v.ports[in].deaf {
-		c.drop(DropPortState, 1)
-		return
-	}
-	if !p.bpdus.take() {
-		c.drop(DropBPDURate, 1)
-		return
-	}
-	b := bpdu{port: p, from: frame.MAC(buf[6:12]), len: min(n-bpduHeaderLen, length-3)}
-	copy(b.pdu[:], buf[bpduHeaderLen:n])
-	select {
-	case w.sw.bpdus <- b:
-	default:
-		p.bpdus.heard()
-		c.drop(DropBPDURate, 1)
-	}
 }
 
 // treeEvent tells people what the tree did.

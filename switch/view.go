@@ -1,208 +1,125 @@
 package vswitch
 
 import (
-	"encoding/binary"
 	"math"
 
 	"github.com/kvswitch/kvswitch/stp"
 	"github.com/kvswitch/kvswitch/switch/frame"
+	"github.com/kvswitch/kvswitch/switch/pump"
+	"github.com/kvswitch/kvswitch/switch/relay"
 )
 
-// Port numbers. The host interface has number 0 and is no part of the spanning
-// tree; the others get the lowest free number, which is also their STP port
-// number (12 bits, 802.1D-2004 9.2.7).
-const (
-	hostPort = 0
-	maxPorts = 4096
-)
-
-// view is everything a worker needs to forward a batch: one immutable snapshot,
-// built by the control side alone and published whole, so that a batch never
-// sees half a change. Port state and flush generation change in one publication.
-type view struct {
-	seq       uint64
-	filtering bool
-	spanning  bool              // the tree is on: BPDUs go to the control queue
-	own       uint64            // the switch's own MAC as a word, see macWord
-	ports     []portView        // by port number; absent ones have no port
-	flat      vlanView          // the one VLAN of a switch that doesn't filter
-	vlans     [4096]*vlanView   // by VLAN id when filtering; nil = nobody's
-	queues    [][]attachedQueue // by worker
+// Follower adopts every view beside the workers: something else that forwards by
+// it.
+type Follower interface {
+	// Follow makes v what is forwarded by, and returns when nothing is forwarded
+	// by an older view any more. It is called from one goroutine at a time, with
+	// the switch's lock held: it must not call the switch, nor wait for anybody
+	// who does.
+	Follow(v *relay.View)
 }
 
-// vlanView holds the ports that flooding in a VLAN reaches, by class. The
-// ingress port is in it and is skipped on the way.
-type vlanView struct{ flood [numClasses][]uint16 }
-
-// The classes of frames that are flooded, each of which a port can opt out of.
-const (
-	classUnknown = iota
-	classMulticast
-	classBroadcast
-	numClasses
-)
-
-// portView is a port as the workers see it.
-type portView struct {
-	port         *port
-	tx           frame.Port
-	gen          uint16
-	pvid         uint16
-	maxLen       uint32 // longest frame on egress without its VLAN tag; MaxUint32 = any
-	offloads     uint8  // needs of a frame that the port meets; see needs
-	caps         frame.Offloads
-	learn        bool // the tree lets it learn, and learning is on
-	learning     bool // the tree lets it learn
-	forward      bool // the tree lets it forward and the link is up
-	deaf         bool // held by BPDU guard, which no BPDU changes
-	isolated     bool
-	locked       bool
-	hairpin      bool
-	untaggedOnly bool
-	tunnel       bool
-	shared       bool // its frames lie in memory that their sender may rewrite
-	member       *VIDSet
-	untagged     *VIDSet
+// Follow adds a follower, which gets the present view at once and every later one
+// before the BPDUs that announce it leave.
+func (s *Switch) Follow(f Follower) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.followers = append(s.followers, f)
+	f.Follow(s.view.Load())
 }
 
-// attachedQueue is a receive queue and the port it belongs to.
-type attachedQueue struct {
-	frame.Queue
-	port    uint16
-	faulter frame.Faulter // the queue itself, if its frames' memory may vanish; else nil
-}
-
-// What a frame needs of the port it leaves by, and a port may offer.
-const (
-	needCsum = 1 << iota
-	needTSO4
-	needTSO6
-	needUSO
-	needUnknown // no port offers it
-)
-
-// needs are the offloads without which a frame with header h can't be sent as it is.
-func needs(h frame.VnetHdr) (n uint8) {
-	if h.Flags&frame.HdrNeedsCsum != 0 {
-		n = needCsum
+// publish makes the present state the one that is forwarded by, and returns
+// when nobody uses an older one any more. Called with s.mu held.
+func (s *Switch) publish() {
+	v := s.buildView()
+	s.view.Store(v)
+	loads := s.loads(v)
+	for i, w := range s.workers {
+		w.Give(loads[i])
 	}
-	switch h.GSOType {
-	case frame.GSONone:
-	case frame.GSOTCPv4, frame.GSOTCPv4 | frame.GSOECN:
-		n |= needTSO4
-	case frame.GSOTCPv6, frame.GSOTCPv6 | frame.GSOECN:
-		n |= needTSO6
-	case frame.GSOUDPL4:
-		n |= needUSO
-	default:
-		n |= needUnknown
+	if s.hand != nil {
+		s.hand.take(loads)
 	}
-	return n
-}
-
-// offers are the needs that a port with offloads o meets.
-func offers(o frame.Offloads) (n uint8) {
-	for _, c := range []struct {
-		has  bool
-		need uint8
-	}{{o.Csum, needCsum}, {o.TSO4, needTSO4}, {o.TSO6, needTSO6}, {o.USO, needUSO}} {
-		if c.has {
-			n |= c.need
-		}
+	for _, f := range s.followers {
+		f.Follow(v)
 	}
-	return n
+	for _, w := range s.workers {
+		w.Await(v.Seq)
+	}
 }
-
-// macWord is a MAC as a little-endian 48-bit number: what an eight-byte load
-// of a frame gives after masking. The group bit is bit 0.
-func macWord(m frame.MAC) uint64 {
-	return uint64(binary.LittleEndian.Uint32(m[:4])) | uint64(binary.LittleEndian.Uint16(m[4:]))<<32
-}
-
-// Words of addresses that the decision compares with.
-const (
-	macMask       = 1<<48 - 1
-	wordBroadcast = macMask
-	wordSTP       = 0x0000_00c2_8001 // 01:80:c2:00:00:00
-	linkLocalBits = 0x0f << 40       // 01:80:c2:00:00:00–0f differ in these
-)
 
 // buildView makes the snapshot that the switch's present state asks for.
 // Called with s.mu held.
-func (s *Switch) buildView() *view {
-	v := &view{
-		seq:       s.seq + 1,
-		filtering: s.cfg.VLANFiltering,
-		spanning:  s.tree != nil,
-		own:       macWord(s.cfg.MAC),
-		ports:     make([]portView, len(s.slots)),
-		queues:    make([][]attachedQueue, s.cfg.Workers),
+func (s *Switch) buildView() *relay.View {
+	s.seq++
+	v := &relay.View{
+		Seq:       s.seq,
+		Filtering: s.cfg.VLANFiltering,
+		Spanning:  s.tree != nil,
+		Own:       relay.Word(s.cfg.MAC),
+		Ports:     make([]relay.Port, len(s.slots)),
 	}
 	for n, p := range s.slots {
-		if p == nil {
-			continue
-		}
-		v.ports[n] = s.viewPort(p)
-		for i, q := range p.queues {
-			w := (n + i) % s.cfg.Workers
-			faulter, _ := q.(frame.Faulter)
-			v.queues[w] = append(v.queues[w], attachedQueue{q, uint16(n), faulter})
-			v.ports[n].shared = v.ports[n].shared || faulter != nil
-		}
-		if v.ports[n].forward {
-			v.addToFlood(uint16(n), &p.cfg)
+		if p != nil {
+			c := &p.cfg
+			v.SetPort(uint16(n), s.viewPort(p), [relay.NumClasses]bool{
+				relay.Unknown: c.NoFlood, relay.Multicast: c.NoMulticastFlood, relay.Broadcast: c.NoBroadcastFlood})
 		}
 	}
 	return v
 }
 
-// viewPort is p as the workers shall see it.
-func (s *Switch) viewPort(p *port) portView {
+// viewPort is p as the datapath shall see it.
+func (s *Switch) viewPort(p *port) relay.Port {
 	up := p.state.Up
-	pv := portView{
-		port:         p,
-		tx:           p.dev,
-		gen:          s.table.Gen(uint16(p.id)),
-		pvid:         p.cfg.VLAN.PVID,
-		maxLen:       math.MaxUint32,
-		offloads:     offers(p.state.Offloads),
-		caps:         p.state.Offloads,
-		learn:        up && p.learning && !p.cfg.NoLearning,
-		learning:     up && p.learning,
-		forward:      up && p.forwarding,
-		deaf:         p.guard == stp.GuardBPDU.String(),
-		isolated:     p.cfg.Isolated,
-		locked:       p.cfg.Locked,
-		hairpin:      p.cfg.Hairpin,
-		untaggedOnly: p.cfg.VLAN.UntaggedOnly,
-		tunnel:       p.cfg.VLAN.Tunnel,
-		member:       &p.vlan.Member,
-		untagged:     &p.vlan.Untagged,
+	rp := relay.Port{
+		Name:         p.name,
+		Tx:           p.dev,
+		Counters:     p.counters,
+		Gen:          s.table.Gen(uint16(p.id)),
+		PVID:         p.cfg.VLAN.PVID,
+		MaxLen:       math.MaxUint32,
+		Offloads:     p.state.Offloads,
+		Learn:        up && p.learning && !p.cfg.NoLearning,
+		Learning:     up && p.learning,
+		Forward:      up && p.forwarding,
+		Deaf:         p.guard == stp.GuardBPDU.String(),
+		Isolated:     p.cfg.Isolated,
+		Hairpin:      p.cfg.Hairpin,
+		UntaggedOnly: p.cfg.VLAN.UntaggedOnly,
+		Tunnel:       p.cfg.VLAN.Tunnel,
+		Member:       &p.vlan.Member,
+		Untagged:     &p.vlan.Untagged,
+	}
+	if p.id != relay.HostPort {
+		rp.Punts = &p.punts
+	}
+	for i := range p.queues {
+		rp.Shared = rp.Shared || p.queues[i].Shared()
+	}
+	if p.cfg.Locked {
+		rp.Extra |= relay.ExtraLocked
 	}
 	if p.state.MTU > 0 {
-		pv.maxLen = uint32(p.state.MTU + frame.HeaderLen)
+		rp.MaxLen = uint32(p.state.MTU + frame.HeaderLen)
 	}
-	return pv
+	return rp
 }
 
-// addToFlood puts port n into the flood lists of its VLANs.
-func (v *view) addToFlood(n uint16, c *PortConfig) {
-	off := [numClasses]bool{classUnknown: c.NoFlood, classMulticast: c.NoMulticastFlood, classBroadcast: c.NoBroadcastFlood}
-	add := func(vl *vlanView) {
-		for class, skip := range off {
-			if !skip {
-				vl.flood[class] = append(vl.flood[class], n)
-			}
+// loads shares the queues of all ports out among the workers.
+func (s *Switch) loads(v *relay.View) []*pump.Load {
+	loads := make([]*pump.Load, s.cfg.Workers)
+	for i := range loads {
+		loads[i] = &pump.Load{View: v}
+	}
+	for n, p := range s.slots {
+		if p == nil {
+			continue
+		}
+		for i, q := range p.queues {
+			l := loads[(n+i)%len(loads)]
+			l.Queues = append(l.Queues, q)
 		}
 	}
-	if !v.filtering {
-		add(&v.flat)
-		return
-	}
-	for vid := range c.VLAN.Member.All {
-		if v.vlans[vid] == nil {
-			v.vlans[vid] = &vlanView{}
-		}
-		add(v.vlans[vid])
-	}
+	return loads
 }

@@ -1,4 +1,4 @@
-package vswitch
+package pump
 
 import (
 	"math/rand/v2"
