@@ -57,19 +57,6 @@ type Queue interface {
 	Polled() bool
 }
 
-// Faulter is implemented by queues whose frames lie in memory that their peer
-// can take away, as a guest does when it cuts its memory file short: reading a
-// lent byte then faults, wherever it is read. A worker that drives such queues
-// calls debug.SetPanicOnFault(true) once and recovers panics around each turn
-// from Rx to Release. When the recovered value is a runtime.Error that also has
-// the method Addr() uintptr, a lent frame is to blame, because ports recover
-// faults in the memory they send to by themselves: the worker drops what is left
-// of the turn, calls Fault with that error, then Release, and goes on.
-type Faulter interface {
-	// Fault takes the port down with err as the reason. It never blocks.
-	Fault(err error)
-}
-
 // State is what a port says of itself.
 type State struct {
 	Up       bool     // link up: frames may pass
