@@ -76,10 +76,19 @@ type Counters struct {
 	TxErrors  uint64 // taken by Tx and then refused by the kernel or peer
 }
 
+// What follows is optional: a port implements what it has something to say to.
+// So is Faulter, for a queue.
+
 // Detailer is implemented by ports that have more to show than State: a value
 // that encodes to JSON (negotiated features, rings, kicks, calls). It may take a
-// while, and may be called at any time, after Close, too.
+// while, and may be called at any time, even after Close.
 type Detailer interface{ Detail() any }
+
+// Warner is implemented by ports that may work without something that the
+// operator expects of them. Warnings has one line for each such thing, with what
+// follows from it; none if all is well. The list may change while the port is
+// open. It never blocks. Any goroutine.
+type Warner interface{ Warnings() []string }
 
 // Ringer is implemented by ports whose peer is a driver with rings. It never
 // blocks. Any goroutine.
@@ -96,8 +105,8 @@ type RingCounters struct {
 }
 
 // Refuser is implemented by ports whose peer asks for things that may be refused.
-// Refusals counts them since the port is open and says why the last one was. It
-// never blocks. Any goroutine.
+// Refusals counts them from when the port was opened, and says why the last one
+// was refused. It never blocks. Any goroutine.
 type Refuser interface {
 	Refusals() (n uint64, last string)
 }

@@ -84,7 +84,7 @@ func (p *Port) Detail() any {
 	return t
 }
 
-// Warnings are what the administrator should know of the port.
+// Warnings implements frame.Warner.
 func (p *Port) Warnings() []string {
 	if err := sysio.PrepareSignals(); err != nil {
 		return []string{"the kernel has no asynchronous I/O for the switch (" + err.Error() + "): a front end can hold up a worker"}

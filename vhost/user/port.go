@@ -87,7 +87,7 @@ func (o *Options) check() error {
 	return nil
 }
 
-// Port is a vhost-user back end; it implements frame.Port and frame.Detailer.
+// Port is a vhost-user back end.
 type Port struct {
 	opts   Options
 	queues []*queue // what guests send with: rings 1, 3, …
@@ -113,6 +113,16 @@ type Port struct {
 	refused  atomic.Pointer[refusals]
 	sessions uint64
 }
+
+var (
+	_ frame.Port     = (*Port)(nil)
+	_ frame.Detailer = (*Port)(nil)
+	_ frame.Warner   = (*Port)(nil)
+	_ frame.Ringer   = (*Port)(nil)
+	_ frame.Refuser  = (*Port)(nil)
+	_ frame.Queue    = (*queue)(nil)
+	_ frame.Faulter  = (*queue)(nil)
+)
 
 // Open makes a port. In Server mode the socket is there, and front ends can
 // connect to it, when Open returns; they are served from Start on.
