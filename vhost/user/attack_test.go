@@ -569,13 +569,16 @@ func TestAttack(t *testing.T) {
 			if testing.Short() {
 				n = 200
 			}
-			for i := range n {
-				var c net.Conn
+			dialAfter := func() (c net.Conn) { // those that still wait to be accepted
 				wait(t, "room in the backlog", func() bool {
 					var err error
 					c, err = net.Dial("unix", p.opts.Path)
 					return err == nil
 				})
+				return c
+			}
+			for i := range n {
+				c := dialAfter()
 				c.Write(appendMessage(nil, reqGetFeatures, 1, nil)[:i%12])
 				c.Close()
 			}
@@ -583,7 +586,7 @@ func TestAttack(t *testing.T) {
 			// One that asks and asks and never reads fills the socket; the port
 			// waits in its own goroutine, and still closes.
 			wait(t, "the port to be free", func() bool { return p.Detail().(Detail).Peer == nil })
-			c := dial(t, p.opts.Path)
+			c := dialAfter()
 			c.SetWriteDeadline(time.Now().Add(200 * time.Millisecond))
 			ask := bytes.Repeat(appendMessage(nil, reqGetFeatures, 1, nil), 100)
 			for {
