@@ -148,6 +148,13 @@ func (s *steering) learn(queue int, frames []frame.Frame) {
 	}
 }
 
+// spread and choose note a batch in the bits of one word, and a ring's number in
+// a byte.
+const (
+	_ = uint(64 - frame.BatchSize)
+	_ = uint8(MaxQueuePairs - 1)
+)
+
 // spread sends each frame by its flow's ring, one call per ring. Frames that a
 // ring has no room for are the last ones of out when it returns.
 func (p *Port) spread(rings []*ring, out []frame.Out) (sent int) {
