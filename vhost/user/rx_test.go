@@ -227,8 +227,7 @@ func TestRingIsLockedWhileFramesAreLent(t *testing.T) {
 	var b [4]frame.Frame
 	lend := func(t *testing.T, g *guest, q *queue) {
 		t.Helper()
-		g.send(0, false, packet(frame.VnetHdr{}, 12, testFrame(60)))
-		g.rings[1].Publish()
+		g.transmit(0, 60)
 		if n := q.Rx(b[:]); n != 1 || !locked(q) {
 			t.Fatalf("Rx = %d, locked: %v", n, locked(q))
 		}
