@@ -93,10 +93,7 @@ func TestAttack(t *testing.T) {
 	t.Run("a ring whose indices lie is stopped, with its reason, until it is set up anew", func(t *testing.T) {
 		// CVE-2019-3900: bounded work
 		for name, lie := range map[string]func(f *frontend, ring int){
-			"index jumps": func(f *frontend, ring int) {
-				avail := f.mem[f.rings[ring].addr.avail-userBase:]
-				binary.LittleEndian.PutUint16(avail[2:], 3*64)
-			},
+			"index jumps": func(f *frontend, ring int) { f.jump(ring) },
 			"head past the table": func(f *frontend, ring int) {
 				avail := f.mem[f.rings[ring].addr.avail-userBase:]
 				for i := range 64 {
@@ -569,13 +566,16 @@ func TestAttack(t *testing.T) {
 			if testing.Short() {
 				n = 200
 			}
-			for i := range n {
-				var c net.Conn
+			dialAfter := func() (c net.Conn) { // those that still wait to be accepted
 				wait(t, "room in the backlog", func() bool {
 					var err error
 					c, err = net.Dial("unix", p.opts.Path)
 					return err == nil
 				})
+				return c
+			}
+			for i := range n {
+				c := dialAfter()
 				c.Write(appendMessage(nil, reqGetFeatures, 1, nil)[:i%12])
 				c.Close()
 			}
@@ -583,7 +583,7 @@ func TestAttack(t *testing.T) {
 			// One that asks and asks and never reads fills the socket; the port
 			// waits in its own goroutine, and still closes.
 			wait(t, "the port to be free", func() bool { return p.Detail().(Detail).Peer == nil })
-			c := dial(t, p.opts.Path)
+			c := dialAfter()
 			c.SetWriteDeadline(time.Now().Add(200 * time.Millisecond))
 			ask := bytes.Repeat(appendMessage(nil, reqGetFeatures, 1, nil), 100)
 			for {
@@ -646,10 +646,8 @@ func TestAttack(t *testing.T) {
 						f := newFrontend(t, p, guestOptions{size: 64})
 						f.up(modern)
 						f.works()
-						f.guest.send(0, false, packet(frame.VnetHdr{}, 12, testFrame(1500)))
-						f.rings[1].Publish()
-						f.post(0, 2048)
-						f.rings[0].Publish()
+						f.transmit(0, 1500)
+						f.supply(0, 2048)
 						cut := func() {
 							if err := unix.Ftruncate(f.fd, tc.keep(f)); err != nil {
 								t.Fatal(err)
@@ -665,8 +663,7 @@ func TestAttack(t *testing.T) {
 							}
 							cut()
 							if strings.HasPrefix(name, "buffers") {
-								other.post(0, 2048)
-								other.rings[0].Publish()
+								other.supply(0, 2048)
 								if n := other.port.Tx(0, outs(b[:1])); n != 0 {
 									t.Errorf("Tx = %d from memory that is gone", n)
 								}
@@ -696,10 +693,8 @@ func TestAttack(t *testing.T) {
 	t.Run("the frame's own worker is told of the fault", func(t *testing.T) {
 		p, f := connected(t, Options{}, modern)
 		other := bystander(t)
-		f.guest.send(0, false, packet(frame.VnetHdr{}, 12, testFrame(1500)))
-		f.rings[1].Publish()
-		other.post(0, 2048)
-		other.rings[0].Publish()
+		f.transmit(0, 1500)
+		other.supply(0, 2048)
 		var b [4]frame.Frame
 		q := p.queues[0]
 		if n := q.Rx(b[:]); n != 1 {

@@ -2,8 +2,8 @@ package vhostuser
 
 import (
 	"encoding/binary"
+	"slices"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -29,15 +29,18 @@ func TestFullEventFDsBlockNobody(t *testing.T) {
 	f.must(reqSetLogBase, append(u64(1<<20), u64(0)...), memfd(t, 1<<20))
 	f.must(reqSetLogFD, nil, logCall)
 	f.must(reqSetFeatures, u64(modern|featProtocol|featLogAll))
-	for i := range f.rings {
-		clog(f.calls[i])
-		clog(f.errs[i])
-		clog(f.kicks[i])
+	all := slices.Concat(f.calls, f.errs, f.kicks, []int{logCall})
+	t.Cleanup(func() { // whoever waits after all goes on
+		for _, fd := range all {
+			unix.SetNonblock(fd, true)
+			drain(fd)
+		}
+	})
+	for _, fd := range all {
+		clog(fd)
 	}
-	clog(logCall)
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
+	q := p.queues[0]
+	ends(t, "the worker", func() {
 		for range 10 {
 			f.post(0, 2048)
 			f.guest.send(0, false, packet(frame.VnetHdr{}, 12, testFrame(60)))
@@ -45,7 +48,6 @@ func TestFullEventFDsBlockNobody(t *testing.T) {
 		f.rings[0].Publish()
 		f.rings[1].Publish()
 		var b [4]frame.Frame
-		q := p.queues[0]
 		for range 5 {
 			if q.Rx(b[:]) > 0 {
 				q.Release()
@@ -53,23 +55,9 @@ func TestFullEventFDsBlockNobody(t *testing.T) {
 			q.Arm()
 			p.Tx(0, outs([]frame.Frame{{Data: testFrame(60)}}))
 		}
-		// And a ring that breaks.
-		avail := f.mem[f.rings[1].addr.avail-userBase:]
-		binary.LittleEndian.PutUint16(avail[2:], 3*64)
+		f.jump(1) // and a ring that breaks
 		q.Rx(b[:])
-		for p.queues[0].broken.Load() == nil || p.State().Up {
-			time.Sleep(time.Millisecond)
-		}
-		p.Detail()
-	}()
-	select {
-	case <-done:
-	case <-time.After(10 * time.Second):
-		t.Error("the front end keeps others waiting")
-	}
-	for _, fd := range append(append([]int{logCall}, f.calls...), f.errs...) { // whoever waits goes on
-		unix.SetNonblock(fd, true)
-		drain(fd)
-	}
-	<-done
+	})
+	wait(t, "the ring to be reported", func() bool { return q.broken.Load() != nil && !p.State().Up })
+	ends(t, "Detail", func() { p.Detail() })
 }

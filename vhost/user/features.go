@@ -110,22 +110,17 @@ func headerLen(features uint64) int {
 
 // guestTakes is what a guest with these features may be sent unfinished.
 func guestTakes(features uint64) frame.Offloads {
-	csum := features&featGuestCsum != 0
-	return frame.Offloads{
-		Csum: csum,
-		TSO4: csum && features&featGuestTSO4 != 0,
-		TSO6: csum && features&featGuestTSO6 != 0,
-		USO:  csum && features&featGuestUSO4 != 0 && features&featGuestUSO6 != 0,
-	}
+	return offloads(features, featGuestCsum, featGuestTSO4, featGuestTSO6, featGuestUSO4|featGuestUSO6)
 }
 
 // guestSends is what a guest with these features may send unfinished.
 func guestSends(features uint64) frame.Offloads {
-	csum := features&featCsum != 0
-	return frame.Offloads{
-		Csum: csum,
-		TSO4: csum && features&featHostTSO4 != 0,
-		TSO6: csum && features&featHostTSO6 != 0,
-		USO:  csum && features&featHostUSO != 0,
-	}
+	return offloads(features, featCsum, featHostTSO4, featHostTSO6, featHostUSO)
+}
+
+// offloads is what features allow in one direction, whose bits the others are.
+// Segmentation needs the checksum's (virtio 1.2, 5.1.3.1).
+func offloads(features, csum, tso4, tso6, uso uint64) frame.Offloads {
+	all := func(bits uint64) bool { return features&bits == bits }
+	return frame.Offloads{Csum: all(csum), TSO4: all(csum | tso4), TSO6: all(csum | tso6), USO: all(csum | uso)}
 }

@@ -103,6 +103,18 @@ func wait(t testing.TB, what string, cond func() bool) {
 	}
 }
 
+// ends runs f and fails the test if somebody keeps it waiting.
+func ends(t testing.TB, what string, f func()) {
+	t.Helper()
+	done := make(chan struct{})
+	go func() { defer close(done); f() }()
+	select {
+	case <-done:
+	case <-time.After(20 * time.Second):
+		t.Fatalf("%s does not come to its end", what)
+	}
+}
+
 // write sends raw bytes with descriptors.
 func (f *frontend) write(b []byte, fds ...int) error {
 	var oob []byte
@@ -311,10 +323,7 @@ func connected(t testing.TB, o Options, features uint64) (*Port, *frontend) {
 // every byte.
 func (f *frontend) fromGuest(pair int, sizes ...int) {
 	f.t.Helper()
-	for _, n := range sizes {
-		f.guest.send(pair, false, packet(frame.VnetHdr{}, 12, testFrame(n)))
-	}
-	f.rings[2*pair+1].Publish()
+	f.transmit(pair, sizes...)
 	f.expect(pair, sizes...)
 }
 

@@ -182,6 +182,43 @@ func (g *guest) send(pair int, indirect bool, packet []byte, sizes ...int) uint1
 	return g.add(2*pair+1, indirect, false, offs, pieces)
 }
 
+// transmit sends finished frames of the given sizes, testFrame each, and has the
+// device see them. supply does so with a chain of buffers to receive into.
+func (g *guest) transmit(pair int, sizes ...int) {
+	g.t.Helper()
+	for _, n := range sizes {
+		g.send(pair, false, packet(frame.VnetHdr{}, frame.VnetHdrMrgRxbufLen, testFrame(n)))
+	}
+	g.rings[2*pair+1].Publish()
+}
+
+func (g *guest) supply(pair int, sizes ...int) {
+	g.t.Helper()
+	g.post(pair, sizes...)
+	g.rings[2*pair].Publish()
+}
+
+// jump makes ring i's available index one that can't be.
+func (g *guest) jump(i int) {
+	avail := g.mem[g.rings[i].addr.avail-userBase:]
+	binary.LittleEndian.PutUint16(avail[2:], uint16(3*g.size))
+}
+
+// goneMemory is a page that its owner has taken away: reading it faults.
+func goneMemory(t testing.TB) []byte {
+	t.Helper()
+	fd := memfd(t, 4096)
+	mem, err := sysio.Map(fd, 0, 4096)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { sysio.Unmap(mem) })
+	if err := unix.Ftruncate(fd, 0); err != nil {
+		t.Fatal(err)
+	}
+	return mem
+}
+
 // received is a packet as the guest got it.
 type received struct {
 	hdr   frame.VnetHdr

@@ -36,10 +36,8 @@ func TestRingsRestUntilTheDirtyLogComes(t *testing.T) {
 	if s := p.State(); s.Up || !strings.Contains(s.Reason, "log") {
 		t.Errorf("state %+v", s)
 	}
-	f.post(0, 2048)
-	f.rings[0].Publish()
-	f.guest.send(0, false, packet(frame.VnetHdr{}, 12, testFrame(77)))
-	f.rings[1].Publish()
+	f.supply(0, 2048)
+	f.transmit(0, 77)
 	var b [4]frame.Frame
 	if n := p.Tx(0, outs([]frame.Frame{{Data: testFrame(60)}})); n != 0 {
 		t.Errorf("Tx = %d, unlogged", n)

@@ -138,10 +138,8 @@ func TestBackEndMust(t *testing.T) {
 		f := newFrontend(t, p, guestOptions{size: 64})
 		f.negotiate(modern)
 		f.setMemory()
-		f.guest.send(0, false, packet(frame.VnetHdr{}, 12, testFrame(60)))
-		f.rings[1].Publish()
-		f.post(0, 2048)
-		f.rings[0].Publish()
+		f.transmit(0, 60)
+		f.supply(0, 2048)
 		var b [4]frame.Frame
 		if p.queues[0].Rx(b[:]) != 0 || p.Tx(0, outs([]frame.Frame{{Data: testFrame(60)}})) != 0 || f.sent(0) != 0 {
 			t.Error("a ring that was never started is used")
@@ -159,8 +157,7 @@ func TestBackEndMust(t *testing.T) {
 			f.guest.send(0, false, packet(frame.VnetHdr{}, 12, testFrame(60)))
 		}
 		f.rings[1].Publish()
-		f.post(0, 2048)
-		f.rings[0].Publish()
+		f.supply(0, 2048)
 		var b [64]frame.Frame
 		if n := p.queues[0].Rx(b[:]); n != 0 {
 			t.Errorf("%d frames of a disabled ring", n)
@@ -199,8 +196,7 @@ func TestBackEndMust(t *testing.T) {
 			f.works()
 			base += 3
 			// One more is on its way when the ring stops: it is lent, or waits.
-			f.guest.send(0, false, packet(frame.VnetHdr{}, 12, testFrame(99)))
-			f.rings[1].Publish()
+			f.transmit(0, 99)
 			if b := f.ask(reqGetVringBase, state(1, 0)); !bytes.Equal(b, state(1, int(base))) {
 				t.Fatalf("round %d: base % x, want %d", round, b, base)
 			}
@@ -226,8 +222,7 @@ func TestBackEndMust(t *testing.T) {
 
 	t.Run("06 a frame that is lent comes back before the ring stops", func(t *testing.T) {
 		p, f := connected(t, Options{}, modern)
-		f.guest.send(0, false, packet(frame.VnetHdr{}, 12, testFrame(99)))
-		f.rings[1].Publish()
+		f.transmit(0, 99)
 		var b [4]frame.Frame
 		if n := p.queues[0].Rx(b[:]); n != 1 {
 			t.Fatalf("Rx = %d", n)
@@ -298,8 +293,7 @@ func TestBackEndMust(t *testing.T) {
 		if s := p.State(); s.Up {
 			t.Error("link up without the rings' memory")
 		}
-		f.guest.send(0, false, packet(frame.VnetHdr{}, 12, testFrame(77)))
-		f.rings[1].Publish()
+		f.transmit(0, 77)
 		f.must(reqAddMemReg, f.regions[0].encode(u64(0)), f.fd)
 		f.expect(0, 77)
 		f.works()
@@ -519,10 +513,8 @@ func TestBackEndMust(t *testing.T) {
 			f.ask(reqGetVringBase, state(i, 0))
 			f.rings[i].EnableCalls()
 		}
-		f.guest.send(0, false, packet(frame.VnetHdr{}, 12, testFrame(60)))
-		f.rings[1].Publish()
-		f.post(0, 2048)
-		f.rings[0].Publish()
+		f.transmit(0, 60)
+		f.supply(0, 2048)
 		drain(f.calls...)
 		before := bytes.Clone(f.mem)
 		var b [4]frame.Frame
@@ -660,8 +652,7 @@ func TestBackEndMust(t *testing.T) {
 			func() { f.startRing(1, 0) },
 			func() { f.works() },
 			func() { // lent when it dies
-				f.guest.send(0, false, packet(frame.VnetHdr{}, 12, testFrame(60)))
-				f.rings[1].Publish()
+				f.transmit(0, 60)
 				var b [4]frame.Frame
 				if n := p.queues[0].Rx(b[:]); n != 1 {
 					t.Fatalf("Rx = %d", n)

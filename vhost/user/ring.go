@@ -125,29 +125,27 @@ func (r *ring) notify(l *live) {
 	}
 }
 
-// memoryFault is what the runtime panics with when memory can't be accessed.
-type memoryFault interface {
-	error
-	Addr() uintptr
-}
+// guard lets a fault in guest memory panic instead of ending the process, until
+// unguard, and reports whether the caller was ready for faults before. Every
+// function that accesses guest memory calls the first and defers one that calls
+// the second, and frame.FaultOf.
+func guard() (before bool) { return debug.SetPanicOnFault(true) }
 
-// guard lets faults in guest memory panic instead of ending the process; it
-// returns what was set before, to be restored.
-func guard() bool { return debug.SetPanicOnFault(true) }
+func unguard(before bool) {
+	if !before {
+		debug.SetPanicOnFault(false)
+	}
+}
 
 // guarded runs f, which accesses guest memory, and makes an error of a fault.
 // The entries from workers do the same without a closure.
 func guarded(f func()) (err error) {
 	before := guard()
 	defer func() {
-		if e := recover(); e != nil {
-			fault, ok := e.(memoryFault)
-			if !ok {
-				panic(e)
-			}
+		unguard(before)
+		if fault := frame.FaultOf(recover()); fault != nil {
 			err = fmt.Errorf("guest memory can't be accessed: %w", fault)
 		}
-		debug.SetPanicOnFault(before)
 	}()
 	f()
 	return nil

@@ -3,7 +3,6 @@ package vhostuser
 import (
 	"encoding/binary"
 	"fmt"
-	"runtime/debug"
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
@@ -13,12 +12,17 @@ import (
 )
 
 // queue is the switch's receive queue over a ring that the guest sends with.
+//
+// The worker owns the ring, that is, it holds mu, while frames are lent: from the
+// Rx that lends the first to Release. Every call of the worker that needs the
+// ring takes it with own and defers leave, which lets go of it unless frames are
+// lent; nothing else locks or unlocks mu for the worker.
 type queue struct {
 	ring
 
 	// The worker's own.
-	looked  *live                   // what Rx looked at without the lock
-	held    bool                    // mu is held, from Rx to Release
+	looked  *live                   // what load returned last
+	owned   bool                    // mu is held
 	found   bool                    // Arm found what no kick told of
 	lent    int                     // frames lent since the last Release
 	headers [frame.BatchSize]uint64 // see look
@@ -41,31 +45,70 @@ const minPiece = frame.HeaderLen + frame.TagLen
 
 // Rx implements frame.Queue.
 func (q *queue) Rx(b []frame.Frame) (n int) {
-	defer q.recovered(guard())
-	l := q.live.Load()
-	q.looked = l
-	// A look without the lock: nothing but the guest's index is read. Should the
-	// control side unmap it at this moment, the look faults, and faulted knows.
+	defer q.leave(guard())
+	if lookOwned && !q.own() {
+		return 0
+	}
+	l := q.load()
+	// A look without owning the ring: nothing but the guest's index is read. Should
+	// the control side unmap it at this moment, the look faults, and leave knows.
 	if (l == nil || l.Empty()) && !q.announce.Load() {
 		return 0
 	}
-	if !q.held {
-		if !q.mu.TryLock() {
-			return 0 // the control side is at work, and signals wake afterwards
-		}
-		q.held = true
-		l = q.live.Load()
+	if !q.own() {
+		return 0 // the control side is at work, and will ring afterwards
 	}
-	if l != nil {
+	if l = q.load(); l != nil {
 		n = q.receive(l, b[:min(len(b), frame.BatchSize-q.lent)])
 	}
 	if n < len(b) && q.announce.Load() {
 		n += q.takeRARP(b[n:])
 	}
 	if q.lent += n; q.lent == 0 {
-		q.release()
+		q.giveBack()
 	}
 	return n
+}
+
+// load is what the ring runs now. It stays so while the worker owns the ring.
+func (q *queue) load() *live {
+	q.looked = q.live.Load()
+	return q.looked
+}
+
+// own takes the ring for the worker, unless it has it. It reports false while
+// the control side is at work on it.
+func (q *queue) own() bool {
+	q.owned = q.owned || q.mu.TryLock()
+	return q.owned
+}
+
+// leave ends every call of the worker, and its ownership unless frames are lent.
+// A fault in guest memory stops the ring, and with it the port, instead of the
+// process.
+func (q *queue) leave(before bool) {
+	if cause := recover(); cause != nil {
+		q.faulted(cause)
+	}
+	unguard(before)
+	if q.owned && q.lent == 0 {
+		q.owned = false
+		q.mu.Unlock()
+	}
+}
+
+// faulted is what leave does about a panic. A fault stops the ring, unless it was
+// in a look at memory that the control side was taking away.
+func (q *queue) faulted(cause any) {
+	fault := frame.FaultOf(cause)
+	if q.own() && q.live.Load() == q.looked {
+		q.stop(fault)
+	}
+}
+
+// stop takes the ring, and with it the port, down. The worker owns the ring.
+func (q *queue) stop(fault error) {
+	q.fail(fmt.Errorf("guest memory can't be read: %w", fault), true)
 }
 
 // receive takes chains and makes frames of them.
@@ -231,22 +274,20 @@ func (q *queue) gather(l *live, f *frame.Frame, c *virtq.Chain, slot int) bool {
 
 // Release implements frame.Queue.
 func (q *queue) Release() {
-	if !q.held {
+	if !q.owned {
 		return
 	}
-	defer q.recovered(guard())
-	q.release()
+	defer q.leave(guard())
+	q.lent = 0
+	q.giveBack()
 }
 
-// release returns what was lent to the guest and lets go of the ring.
-func (q *queue) release() {
-	q.lent = 0
+// giveBack returns to the guest what was taken of it.
+func (q *queue) giveBack() {
 	if l := q.live.Load(); l != nil && len(q.batch.Chains) > 0 {
 		l.Return(q.batch)
 		q.notify(l)
 	}
-	q.held = false
-	q.mu.Unlock()
 }
 
 // takeRARP lends the announcement that the front end asked for.
@@ -256,53 +297,20 @@ func (q *queue) takeRARP(b []frame.Frame) int {
 	return 1
 }
 
-// recovered is deferred by every entry from the worker: a fault in guest memory
-// stops the ring, and with it the port, instead of the process.
-func (q *queue) recovered(before bool) {
-	if r := recover(); r != nil {
-		q.faulted(r)
-	}
-	if !before {
-		debug.SetPanicOnFault(false)
-	}
-}
-
-// faulted handles a panic: a fault in guest memory is its owner's doing, any
-// other panic is ours and goes on.
-func (q *queue) faulted(r any) {
-	fault, ok := r.(memoryFault)
-	if !ok {
-		panic(r)
-	}
-	if !q.held && q.live.Load() != q.looked {
-		return // a look at memory that the control side took away meanwhile
-	}
-	q.Fault(fault)
-	if q.held && q.lent == 0 {
-		q.held = false
-		q.mu.Unlock()
-	}
-}
-
 // Arm implements frame.Queue.
 func (q *queue) Arm() bool {
-	defer q.recovered(guard())
+	defer q.leave(guard())
 	// First forget what rang until now: what rings from here on is about frames
 	// that the look below may have missed.
 	q.bell.hush(q.events[:])
-	l := q.live.Load()
-	q.looked = l
+	l := q.load()
 	if l == nil || q.announce.Load() {
 		return q.announce.Load()
 	}
-	if !q.held {
-		if !q.mu.TryLock() {
-			return true // the control side is at work: look again
-		}
-		defer q.mu.Unlock()
-		l = q.live.Load()
+	if !q.own() {
+		return true // the control side is at work: look again
 	}
-	if l == nil {
+	if l = q.load(); l == nil {
 		return false
 	}
 	q.found = l.EnableKicks()
@@ -317,12 +325,8 @@ func (q *queue) Polled() bool { return true }
 
 // Fault implements frame.Faulter.
 func (q *queue) Fault(err error) {
-	err = fmt.Errorf("guest memory can't be read: %w", err)
-	switch {
-	case q.held:
-		q.fail(err, true)
-	case q.mu.TryLock():
-		q.fail(err, true)
-		q.mu.Unlock()
+	defer q.leave(guard())
+	if q.own() {
+		q.stop(err)
 	}
 }

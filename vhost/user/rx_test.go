@@ -2,8 +2,11 @@ package vhostuser
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/kvswitch/kvswitch/switch/frame"
 )
@@ -204,8 +207,70 @@ func TestRxReturnsABatchOfBadChainsByItself(t *testing.T) {
 	if g.sent(0) != 100 || p.Counters().RxErrors != 100 {
 		t.Fatalf("errors %d", p.Counters().RxErrors)
 	}
-	if !p.queues[0].mu.TryLock() {
+	if locked(p.queues[0]) {
 		t.Fatal("the ring stays locked")
 	}
-	p.queues[0].mu.Unlock()
+}
+
+// locked reports whether the control side would have to wait for the worker.
+func locked(q *queue) bool {
+	free := q.mu.TryLock()
+	if free {
+		q.mu.Unlock()
+	}
+	return !free
+}
+
+// The worker owns the ring while frames are lent, and at no other time, whatever
+// happens in between.
+func TestRingIsLockedWhileFramesAreLent(t *testing.T) {
+	var b [4]frame.Frame
+	lend := func(t *testing.T, g *guest, q *queue) {
+		t.Helper()
+		g.transmit(0, 60)
+		if n := q.Rx(b[:]); n != 1 || !locked(q) {
+			t.Fatalf("Rx = %d, locked: %v", n, locked(q))
+		}
+	}
+	gone := func(t *testing.T, g *guest) {
+		t.Helper()
+		if err := unix.Ftruncate(g.fd, 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, call := range map[string]func(*testing.T, *guest, *queue){
+		"Rx finds nothing":  func(_ *testing.T, _ *guest, q *queue) { q.Rx(b[:]) },
+		"Rx faults":         func(t *testing.T, g *guest, q *queue) { gone(t, g); q.Rx(b[:]) },
+		"Arm finds nothing": func(_ *testing.T, _ *guest, q *queue) { q.Arm() },
+		"Arm faults":        func(t *testing.T, g *guest, q *queue) { gone(t, g); q.Arm() },
+		"Fault":             func(_ *testing.T, _ *guest, q *queue) { q.Fault(errors.New("found by the worker")) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := newGuest(t, guestOptions{size: 64})
+			q := g.attach(modern).queues[0]
+			if call(t, g, q); locked(q) {
+				t.Error("locked with nothing lent")
+			}
+		})
+		t.Run(name+" while frames are lent", func(t *testing.T) {
+			g := newGuest(t, guestOptions{size: 64})
+			q := g.attach(modern).queues[0]
+			lend(t, g, q)
+			if call(t, g, q); !locked(q) {
+				t.Error("the control side could unmap the frames")
+			}
+			if q.Release(); locked(q) {
+				t.Error("locked after Release")
+			}
+		})
+	}
+	t.Run("Release faults", func(t *testing.T) {
+		g := newGuest(t, guestOptions{size: 64})
+		q := g.attach(modern).queues[0]
+		lend(t, g, q)
+		gone(t, g)
+		if q.Release(); locked(q) || q.broken.Load() == nil {
+			t.Errorf("locked %v, broken %v", locked(q), q.broken.Load())
+		}
+	})
 }

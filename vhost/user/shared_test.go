@@ -39,15 +39,13 @@ func TestSharedFilesCutShortCostTheirOwnPort(t *testing.T) {
 					fd := memfd(t, 1<<20)
 					share(f, fd)
 					f.works()
-					f.post(0, 2048)
-					f.rings[0].Publish()
+					f.supply(0, 2048)
 					if err := unix.Ftruncate(fd, 0); err != nil {
 						t.Fatal(err)
 					}
 					// The sender is a guest whose worker is ready for faults in
 					// its memory: none may reach it.
-					other.guest.send(0, false, packet(frame.VnetHdr{}, 12, testFrame(100)))
-					other.rings[1].Publish()
+					other.transmit(0, 100)
 					var b [4]frame.Frame
 					if n := other.port.queues[0].Rx(b[:]); n != 1 {
 						t.Fatalf("Rx = %d", n)
@@ -84,8 +82,7 @@ func TestTxSendsTheHeaderThatWasJudged(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			g := newGuest(t, guestOptions{size: 64})
 			p := g.attach(modern)
-			g.post(0, 2048)
-			g.rings[0].Publish()
+			g.supply(0, 2048)
 			o := frame.Out{Frame: &frame.Frame{Data: testFrame(100)}, Header: &judged}
 			change(&o)
 			if n := p.Tx(0, []frame.Out{o}); n != 1 {
@@ -123,9 +120,7 @@ func TestMemoryIsAddedAfterAMigrationWasCalledOff(t *testing.T) {
 // being moved to another host.
 func TestBrokenRingDoesNotFailTheMigration(t *testing.T) {
 	p, f := connected(t, Options{}, modern|featProtocol)
-	// An available index that makes no sense, on the ring that the guest sends with.
-	avail := f.mem[f.rings[1].addr.avail-userBase:]
-	avail[2], avail[3] = 0xff, 0x7f
+	f.jump(1)
 	p.queues[0].Rx(make([]frame.Frame, 4))
 	wait(t, "the ring to break", func() bool { return p.ring(1).broken.Load() != nil })
 	f.must(reqSetLogBase, append(u64(1<<20), u64(0)...), memfd(t, 1<<20))

@@ -3,10 +3,7 @@ package vhostuser
 import (
 	"testing"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/kvswitch/kvswitch/switch/frame"
-	"github.com/kvswitch/kvswitch/switch/host/sysio"
 )
 
 // What is given up leaves nothing behind: however many frames a guest could not
@@ -19,18 +16,6 @@ func TestReceiveRingNeverStalls(t *testing.T) {
 			list[i].Data = testFrame(64)
 		}
 		return outs(list)
-	}
-	gone := func(t *testing.T) []byte { // a page that its owner took away
-		fd := memfd(t, 4096)
-		mem, err := sysio.Map(fd, 0, 4096)
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { sysio.Unmap(mem) })
-		if err := unix.Ftruncate(fd, 0); err != nil {
-			t.Fatal(err)
-		}
-		return mem
 	}
 	for _, tc := range []struct {
 		name     string
@@ -50,7 +35,7 @@ func TestReceiveRingNeverStalls(t *testing.T) {
 			}
 		}},
 		{"the sender's memory goes while it is copied", modern, []int{12, 1514}, 0, func(t *testing.T, p *Port) {
-			f := frame.Frame{Data: gone(t)}
+			f := frame.Frame{Data: goneMemory(t)}
 			for range 1200 {
 				if guarded(func() { p.Tx(0, []frame.Out{{Frame: &f}}) }) == nil {
 					t.Fatal("the sender's fault went unnoticed")

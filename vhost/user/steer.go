@@ -3,7 +3,6 @@ package vhostuser
 import (
 	"encoding/binary"
 	"math/bits"
-	"runtime/debug"
 	"sync/atomic"
 
 	"github.com/kvswitch/kvswitch/switch/frame"
@@ -149,6 +148,13 @@ func (s *steering) learn(queue int, frames []frame.Frame) {
 	}
 }
 
+// spread and choose note a batch in the bits of one word, and a ring's number in
+// a byte.
+const (
+	_ = uint(64 - frame.BatchSize)
+	_ = uint8(MaxQueuePairs - 1)
+)
+
 // spread sends each frame by its flow's ring, one call per ring. Frames that a
 // ring has no room for are the last ones of out when it returns.
 func (p *Port) spread(rings []*ring, out []frame.Out) (sent int) {
@@ -188,20 +194,15 @@ func (p *Port) spread(rings []*ring, out []frame.Out) (sent int) {
 // choose finds each frame's ring, and reports false if the frames can't be read:
 // they lie in memory that their sender took away (see sendRecovered).
 func (p *Port) choose(rings []*ring, out []frame.Out, which *[frame.BatchSize]uint8) (ok bool) {
-	defer senderRecovered(guard())
+	before := guard()
+	defer func() {
+		unguard(before)
+		if fault := frame.FaultOf(recover()); fault != nil && before {
+			panic(fault)
+		}
+	}()
 	for i := range out {
 		which[i] = uint8(p.steer.ring(flowHash(out[i].Frame), len(rings)))
 	}
 	return true
-}
-
-func senderRecovered(before bool) {
-	if !before {
-		debug.SetPanicOnFault(false)
-	}
-	if e := recover(); e != nil {
-		if _, ok := e.(memoryFault); !ok || before {
-			panic(e)
-		}
-	}
 }

@@ -6,9 +6,6 @@ import (
 	"testing"
 
 	"github.com/kvswitch/kvswitch/switch/frame"
-	"github.com/kvswitch/kvswitch/switch/host/sysio"
-
-	"golang.org/x/sys/unix"
 )
 
 // udp is a frame of flow n; back is the way back. seq is told by sequence.
@@ -239,14 +236,7 @@ func TestSteeringIsNotMovedByAFewFrames(t *testing.T) {
 // A sender's memory that is gone when flows are told apart is that sender's loss.
 func TestSpreadOfFramesThatAreGone(t *testing.T) {
 	_, p := steered(t, 2)
-	fd := memfd(t, 4096)
-	mem, err := sysio.Map(fd, 0, 4096)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer sysio.Unmap(mem)
-	unix.Ftruncate(fd, 0)
-	list := outs([]frame.Frame{{Data: mem[:100]}})
+	list := outs([]frame.Frame{{Data: goneMemory(t)[:100]}})
 	if n := p.Tx(0, list); n != 0 { // by a worker that is not ready for faults
 		t.Errorf("Tx = %d", n)
 	}

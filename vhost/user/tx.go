@@ -2,7 +2,6 @@ package vhostuser
 
 import (
 	"fmt"
-	"runtime/debug"
 
 	"github.com/kvswitch/kvswitch/switch/frame"
 	"github.com/kvswitch/kvswitch/vhost/virtq"
@@ -26,24 +25,20 @@ func (p *Port) Tx(_ int, out []frame.Out) int {
 	return (*rings)[0].trySend(out)
 }
 
-// trySend sends by this ring, if no other worker does for longer than lockTries.
-func (r *ring) trySend(out []frame.Out) int {
+// trySend copies frames into the guest's buffers, unless another worker is
+// sending by this ring for longer than lockTries.
+func (r *ring) trySend(out []frame.Out) (sent int) {
 	for try := 0; !r.mu.TryLock(); try++ {
 		if try == lockTries {
 			return 0
 		}
 	}
-	return r.sendLocked(out)
-}
-
-// sendLocked copies frames into the guest's buffers and lets go of the ring.
-func (r *ring) sendLocked(out []frame.Out) (sent int) {
+	defer r.mu.Unlock()
 	l := r.live.Load()
 	if l == nil || !l.enabled {
-		r.mu.Unlock()
 		return 0
 	}
-	defer r.sendRecovered(guard())
+	defer r.sendRecovered(l, guard())
 	return r.send(l, out)
 }
 
@@ -112,31 +107,20 @@ func (r *ring) fill(l *live, out []frame.Out) (done int, more bool) {
 }
 
 // sendRecovered is deferred while the ring is locked. A fault in this guest's
-// memory, or in what else its front end shares, stops its ring. One elsewhere is in the memory of whoever lent the
-// frames: nothing was published, and the caller gets the panic if it is ready
-// for it.
-func (r *ring) sendRecovered(before bool) {
-	if e := recover(); e != nil {
-		fault, ok := e.(memoryFault)
-		l := r.live.Load()
-		if ok && l != nil && l.Holds(fault.Addr()) {
-			r.fail(fmt.Errorf("guest memory can't be written: %w", fault), true)
-		} else {
-			if l != nil {
-				l.Rewind(r.batch, len(r.batch.Chains))
-			}
-			r.mu.Unlock()
-			if !before {
-				debug.SetPanicOnFault(false)
-			}
-			if !ok || before {
-				panic(e)
-			}
-			return
+// memory, or in what else its front end shares, stops its ring. One elsewhere is
+// in the memory of whoever lent the frames: nothing was published, and the caller
+// gets the panic if it was ready for it before.
+func (r *ring) sendRecovered(l *live, before bool) {
+	unguard(before)
+	fault := frame.FaultOf(recover())
+	switch {
+	case fault == nil:
+	case l.Holds(fault.Addr()):
+		r.fail(fmt.Errorf("guest memory can't be written: %w", fault), true)
+	default:
+		l.Rewind(r.batch, len(r.batch.Chains))
+		if before {
+			panic(fault)
 		}
-	}
-	r.mu.Unlock()
-	if !before {
-		debug.SetPanicOnFault(false)
 	}
 }

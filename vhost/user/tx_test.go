@@ -39,8 +39,7 @@ func TestTxFillsEveryKindOfBuffer(t *testing.T) {
 					t.Run(fmt.Sprintf("header=%d/merge=%v/size=%d/first=%d/%s", hdrLen, merge, size, first, name), func(t *testing.T) {
 						g := newGuest(t, guestOptions{size: 64})
 						p := g.attach(features)
-						g.post(0, bufs...)
-						g.rings[0].Publish()
+						g.supply(0, bufs...)
 						want := testFrame(size)
 						f := inPieces(want, first)
 						if n := p.Tx(0, []frame.Out{{Frame: &f}}); n != 1 {
@@ -197,8 +196,7 @@ func TestTxHeaderFollowsNegotiation(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			g := newGuest(t, guestOptions{size: 64})
 			p := g.attach(tc.features)
-			g.post(0, 9000)
-			g.rings[0].Publish()
+			g.supply(0, 9000)
 			f := frame.Frame{Data: testFrame(4000), Hdr: tc.in}
 			p.Tx(0, []frame.Out{{Frame: &f}})
 			got := g.receive(0, headerLen(tc.features))
@@ -232,8 +230,7 @@ func TestTxWritesTheTagInBand(t *testing.T) {
 				}
 				g := newGuest(t, guestOptions{size: 64})
 				p := g.attach(modern | allOffloads)
-				g.post(0, bufs...)
-				g.rings[0].Publish()
+				g.supply(0, bufs...)
 				p.Tx(0, []frame.Out{tc.out})
 				got := g.receive(0, 12)
 				if len(got) != 1 || !bytes.Equal(got[0].frame, tc.want) || got[0].hdr != tc.hdr {
@@ -252,8 +249,7 @@ func TestTxReturnsBadChainsEmpty(t *testing.T) {
 	g.post(0, 2048)
 	off, b := g.alloc(100)
 	g.add(0, false, false, []int{off}, [][]byte{b}) // readable
-	g.post(0, 2048)
-	g.rings[0].Publish()
+	g.supply(0, 2048)
 	list := []frame.Frame{{Data: testFrame(60)}, {Data: testFrame(61)}, {Data: testFrame(62)}}
 	if n := p.Tx(0, outs(list)); n != 3 {
 		t.Fatalf("took care of %d", n)

@@ -45,9 +45,15 @@ func (d *device) vring(index uint32) (*vring, error) {
 	return &d.rings[index], nil
 }
 
-func (d *device) setVringNum(m *message) (reply, error) {
+// vringNum is the ring that NUM, BASE or ENABLE is about, and its number for it.
+func (d *device) vringNum(m *message) (vringState, *vring, error) {
 	s := m.vringState()
 	v, err := d.vring(s.index)
+	return s, v, err
+}
+
+func (d *device) setVringNum(m *message) (reply, error) {
+	s, v, err := d.vringNum(m)
 	if err != nil {
 		return reply{}, err
 	}
@@ -83,8 +89,7 @@ func (d *device) setVringAddr(m *message) (reply, error) {
 }
 
 func (d *device) setVringBase(m *message) (reply, error) {
-	s := m.vringState()
-	v, err := d.vring(s.index)
+	s, v, err := d.vringNum(m)
 	if err != nil {
 		return reply{}, err
 	}
@@ -99,8 +104,7 @@ func (d *device) setVringBase(m *message) (reply, error) {
 }
 
 func (d *device) getVringBase(m *message) (reply, error) {
-	s := m.vringState()
-	v, err := d.vring(s.index)
+	s, v, err := d.vringNum(m)
 	if err != nil {
 		return reply{}, err
 	}
@@ -132,13 +136,9 @@ func (d *device) stop(i int) {
 // not to kick (a restart of the switch, or a migration), or that made its buffers
 // available before, never kicks. Front ends (QEMU, DPDK) rely on a start at once.
 func (d *device) setVringKick(m *message) (reply, error) {
-	v, i, err := d.vringFD(m)
+	v, i, fd, err := d.vringFD(m, "kick")
 	if err != nil {
 		return reply{}, err
-	}
-	fd, err := m.takeEventFD()
-	if err != nil {
-		return reply{}, fmt.Errorf("ring %d: kick descriptor: %w", i, err)
 	}
 	if err := d.port.setKick(i, fd); err != nil { // it goes on, or rests, as before
 		closeFD(&fd)
@@ -156,13 +156,9 @@ func (d *device) setVringKick(m *message) (reply, error) {
 }
 
 func (d *device) setVringCall(m *message) (reply, error) {
-	v, i, err := d.vringFD(m)
+	v, i, fd, err := d.vringFD(m, "call")
 	if err != nil {
 		return reply{}, err
-	}
-	fd, err := m.takeEventFD()
-	if err != nil {
-		return reply{}, fmt.Errorf("ring %d: call descriptor: %w", i, err)
 	}
 	old := v.call
 	v.call = fd
@@ -172,13 +168,9 @@ func (d *device) setVringCall(m *message) (reply, error) {
 }
 
 func (d *device) setVringErr(m *message) (reply, error) {
-	v, i, err := d.vringFD(m)
+	v, _, fd, err := d.vringFD(m, "error")
 	if err != nil {
 		return reply{}, err
-	}
-	fd, err := m.takeEventFD()
-	if err != nil {
-		return reply{}, fmt.Errorf("ring %d: error descriptor: %w", i, err)
 	}
 	closeFD(&v.err)
 	v.err = fd
@@ -186,8 +178,7 @@ func (d *device) setVringErr(m *message) (reply, error) {
 }
 
 func (d *device) setVringEnable(m *message) (reply, error) {
-	s := m.vringState()
-	v, err := d.vring(s.index)
+	s, v, err := d.vringNum(m)
 	if err != nil {
 		return reply{}, err
 	}
@@ -199,11 +190,16 @@ func (d *device) setVringEnable(m *message) (reply, error) {
 	return reply{}, nil
 }
 
-// vringFD is the ring that KICK, CALL or ERR is about.
-func (d *device) vringFD(m *message) (*vring, int, error) {
-	i := m.u64() & vringIndexMask
-	v, err := d.vring(uint32(i))
-	return v, int(i), err
+// vringFD is the ring that KICK, CALL or ERR is about, and the descriptor for it.
+func (d *device) vringFD(m *message, kind string) (v *vring, i, fd int, err error) {
+	i = int(m.u64() & vringIndexMask)
+	if v, err = d.vring(uint32(i)); err != nil {
+		return nil, i, -1, err
+	}
+	if fd, err = m.takeEventFD(); err != nil {
+		return nil, i, -1, fmt.Errorf("ring %d: %s descriptor: %w", i, kind, err)
+	}
+	return v, i, fd, nil
 }
 
 // takeEventFD keeps the message's descriptor, if it came with one: -1 means

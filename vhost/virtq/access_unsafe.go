@@ -35,3 +35,13 @@ func offsetIn(mem, b []byte) (uint64, bool) {
 func words(b []byte) []uint32 {
 	return unsafe.Slice((*uint32)(unsafe.Pointer(unsafe.SliceData(b))), len(b)/4)
 }
+
+// The types lie over memory that virtio lays out (2.7.5, 2.7.6, 2.7.8). With
+// another size or offset this does not compile.
+var (
+	_ [descLen]byte     = [unsafe.Sizeof(desc{})]byte{}
+	_ [usedEntry]byte   = [unsafe.Sizeof(usedElem{})]byte{}
+	_ [availEntry]byte  = [unsafe.Sizeof(availRing{}.ring[0])]byte{}
+	_ [availHeader]byte = [unsafe.Offsetof(availRing{}.ring)]byte{}
+	_ [usedHeader]byte  = [unsafe.Offsetof(usedRing{}.ring)]byte{}
+)

@@ -147,10 +147,7 @@ func TestNothingIsPublishedBeforeReturn(t *testing.T) {
 
 func TestRewindGivesChainsUp(t *testing.T) {
 	q := newQueue(t, 8, 0, Config{})
-	for range 5 {
-		q.add(q.buf(bufStart, 64, false))
-	}
-	q.drv.Publish()
+	q.offerReadable(5)
 	q.take(5)
 	q.dev.Rewind(q.batch, 3)
 	q.dev.Return(q.batch)
@@ -163,10 +160,7 @@ func TestRewindGivesChainsUp(t *testing.T) {
 func TestTakeKeepsToTheBatchsRoom(t *testing.T) {
 	q := newQueue(t, 16, 0, Config{})
 	q.batch = NewBatch(4, 2)
-	for range 10 {
-		q.add(q.buf(bufStart, 64, false))
-	}
-	q.drv.Publish()
+	q.offerReadable(10)
 	for _, want := range []int{4, 0} {
 		if n, err := q.dev.Take(q.batch, 10); n != want || err != nil {
 			t.Fatalf("Take = %d, %v, want %d", n, err, want)
@@ -228,10 +222,7 @@ func TestNewDeviceKnowsThatKicksAreOff(t *testing.T) {
 // a device stopped.
 func TestNewDeviceStartsWhereTheUsedRingStands(t *testing.T) {
 	q := newQueue(t, 8, 0xfffe, Config{})
-	for range 6 {
-		q.add(q.buf(bufStart, 64, false))
-	}
-	q.drv.Publish()
+	q.offerReadable(6)
 	q.take(6)
 	q.dev.Rewind(q.batch, 2)
 	q.dev.Return(q.batch) // 4 of 6, and then the device is gone
@@ -258,10 +249,7 @@ func TestBaseCountsWhenTheUsedRingCantBeRight(t *testing.T) {
 
 func TestResumeGoesOnInOtherMemory(t *testing.T) {
 	q := newQueue(t, 8, 0, Config{})
-	for range 4 {
-		q.add(q.buf(bufStart, 64, false))
-	}
-	q.drv.Publish()
+	q.offerReadable(4)
 	q.take(4)
 	q.dev.Rewind(q.batch, 1)
 	q.dev.Return(q.batch)

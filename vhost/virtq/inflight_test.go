@@ -39,10 +39,7 @@ func TestInflightChainsComeAgainAfterACrash(t *testing.T) {
 	mem := mapped(t, 4096)[:InflightBytes(8)]
 	cfg := func() Config { return Config{Inflight: NewInflight(mem)} }
 	q := newQueue(t, 8, 0, cfg())
-	for range 5 {
-		q.add(q.buf(bufStart, 64, false))
-	}
-	q.drv.Publish()
+	q.offerReadable(5)
 	if _, err := q.dev.Take(q.batch, 2); err != nil {
 		t.Fatal(err)
 	}
@@ -69,10 +66,7 @@ func TestInflightChainsComeAgainAfterACrash(t *testing.T) {
 func TestInflightChainsComeInTheOrderOfTheirCounters(t *testing.T) {
 	mem := mapped(t, 4096)[:InflightBytes(8)]
 	q := newQueue(t, 8, 0, Config{Inflight: NewInflight(mem)})
-	for range 6 {
-		q.add(q.buf(bufStart, 64, false))
-	}
-	q.drv.Publish()
+	q.offerReadable(6)
 	for head, counter := range map[uint16]uint64{4: 100, 1: 7, 3: 1 << 60} {
 		e := mem[16+16*int(head):]
 		e[0] = 1
@@ -98,10 +92,7 @@ func TestInflightSurvivesDeathAtEveryStep(t *testing.T) {
 				t.Fatal(err)
 			}
 			q := newQueue(t, 8, 0, Config{Inflight: NewInflight(mem), Log: log, LogUsed: true})
-			for range 6 {
-				q.add(q.buf(bufStart, 64, false))
-			}
-			q.drv.Publish()
+			q.offerReadable(6)
 			q.dev.Take(q.batch, 2)
 			q.dev.Return(q.batch)
 			q.dev.Take(q.batch, 3)
@@ -148,10 +139,7 @@ func dieBeforeTheIndex(t *testing.T, q *queue, log []byte) {
 func TestRewindOfResubmittedChains(t *testing.T) {
 	mem := mapped(t, 4096)[:InflightBytes(8)]
 	q := newQueue(t, 8, 0, Config{Inflight: NewInflight(mem)})
-	for range 3 {
-		q.add(q.buf(bufStart, 64, false))
-	}
-	q.drv.Publish()
+	q.offerReadable(3)
 	q.take(3)
 	q.crash(Config{Inflight: NewInflight(mem)})
 	if q.dev.Next() != 3 || q.dev.Used() != 0 {
@@ -170,10 +158,7 @@ func TestRewindOfResubmittedChains(t *testing.T) {
 func TestRewoundChainsAreNotInflight(t *testing.T) {
 	mem := mapped(t, 4096)[:InflightBytes(8)]
 	q := newQueue(t, 8, 0, Config{Inflight: NewInflight(mem)})
-	for range 4 {
-		q.add(q.buf(bufStart, 64, false))
-	}
-	q.drv.Publish()
+	q.offerReadable(4)
 	q.take(4)
 	q.dev.Rewind(q.batch, 3)
 	if n, err := q.dev.Take(q.batch, 1); n != 1 || err != nil { // 1 has a newer counter than 2 and 3 had
@@ -193,10 +178,7 @@ func TestResumeLeavesTheInflightNoteAlone(t *testing.T) {
 	mem := mapped(t, 4096)[:InflightBytes(8)]
 	note := NewInflight(mem)
 	q := newQueue(t, 8, 0, Config{Inflight: note})
-	for range 6 {
-		q.add(q.buf(bufStart, 64, false))
-	}
-	q.drv.Publish()
+	q.offerReadable(6)
 	if n, err := q.dev.Take(q.batch, 2); n != 2 || err != nil {
 		t.Fatal(n, err)
 	}

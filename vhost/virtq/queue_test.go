@@ -78,6 +78,16 @@ func (q *queue) add(bufs ...Buf) uint16 {
 	return head
 }
 
+// offerReadable makes n chains of one buffer each available, for the device to
+// read.
+func (q *queue) offerReadable(n int) {
+	q.t.Helper()
+	for range n {
+		q.add(q.buf(bufStart, 64, false))
+	}
+	q.drv.Publish()
+}
+
 func (q *queue) take(want int) []Chain {
 	q.t.Helper()
 	n, err := q.dev.Take(q.batch, 64)
