@@ -67,7 +67,7 @@ func (s *Switch) Learned(v *relay.View, key fdb.Key, in uint16, moved bool, from
 }
 
 // uptime is how long ago the switch was made, by its clock.
-func (s *Switch) uptime() time.Duration { return s.cfg.Now().Sub(s.started) }
+func (s *Switch) uptime() time.Duration { return s.cfg.Clock.Now().Sub(s.started) }
 
 // now is the switch's coarse clock: whole seconds since it was made.
 func (s *Switch) now() uint32 { return uint32(s.uptime() / time.Second) }

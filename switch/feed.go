@@ -3,7 +3,6 @@ package vswitch
 import (
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/kvswitch/kvswitch/fdb"
 	"github.com/kvswitch/kvswitch/switch/frame"
@@ -13,7 +12,7 @@ import (
 // subscriber that reads too slowly loses events and is told how many.
 type feed struct {
 	readers atomic.Int32 // so that workers can skip building events nobody reads
-	now     func() time.Time
+	clock   Clock
 	mu      sync.Mutex
 	subs    map[*subscriber]struct{}
 }
@@ -57,7 +56,7 @@ func (f *feed) publish(e Event) {
 		return
 	}
 	if e.Time.IsZero() {
-		e.Time = f.now()
+		e.Time = f.clock.Now()
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()

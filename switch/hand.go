@@ -9,7 +9,7 @@ import (
 )
 
 // Hand drives a switch by hand, in place of Run: no goroutine, no thread, no
-// descriptor, and time stands still unless Config.Now says otherwise. For labs,
+// descriptor, and time stands still unless Config.Clock says otherwise. For labs,
 // tests, and whoever wants to see what happens when. Its methods are one
 // goroutine's at a time; the switch's own calls work beside them.
 type Hand struct {
@@ -66,5 +66,5 @@ func (h *Hand) Forward(in int, frames []frame.Frame) {
 }
 
 // Tick does what is due once a second, for as many seconds as have passed by
-// Config.Now since it was last done.
+// Config.Clock since it was last done.
 func (h *Hand) Tick() { h.sw.tick() }

@@ -29,7 +29,7 @@ func newTorusLab(t *testing.T, side int) *torusLab {
 	l := &torusLab{t: t, now: time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)}
 	quiet := slog.New(slog.NewTextHandler(io.Discard, nil))
 	for i := range n {
-		s, err := New(Config{Name: fmt.Sprintf("sw%d", i), MAC: mem.MAC(1000 + i), Logger: quiet, Now: func() time.Time { return l.now }})
+		s, err := New(Config{Name: fmt.Sprintf("sw%d", i), MAC: mem.MAC(1000 + i), Logger: quiet, Clock: l})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -52,6 +52,9 @@ func newTorusLab(t *testing.T, side int) *torusLab {
 	}
 	return l
 }
+
+// Now is the clock's.
+func (l *torusLab) Now() time.Time { return l.now }
 
 func (l *torusLab) add(i int, name string, p *mem.Port, uplink bool) {
 	cfg := NewPortConfig("memory")

@@ -52,9 +52,16 @@ type Config struct {
 	Workers       int           // forwarding threads, 1–64; 0 = 1
 	BusyPoll      time.Duration // how long a worker polls after work before it sleeps; BusyPollAlways = for ever
 	STP           STPConfig
-	Logger        *slog.Logger     // nil = slog.Default()
-	Now           func() time.Time // the clock of ageing, spanning tree and events; nil = time.Now
+	Logger        *slog.Logger // nil = slog.Default()
+	Clock         Clock        // of ageing, spanning tree and events; nil = the system's
 }
+
+// Clock says what time it is. A lab has one that is moved by hand.
+type Clock interface{ Now() time.Time }
+
+type systemClock struct{}
+
+func (systemClock) Now() time.Time { return time.Now() }
 
 // Errors that callers tell apart. Those returned wrap one of them where it fits.
 var (
@@ -98,14 +105,14 @@ func New(cfg Config) (*Switch, error) {
 	}
 	s := &Switch{
 		log:     cfg.Logger.With("switch", cfg.Name),
-		started: cfg.Now(),
+		started: cfg.Clock.Now(),
 		cfg:     cfg,
 		table:   fdb.New(cfg.MaxEntries, uint32(cfg.Ageing/time.Second)),
 		punts:   make(chan relay.Punt, puntQueue),
 		poke:    make(chan struct{}, 1),
 		slots:   make([]*port, 1), // number 0 is the host's
 	}
-	s.feed.now = cfg.Now
+	s.feed.clock = cfg.Clock
 	if err := s.startTree(); err != nil {
 		return nil, err
 	}
@@ -150,8 +157,8 @@ func (c *Config) fill() error {
 	if c.Logger == nil {
 		c.Logger = slog.Default()
 	}
-	if c.Now == nil {
-		c.Now = time.Now
+	if c.Clock == nil {
+		c.Clock = systemClock{}
 	}
 	return nil
 }

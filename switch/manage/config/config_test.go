@@ -195,7 +195,7 @@ func TestDefaultIsTheSwitchs(t *testing.T) {
 		t.Fatal(err)
 	}
 	got, want := config.Default().Switch, sw.Config()
-	want.MAC, want.Logger = frame.MAC{}, nil
+	want.MAC, want.Logger, want.Clock = frame.MAC{}, nil, nil
 	if got != want {
 		t.Errorf("got  %+v\nwant %+v", got, want)
 	}
