@@ -4,7 +4,6 @@ import (
 	"sync/atomic"
 
 	"github.com/kvswitch/kvswitch/switch/frame"
-	"github.com/kvswitch/kvswitch/switch/host/sysio"
 )
 
 // Endless is a port that always has frames to lend and swallows all it is
@@ -14,25 +13,24 @@ type Endless struct {
 	next   int
 	left   atomic.Int64 // frames still to be lent
 	Taken  atomic.Uint64
-	wake   *sysio.EventFD
+	bell   bell
 }
 
-var _ frame.Port = (*Endless)(nil)
+var (
+	_ frame.Port  = (*Endless)(nil)
+	_ frame.Queue = (*Endless)(nil)
+)
 
 // NewEndless makes a source of these frames, over and over. With none it is
 // only a sink.
 func NewEndless(frames []frame.Frame) *Endless {
-	wake, err := sysio.NewEventFD()
-	if err != nil {
-		panic(err) // out of file descriptors: no benchmark can go on
-	}
-	return &Endless{frames: frames, wake: wake}
+	return &Endless{frames: frames}
 }
 
 // Lend lets it lend n more frames.
 func (e *Endless) Lend(n int64) {
 	e.left.Add(n)
-	e.wake.Signal()
+	e.bell.ring()
 }
 
 // Done reports that all of them were lent.
@@ -44,7 +42,7 @@ func (e *Endless) Start(func()) error { return nil }
 // Queues implements frame.Port.
 func (e *Endless) Queues() []frame.Queue { return []frame.Queue{e} }
 
-// Tx implements frame.Port. It reads of each frame what a real port must.
+// Tx implements frame.Port. It looks at no frame.
 func (e *Endless) Tx(_ int, out []frame.Out) int {
 	e.Taken.Add(uint64(len(out)))
 	return len(out)
@@ -59,7 +57,7 @@ func (e *Endless) State() frame.State {
 func (e *Endless) Counters() frame.Counters { return frame.Counters{} }
 
 // Close implements frame.Port.
-func (e *Endless) Close() error { return e.wake.Close() }
+func (e *Endless) Close() error { return e.bell.close() }
 
 // Rx implements frame.Queue.
 func (e *Endless) Rx(b []frame.Frame) int {
@@ -82,7 +80,13 @@ func (e *Endless) Release() {}
 func (e *Endless) Arm() bool { return !e.Done() && len(e.frames) > 0 }
 
 // FD implements frame.Queue.
-func (e *Endless) FD() int { return e.wake.FD() }
+func (e *Endless) FD() int {
+	fd, _ := e.bell.fd() // -1 wakes nobody
+	if e.Arm() {
+		e.bell.ring()
+	}
+	return fd
+}
 
 // Polled implements frame.Queue.
 func (e *Endless) Polled() bool { return true }

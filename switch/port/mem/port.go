@@ -1,16 +1,25 @@
-// Package mem has what tests, benchmarks and examples of the switch need
-// instead of real ports: ports in memory, endless sources and sinks, and
-// builders of frames. It opens nothing but an eventfd per port and needs no
-// privilege. Its values may be used from any goroutine.
+// Package mem has ports in memory. They need no privilege, no goroutine, and no
+// descriptor as long as nobody asks a queue for one: who drives a port by hand may
+// have thousands.
 //
-// Network namespaces are in bench/testbed/netns, real guests in bench/testbed/vm.
+// Port, by itself or as one end of a cable, ships: the lab joins its switches and
+// stations with it. The rest is for tests, examples and benchmarks: Endless, a
+// source and sink that never runs dry, and builders of frames (MAC, Ethernet,
+// Tagged, Build).
+//
+// What it does not do: bytes are not checked, a frame too long for State's MTU is
+// taken, and nothing is ever sent late or lost, but for what SetRoom and the room
+// of a cable say.
+//
+// All may be called from any goroutine, a queue's Rx, Release and Arm from one at
+// a time. Network namespaces are in bench/testbed/netns, real guests in
+// bench/testbed/vm.
 package mem
 
 import (
 	"sync"
 
 	"github.com/kvswitch/kvswitch/switch/frame"
-	"github.com/kvswitch/kvswitch/switch/host/sysio"
 )
 
 // Received is a frame that a Port was given to send, copied.
@@ -31,22 +40,20 @@ type Port struct {
 	lent     int
 	sent     []Received
 	arrived  sync.Cond
-	wake     *sysio.EventFD
+	bell     bell
 	asked    bool
 	closed   bool
 	far      *Port // the other end of a cable; nil = Sent
 }
 
-var _ frame.Port = (*Port)(nil)
+var (
+	_ frame.Port  = (*Port)(nil)
+	_ frame.Queue = (*queue)(nil)
+)
 
 // NewPort makes a port that is up, has MTU 1500 and takes every offload.
 func NewPort() *Port {
-	wake, err := sysio.NewEventFD()
-	if err != nil {
-		panic(err) // out of file descriptors: no test can go on
-	}
 	p := &Port{
-		wake: wake,
 		room: -1,
 		state: frame.State{Up: true, MTU: 1500,
 			Offloads: frame.Offloads{Csum: true, TSO4: true, TSO6: true, USO: true}},
@@ -71,9 +78,13 @@ func NewCable() (a, b *Port) {
 	return a, b
 }
 
-// Cut takes the link of both ends of a cable down, or up again.
+// Cut takes the link of both ends of a cable down, or up again; without a cable,
+// the port's own.
 func (p *Port) Cut(down bool) {
 	for _, end := range []*Port{p, p.far} {
+		if end == nil {
+			continue
+		}
 		end.SetState(func(s *frame.State) {
 			s.Up, s.Reason = !down, ""
 			if down {
@@ -97,7 +108,7 @@ func (p *Port) InjectFrames(frames ...frame.Frame) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.waiting = append(p.waiting, frames...)
-	p.wake.Signal()
+	p.bell.ring()
 }
 
 // Sent returns what the switch sent so far and forgets it.
@@ -206,9 +217,7 @@ func (p *Port) arrive(out []frame.Out) {
 			p.counters.RxDropped++
 		}
 	}
-	if !p.closed {
-		p.wake.Signal()
-	}
+	p.bell.ring()
 }
 
 // State implements frame.Port.
@@ -231,7 +240,7 @@ func (p *Port) Close() error {
 	defer p.mu.Unlock()
 	p.closed = true
 	p.arrived.Broadcast()
-	return p.wake.Close()
+	return p.bell.close()
 }
 
 // queue is the port's receive queue.
@@ -244,7 +253,7 @@ func (q *queue) Rx(b []frame.Frame) int {
 	q.waiting = q.waiting[n:]
 	q.lent += n
 	if len(q.waiting) == 0 {
-		q.wake.Drain()
+		q.bell.hush()
 	}
 	return n
 }
@@ -261,5 +270,18 @@ func (q *queue) Arm() bool {
 	return len(q.waiting) > 0
 }
 
-func (q *queue) FD() int      { return q.wake.FD() }
+// FD makes the queue's descriptor when it is called first. If that fails, nothing
+// could wake who sleeps on it, and the port goes down.
+func (q *queue) FD() int {
+	fd, err := q.bell.fd()
+	if err != nil {
+		(*Port)(q).SetState(func(s *frame.State) { s.Up, s.Reason = false, err.Error() })
+		return fd
+	}
+	if q.Arm() {
+		q.bell.ring() // for what came before there was a descriptor
+	}
+	return fd
+}
+
 func (q *queue) Polled() bool { return !q.asked }

@@ -3,6 +3,7 @@ package sock
 import (
 	"bytes"
 	"os"
+	"sync"
 	"testing"
 	"time"
 
@@ -42,6 +43,29 @@ func receive(t *testing.T, q frame.Queue, n int) [][]byte {
 		q.Release()
 	}
 	return got
+}
+
+// worker drives a queue whose peer sends nothing, for the flushing that Rx does
+// beside, until stop is called.
+func worker(t *testing.T, q frame.Queue) (stop func()) {
+	end, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		var b [1]frame.Frame
+		for {
+			select {
+			case <-end:
+				return
+			default:
+				if readable(t, q, time.Millisecond) {
+					q.Rx(b[:])
+				}
+			}
+		}
+	}()
+	stop = sync.OnceFunc(func() { close(end); <-done })
+	t.Cleanup(stop)
+	return stop
 }
 
 // readable polls the queue's descriptor.

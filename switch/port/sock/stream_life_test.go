@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/kvswitch/kvswitch/switch/frame"
 )
@@ -86,23 +85,7 @@ func TestStreamSlowReaderLosesWholeFramesOnly(t *testing.T) {
 		if b := s.Detail().(StreamDetail).TxBacklog; b == 0 || b > txBufLen {
 			t.Errorf("backlog %d bytes, want 1 to %d", b, txBufLen)
 		}
-		stop := make(chan struct{})
-		done := make(chan struct{})
-		go func() { // the worker, which also flushes
-			defer close(done)
-			q := s.Queues()[0]
-			var b [1]frame.Frame
-			for {
-				select {
-				case <-stop:
-					return
-				default:
-					if readable(t, q, time.Millisecond) {
-						q.Rx(b[:])
-					}
-				}
-			}
-		}()
+		stop := worker(t, s.Queues()[0])
 		for i, want := range sent {
 			f, err := readFrame(peer)
 			if err != nil {
@@ -112,8 +95,7 @@ func TestStreamSlowReaderLosesWholeFramesOnly(t *testing.T) {
 				t.Fatalf("frame %d is number %d of %d bytes, want number %d", i, got, len(f), want)
 			}
 		}
-		close(stop)
-		<-done
+		stop()
 		if readable(t, s.Queues()[0], 0) {
 			t.Error("descriptor still asks for a flush when everything is written")
 		}

@@ -112,24 +112,9 @@ func TestStreamCarriesFramesOfEverySizeBothWays(t *testing.T) {
 				t.Fatalf("Tx of %d bytes took %d frames", len(f), n)
 			}
 			// A frame larger than the socket buffer needs the worker to flush it.
-			stop := make(chan struct{})
-			done := make(chan struct{})
-			go func() {
-				defer close(done)
-				var b [1]frame.Frame
-				for {
-					select {
-					case <-stop:
-						return
-					default:
-						s.Queues()[0].Rx(b[:])
-						time.Sleep(100 * time.Microsecond)
-					}
-				}
-			}()
+			stop := worker(t, s.Queues()[0])
 			got, err := readFrame(peer)
-			close(stop)
-			<-done
+			stop()
 			if err != nil || !bytes.Equal(got, f) {
 				t.Errorf("frame %d of %d bytes left as %d bytes, %v", i, len(f), len(got), err)
 			}
