@@ -44,7 +44,7 @@ func (s *Switch) status() Status {
 		UptimeS:       time.Since(s.started).Round(time.Millisecond).Seconds(),
 		FDB:           FDBSummary{Entries: s.table.Len(), Max: s.cfg.MaxEntries},
 		STP: STPSummary{
-			Mode:            s.cfg.STP.Mode,
+			Mode:            s.cfg.STP.Mode.String(),
 			RootID:          tree.RootID.String(),
 			RootPathCost:    tree.RootPathCost,
 			TopologyChanges: tree.TopologyChanges,
@@ -104,16 +104,13 @@ func (s *Switch) describe(p *port, tree *stp.Status) PortStatus {
 		STP:      s.describeSTP(p, tree),
 		VLAN:     describeVLAN(&p.cfg.VLAN),
 		Offloads: p.state.Offloads,
-		Settings: map[string]string{},
+		Config:   p.cfg,
 		Learned:  s.table.PortLen(uint16(p.id)),
 		RX:       rx, TX: tx,
 		Drops: map[string]uint64{DropEgressFull.String(): drops[DropEgressFull]},
 	}
 	if !p.state.Up {
 		ps.Link, ps.LinkReason = "down", p.state.Reason
-	}
-	for _, kv := range p.cfg.Keys() {
-		ps.Settings[kv.Key] = kv.Value
 	}
 	for r, n := range drops {
 		if n > 0 {
@@ -218,7 +215,7 @@ func (s *Switch) STPStatus() STPStatus {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	tree := s.treeStatus()
-	st := STPStatus{Status: tree, Mode: s.cfg.STP.Mode, AgeingS: s.cfg.Ageing.Seconds(), Ports: []STPPortStatus{}}
+	st := STPStatus{Status: tree, Mode: s.cfg.STP.Mode.String(), AgeingS: s.cfg.Ageing.Seconds(), Ports: []STPPortStatus{}}
 	name := func(n uint16) string {
 		if p := s.at(n); p != nil && n != hostPort {
 			return p.name

@@ -30,7 +30,7 @@ func specHelp() string {
 		fmt.Fprintf(&b, "  %s\n", k)
 	}
 	b.WriteString("Keys of every port:\n")
-	b.WriteString("  " + strings.Join(vswitch.PortKeyUsage(), "\n  "))
+	b.WriteString("  " + strings.Join(config.PortKeyUsage(), "\n  "))
 	return b.String()
 }
 
@@ -131,7 +131,7 @@ func (a *app) portSetCommand() *cobra.Command {
 	return a.talks(&cobra.Command{
 		Use:               "set NAME key=value...",
 		Short:             "Change settings of a port, all of them or none",
-		Long:              "Change settings of a port, all of them or none. Keys:\n  " + strings.Join(vswitch.PortKeyUsage(), "\n  "),
+		Long:              "Change settings of a port, all of them or none. Keys:\n  " + strings.Join(config.PortKeyUsage(), "\n  "),
 		Args:              portArgs(2, -1),
 		ValidArgsFunction: a.completePorts(1),
 		RunE:              func(cmd *cobra.Command, args []string) error { return a.setPort(cmd, args[0], args[1:]...) },

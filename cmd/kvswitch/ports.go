@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"strconv"
 
-	vswitch "github.com/kvswitch/kvswitch/switch"
 	"github.com/kvswitch/kvswitch/switch/frame"
 	"github.com/kvswitch/kvswitch/switch/host/link"
 	"github.com/kvswitch/kvswitch/switch/manage/config"
@@ -228,7 +227,7 @@ func (o *opener) isUplink(s config.Spec) bool {
 func (o *opener) complete(p *config.Port, workers int) {
 	p.Uplink = p.Uplink || o.isUplink(p.Spec)
 	if p.Uplink && workers > 1 && p.Kind == config.UplinkKind && p.Value("queues") == "" {
-		p.Device = append(p.Device, vswitch.KeyValue{Key: "queues", Value: strconv.Itoa(workers)})
+		p.Device = append(p.Device, config.KeyValue{Key: "queues", Value: strconv.Itoa(workers)})
 	}
 }
 

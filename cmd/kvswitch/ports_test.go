@@ -6,7 +6,7 @@ import (
 	"strings"
 	"testing"
 
-	vswitch "github.com/kvswitch/kvswitch/switch"
+	"github.com/kvswitch/kvswitch/switch/manage/config"
 	vhostuser "github.com/kvswitch/kvswitch/vhost/user"
 )
 
@@ -74,7 +74,7 @@ func TestUplinksHaveAQueueForEachWorker(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer o.close()
-	flags := runOptions{words: []vswitch.KeyValue{{Key: "workers", Value: "3"}}, uplinks: []string{"eth0", "eth1,queues=1", "stream:far,path=/x"}, ports: []string{"netdev:tap0"}}
+	flags := runOptions{words: []config.KeyValue{{Key: "workers", Value: "3"}}, uplinks: []string{"eth0", "eth1,queues=1", "stream:far,path=/x"}, ports: []string{"netdev:tap0"}}
 	c, err := flags.load(o.kinds())
 	if err != nil {
 		t.Fatal(err)

@@ -15,7 +15,6 @@ import (
 	"syscall"
 	"time"
 
-	vswitch "github.com/kvswitch/kvswitch/switch"
 	"github.com/kvswitch/kvswitch/switch/manage/config"
 
 	"github.com/spf13/cobra"
@@ -41,7 +40,7 @@ var runFlags = []struct{ word, usage string }{
 // runOptions is the command line of `run`.
 type runOptions struct {
 	file      string
-	words     []vswitch.KeyValue // flags that were given
+	words     []config.KeyValue // flags that were given
 	uplinks   []string
 	ports     []string
 	logFormat string
@@ -76,17 +75,17 @@ SIGHUP makes it read its --config file anew.
 	c.RunE = func(cmd *cobra.Command, _ []string) error {
 		for _, r := range runFlags {
 			if f.Changed(r.word) {
-				o.words = append(o.words, vswitch.KeyValue{Key: r.word, Value: *values[r.word]})
+				o.words = append(o.words, config.KeyValue{Key: r.word, Value: *values[r.word]})
 			}
 		}
 		if noHost && f.Changed("host") {
 			return usagef("--host and --no-host: give one of them")
 		}
 		if noHost {
-			o.words = append(o.words, vswitch.KeyValue{Key: "host", Value: config.HostOff})
+			o.words = append(o.words, config.KeyValue{Key: "host", Value: config.HostOff})
 		}
 		if f.Changed("vlan-filtering") {
-			o.words = append(o.words, vswitch.KeyValue{Key: "vlan-filtering", Value: fmt.Sprint(filtering)})
+			o.words = append(o.words, config.KeyValue{Key: "vlan-filtering", Value: fmt.Sprint(filtering)})
 		}
 		log, err := logger(o.logFormat, a.stderr)
 		if err != nil {

@@ -81,6 +81,10 @@ func (t *transaction) attach(p *Port) error {
 
 func (t *transaction) remove(p *Port) error { return t.sw.RemovePort(p.Name) }
 
+func (t *transaction) addStatic(e Static) error {
+	return Hint(t.sw.AddFDB(e.MAC, e.VLAN, e.Port, true))
+}
+
 // restore attaches a port that ran, with the static entries it took along.
 func (t *transaction) restore(p *Port) error {
 	if err := t.attach(p); err != nil {
@@ -88,7 +92,7 @@ func (t *transaction) restore(p *Port) error {
 	}
 	for _, e := range t.running.Static {
 		if e.Port == p.Name {
-			if err := t.sw.AddFDB(e.MAC, e.VLAN, e.Port, true); err != nil {
+			if err := t.addStatic(e); err != nil {
 				return err
 			}
 		}

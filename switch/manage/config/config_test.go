@@ -154,7 +154,7 @@ fdb:
 func TestFileSaysWhatItSays(t *testing.T) {
 	b := newBench()
 	c := b.parse(t, whole)
-	if got := c.Switch; got.Name != "kvs7" || got.STP.Mode != "stp" || got.STP.Priority != 0x1000 || got.Workers != 2 ||
+	if got := c.Switch; got.Name != "kvs7" || got.STP.Mode != vswitch.ModeSTP || got.STP.Priority != 0x1000 || got.Workers != 2 ||
 		got.BusyPoll != vswitch.BusyPollAlways || !got.VLANFiltering || got.MaxEntries != 1000 || got.Ageing.Seconds() != 60 ||
 		got.STP.MaxAge.Seconds() != 10 || got.STP.TxHold != 3 || got.MAC.String() != "52:54:00:00:00:07" {
 		t.Errorf("switch: %+v", got)
@@ -182,7 +182,7 @@ func TestFileSaysWhatItSays(t *testing.T) {
 func TestEmptyFileIsTheDefault(t *testing.T) {
 	for _, text := range []string{"", "# nothing\n", "---\n", "ports:\nuplinks: []\n"} {
 		c := newBench().parse(t, text)
-		if c.Switch.Name != "kvs0" || c.HostName() != "kvs0" || c.Switch.STP.Mode != "rstp" || len(c.Ports) != 0 {
+		if c.Switch.Name != "kvs0" || c.HostName() != "kvs0" || c.Switch.STP.Mode != vswitch.ModeRSTP || len(c.Ports) != 0 {
 			t.Errorf("%q: %+v", text, c)
 		}
 	}

@@ -35,7 +35,7 @@ type NewVLANs struct {
 
 // Set is VIDs as a set, checked.
 func (v *NewVLANs) Set() (vswitch.VIDSet, error) {
-	vids, err := vswitch.ParseVIDs(v.VIDs)
+	vids, err := config.ParseVIDs(v.VIDs)
 	if err == nil && v.PVID && vids.Len() > 1 {
 		err = fmt.Errorf("add VLANs %s to %s: a port has one PVID; name one VLAN", v.VIDs, v.Port)
 	}

@@ -309,7 +309,7 @@ func TestClientSpeaksEveryRoute(t *testing.T) {
 	if port.Name != "b" || !port.Uplink {
 		t.Errorf("added %+v", port)
 	}
-	check("set port", c.SetPort(ctx, "b", []vswitch.KeyValue{{Key: "cost", Value: "7"}}))
+	check("set port", c.SetPort(ctx, "b", []config.KeyValue{{Key: "cost", Value: "7"}}))
 	port, err = c.Port(ctx, "b")
 	check("port", err)
 	if port.STP.Cost != 7 || port.Settings["cost"] != "7" {
@@ -321,7 +321,7 @@ func TestClientSpeaksEveryRoute(t *testing.T) {
 		t.Errorf("ports: %+v", ports)
 	}
 	check("ageing", c.SetAgeing(ctx, 77*time.Second))
-	check("stp", c.SetSTP(ctx, []vswitch.KeyValue{{Key: "priority", Value: "0"}}))
+	check("stp", c.SetSTP(ctx, []config.KeyValue{{Key: "priority", Value: "0"}}))
 	check("add VLANs", c.AddVLANs(ctx, ctl.NewVLANs{Port: "a", VIDs: "5+7"}))
 	check("del VLANs", c.DelVLANs(ctx, "a", "5"))
 	vlans, err := c.VLANs(ctx)
@@ -409,7 +409,7 @@ func TestChangesOfTheTreeBesideEachOtherHold(t *testing.T) {
 			defer client.Close()
 			for i := range 1000 {
 				want := c.from + i%2
-				if err := client.SetSTP(t.Context(), []vswitch.KeyValue{{Key: c.key, Value: fmt.Sprint(want)}}); err != nil {
+				if err := client.SetSTP(t.Context(), []config.KeyValue{{Key: c.key, Value: fmt.Sprint(want)}}); err != nil {
 					t.Errorf("%s=%d: %v", c.key, want, err)
 					return
 				}

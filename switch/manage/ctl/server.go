@@ -15,6 +15,7 @@ import (
 	"time"
 
 	vswitch "github.com/kvswitch/kvswitch/switch"
+	"github.com/kvswitch/kvswitch/switch/manage/config"
 	"github.com/kvswitch/kvswitch/switch/manage/qemu"
 )
 
@@ -188,21 +189,10 @@ func status(err error) int {
 }
 
 func fail(w http.ResponseWriter, code int, err error) {
-	body, _ := json.Marshal(failure{oneLine(err.Error())})
+	body, _ := json.Marshal(failure{config.OneLine(err)})
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(code)
 	w.Write(append(body, '\n'))
-}
-
-// oneLine keeps the contract of one line per error.
-func oneLine(s string) string {
-	b := []byte(s)
-	for i, c := range b {
-		if c == '\n' || c == '\r' {
-			b[i] = ' '
-		}
-	}
-	return string(b)
 }
 
 // read decodes a request's body, which must be one document of v's shape.
