@@ -66,32 +66,17 @@ func (b *bench) start(t *testing.T, c *config.Config) *vswitch.Switch {
 		if err := sw.SetHost(host, mem.NewPort()); err != nil {
 			t.Fatal(err)
 		}
-		cfg, err := c.HostConfig()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := sw.SetPort(host, cfg); err != nil {
-			t.Fatal(err)
-		}
 	}
-	for _, p := range c.Ports {
-		dev, err := b.kinds.Open(p.Spec)
-		if err != nil {
-			t.Fatal(err)
-		}
-		cfg, err := p.Spec.PortConfig()
-		if err != nil {
-			t.Fatal(err)
-		}
-		cfg.Uplink = p.Uplink
-		if _, err := sw.AddPort(p.Name, dev, cfg); err != nil {
-			t.Fatal(err)
-		}
+	running, err := config.Running(sw, b.kinds, c)
+	if err != nil {
+		t.Fatal(err)
 	}
-	for _, e := range c.Static {
-		if err := sw.AddFDB(e.MAC, e.VLAN, e.Port, true); err != nil {
-			t.Fatal(err)
-		}
+	steps, err := config.Diff(config.Default(), running, c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := config.Apply(sw, b.kinds, running, steps, nil); err != nil {
+		t.Fatal(err)
 	}
 	b.opens = nil
 	return sw

@@ -85,8 +85,12 @@ func splitWords(text string) (name string, words []KeyValue, err error) {
 	return parts[0], words, err
 }
 
-// UplinkKind is the kind of port that an uplink is when nothing else is said.
-const UplinkKind = "netdev"
+// NetdevKind is the kind of port of a network interface, and UplinkKind the one
+// that an uplink has when nothing else is said.
+const (
+	NetdevKind = "netdev"
+	UplinkKind = NetdevKind
+)
 
 // ParseUplink reads a port that leads to other switches: IF[,key=value]..., or a
 // whole SPEC.

@@ -93,11 +93,14 @@ func (s *Server) addPort(r *http.Request) (any, error) {
 	if err := read(r, &p); err != nil {
 		return nil, err
 	}
-	name, err := s.daemon.AddPort(p.Spec, p.Uplink)
+	spec, err := s.daemon.Kinds().ParseSpec(p.Spec)
 	if err != nil {
 		return nil, err
 	}
-	return s.portStatus(name)
+	if err := s.daemon.AddPort(config.Port{Spec: spec, Uplink: p.Uplink}); err != nil {
+		return nil, err
+	}
+	return s.portStatus(spec.Name)
 }
 
 func (s *Server) getPort(r *http.Request) (any, error) {
@@ -286,7 +289,11 @@ func (s *Server) attachVM(r *http.Request) (any, error) {
 	if err := read(r, &n); err != nil {
 		return nil, err
 	}
-	nic, err := s.guests.Attach(r.Context(), n.options())
+	o, err := n.Options(s.daemon.Kinds())
+	if err != nil {
+		return nil, err
+	}
+	nic, err := s.guests.Attach(r.Context(), o)
 	if err != nil {
 		return nil, err
 	}

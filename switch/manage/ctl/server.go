@@ -36,9 +36,10 @@ const (
 // ports, and read and write configurations. Its methods may be called from any
 // goroutine.
 type Daemon interface {
-	// AddPort opens and attaches the port that a SPEC describes and returns its
-	// name.
-	AddPort(spec string, uplink bool) (name string, err error)
+	// Kinds are the kinds of ports that AddPort can open.
+	Kinds() config.Kinds
+	// AddPort opens and attaches a port.
+	AddPort(config.Port) error
 	// Config is the running state as a file.
 	Config() ([]byte, error)
 	// Reload reads the file anew and applies the difference, all of it or

@@ -16,11 +16,14 @@
 // Functions may be called from any goroutine unless they say otherwise.
 package qemu
 
+import "github.com/kvswitch/kvswitch/switch/manage/config"
+
 // Ports is what this package asks of a switch. Both calls return when it is
 // done.
 type Ports interface {
-	// AddPort attaches what a SPEC such as "netdev:tap0,vlan=10" names.
-	AddPort(spec string) error
+	// AddPort attaches what spec describes: here always a netdev, with or
+	// without settings.
+	AddPort(spec config.Spec) error
 	// DelPort detaches a port by name.
 	DelPort(name string) error
 }
