@@ -16,7 +16,6 @@ import (
 	"syscall"
 
 	"github.com/kvswitch/kvswitch/switch/port/netdev"
-	"github.com/kvswitch/kvswitch/vhost/net"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
@@ -53,9 +52,10 @@ type Host struct {
 	Limit  func() (hard uint64, err error) // most open files
 }
 
-// ThisHost is the machine that the program runs on.
-func ThisHost(runDir string) Host {
-	return Host{Root: "/", RunDir: runDir, Uname: release, VHost: vhostnet.Available, TCX: tcx, Intake: netdev.IntakeAvailable, Limit: openFiles}
+// ThisHost is the machine that the program runs on. vhost tells whether QEMU can
+// be given vhost_net, as package qemu knows it.
+func ThisHost(runDir string, vhost func() error) Host {
+	return Host{Root: "/", RunDir: runDir, Uname: release, VHost: vhost, TCX: tcx, Intake: netdev.IntakeAvailable, Limit: openFiles}
 }
 
 // Examine makes every check, in a fixed order.

@@ -9,6 +9,9 @@
 // netdevs, and takes everything back when a step fails or the machine ends.
 // These taps are never persistent: one lives as long as a QEMU holds it.
 //
+// It is also where /dev/vhost-net is opened for QEMU, and where it is known why
+// that can't be (VHostAvailable).
+//
 // It forwards no frame, starts no QEMU, and knows a switch only as Ports. The
 // taps are made in the network namespace of the calling process, which needs
 // CAP_NET_ADMIN; only Helper's client side and the parsers work without.
