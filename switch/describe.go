@@ -45,7 +45,7 @@ func (s *Switch) status() Status {
 		UptimeS:       s.uptime().Round(time.Millisecond).Seconds(),
 		FDB:           FDBSummary{Entries: s.table.Len(), Max: s.cfg.MaxEntries},
 		STP: STPSummary{
-			Mode:            s.cfg.STP.Mode,
+			Mode:            s.cfg.STP.Mode.String(),
 			RootID:          tree.RootID.String(),
 			RootPathCost:    tree.RootPathCost,
 			TopologyChanges: tree.TopologyChanges,
@@ -105,7 +105,7 @@ func (s *Switch) describe(p *port, tree *stp.Status) PortStatus {
 		STP:      s.describeSTP(p, tree),
 		VLAN:     describeVLAN(&p.cfg.VLAN),
 		Offloads: p.state.Offloads,
-		Settings: map[string]string{},
+		Config:   p.cfg,
 		Learned:  s.table.PortLen(uint16(p.id)),
 		RX:       Traffic{Frames: sums.RxFrames, Bytes: sums.RxBytes},
 		TX:       Traffic{Frames: sums.TxFrames, Bytes: sums.TxBytes},
@@ -113,9 +113,6 @@ func (s *Switch) describe(p *port, tree *stp.Status) PortStatus {
 	}
 	if !p.state.Up {
 		ps.Link, ps.LinkReason = "down", p.state.Reason
-	}
-	for _, kv := range p.cfg.Keys() {
-		ps.Settings[kv.Key] = kv.Value
 	}
 	for i, n := range sums.Drops {
 		if n == 0 {
@@ -227,7 +224,7 @@ func (s *Switch) STPStatus() STPStatus {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	tree := s.treeStatus()
-	st := STPStatus{Status: tree, Mode: s.cfg.STP.Mode, AgeingS: s.cfg.Ageing.Seconds(), Ports: []STPPortStatus{}}
+	st := STPStatus{Status: tree, Mode: s.cfg.STP.Mode.String(), AgeingS: s.cfg.Ageing.Seconds(), Ports: []STPPortStatus{}}
 	name := func(n uint16) string {
 		if p := s.at(n); p != nil && n != hostPort {
 			return p.name

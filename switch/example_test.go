@@ -11,7 +11,7 @@ import (
 // A switch with three ports in memory: the first frame to a station nobody has
 // heard of is flooded, the answer goes straight back.
 func Example() {
-	sw, err := vswitch.New(vswitch.Config{Name: "example", STP: vswitch.STPConfig{Mode: "off"}})
+	sw, err := vswitch.New(vswitch.Config{Name: "example", STP: vswitch.STPConfig{Mode: vswitch.ModeOff}})
 	if err != nil {
 		panic(err)
 	}

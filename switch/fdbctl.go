@@ -79,7 +79,8 @@ func (s *Switch) at(n uint16) *port {
 
 // AddFDB puts a station on a port: static stays there until DelFDB; otherwise
 // it ages and moves as if learned. vlan 0 is the port's PVID, or the one VLAN
-// of a switch that doesn't filter.
+// of a switch that doesn't filter. The error is a NotMemberError if the port is
+// not in that VLAN.
 func (s *Switch) AddFDB(mac frame.MAC, vlan uint16, port string, static bool) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -105,7 +106,7 @@ func (s *Switch) AddFDB(mac frame.MAC, vlan uint16, port string, static bool) er
 		return fmt.Errorf("add %v: %w", mac, err)
 	}
 	if s.cfg.VLANFiltering && !p.cfg.VLAN.Member.Has(vlan) {
-		return fmt.Errorf("add %v: port %s is not in VLAN %d; `vlan add` it first", mac, port, vlan)
+		return fmt.Errorf("add %v: %w", mac, &NotMemberError{port, vlan})
 	}
 	key := fdb.MakeKey(mac, vlan)
 	if static {
@@ -135,22 +136,20 @@ func (s *Switch) checkVLAN(vlan uint16) error {
 	return nil
 }
 
-// DelFDB forgets a station; vlan 0 is VLAN 1.
+// DelFDB forgets a station; vlan 0 is DefaultVID. The error is a NoEntryError
+// if it is not known.
 func (s *Switch) DelFDB(mac frame.MAC, vlan uint16) error {
-	hint := ""
-	if vlan == 0 {
-		vlan = DefaultVID
-		if s.cfg.VLANFiltering { // `fdb add` without a VLAN takes the port's, so it may well be another
-			hint = "; name another with --vlan"
-		}
-	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if mac == s.cfg.MAC {
 		return fmt.Errorf("delete %v: it is the switch's own address", mac)
 	}
+	assumed := false
+	if vlan == 0 {
+		vlan, assumed = DefaultVID, s.cfg.VLANFiltering // AddFDB without a VLAN takes the port's, so it may well be another
+	}
 	if _, ok := s.table.Delete(fdb.MakeKey(mac, vlan)); !ok {
-		return fmt.Errorf("delete %v: not in the table in VLAN %d%s", mac, vlan, hint)
+		return fmt.Errorf("delete %v: %w", mac, &NoEntryError{vlan, assumed})
 	}
 	return nil
 }

@@ -104,13 +104,13 @@ func TestPortSettings(t *testing.T) {
 	unknown, multi, broad := mem.Ethernet(macB, macA, "u"), mem.Ethernet(frame.MAC{1, 0, 0x5e, 0, 0, 9}, macA, "m"), mem.Ethernet(bcast, macA, "b")
 	for _, c := range []struct {
 		name   string
-		words  []vswitch.KeyValue // of port 2
-		arrive [][]byte           // at port 2
+		words  setting  // of port 2
+		arrive [][]byte // at port 2
 	}{
 		{"default", nil, [][]byte{unknown, multi, broad}},
-		{"flood=off", words("flood", "off"), [][]byte{multi, broad}},
-		{"mcast-flood=off", words("mcast-flood", "off"), [][]byte{unknown, broad}},
-		{"bcast-flood=off", words("bcast-flood", "off"), [][]byte{unknown, multi}},
+		{"flood=off", func(c *vswitch.PortConfig) { c.NoFlood = true }, [][]byte{multi, broad}},
+		{"mcast-flood=off", func(c *vswitch.PortConfig) { c.NoMulticastFlood = true }, [][]byte{unknown, broad}},
+		{"bcast-flood=off", func(c *vswitch.PortConfig) { c.NoBroadcastFlood = true }, [][]byte{unknown, multi}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			l := newLab(t, vswitch.Config{}, 3, nil, c.words)
@@ -121,7 +121,7 @@ func TestPortSettings(t *testing.T) {
 		})
 	}
 	t.Run("learning=off", func(t *testing.T) {
-		l := newLab(t, vswitch.Config{}, 3, words("learning", "off"))
+		l := newLab(t, vswitch.Config{}, 3, func(c *vswitch.PortConfig) { c.NoLearning = true })
 		l.send(1, broad)
 		l.ports[1].Sent()
 		l.ports[2].Sent()
@@ -130,7 +130,7 @@ func TestPortSettings(t *testing.T) {
 		l.expect("not learned", map[int][][]byte{1: one(ba), 3: one(ba)})
 	})
 	t.Run("isolated", func(t *testing.T) {
-		l := newLab(t, vswitch.Config{}, 3, words("isolated", "on"), words("isolated", "on"))
+		l := newLab(t, vswitch.Config{}, 3, isolated, isolated)
 		l.send(1, broad)
 		l.expect("flood", map[int][][]byte{3: one(broad)})
 		l.send(2, mem.Ethernet(macA, macB, ""))
@@ -140,7 +140,7 @@ func TestPortSettings(t *testing.T) {
 		}
 	})
 	t.Run("locked", func(t *testing.T) {
-		l := newLab(t, vswitch.Config{}, 2, words("locked", "on"))
+		l := newLab(t, vswitch.Config{}, 2, func(c *vswitch.PortConfig) { c.Locked = true })
 		l.send(1, broad)
 		l.expect("unknown source", nil)
 		if err := l.AddFDB(macA, 0, "p1", true); err != nil {
@@ -153,7 +153,7 @@ func TestPortSettings(t *testing.T) {
 		}
 	})
 	t.Run("hairpin", func(t *testing.T) {
-		l := newLab(t, vswitch.Config{}, 2, words("hairpin", "on"))
+		l := newLab(t, vswitch.Config{}, 2, func(c *vswitch.PortConfig) { c.Hairpin = true })
 		l.send(1, broad)
 		l.expect("back", map[int][][]byte{1: one(broad), 2: one(broad)})
 	})

@@ -34,18 +34,17 @@ func FuzzForward(f *testing.F) {
 			in.Hdr = frame.ReadVnetHdr(hdr)
 		}
 		for _, filtering := range []bool{false, true} {
-			s, err := New(Config{VLANFiltering: filtering, STP: STPConfig{Mode: "off"}, Logger: quiet})
+			s, err := New(Config{VLANFiltering: filtering, STP: STPConfig{Mode: ModeOff}, Logger: quiet})
 			if err != nil {
 				t.Fatal(err)
 			}
 			ports := []*mem.Port{mem.NewPort(), mem.NewPort(), mem.NewPort()}
-			words := [][]KeyValue{{{"trunk", "10-20"}, {"native", "1"}}, {{"trunk", "10"}, {"native", "5"}}, {{"vlan", "1"}}}
+			vlans := []VLANConfig{trunkVLAN(1), trunkVLAN(5, 10), AccessVLAN(1)}
+			vlans[0].Member.AddRange(10, 20)
 			ports[2].SetState(func(s *frame.State) { s.Offloads = frame.Offloads{} })
 			for i, p := range ports {
 				cfg := NewPortConfig("memory")
-				if err := cfg.Set(words[i]...); err != nil {
-					t.Fatal(err)
-				}
+				cfg.VLAN = vlans[i]
 				if _, err := s.AddPort([]string{"a", "b", "c"}[i], p, cfg); err != nil {
 					t.Fatal(err)
 				}

@@ -21,12 +21,54 @@ type lab struct {
 	ports []*mem.Port
 }
 
-// newLab runs a switch with n ports configured by words such as "vlan=10".
-func newLab(t testing.TB, cfg vswitch.Config, n int, words ...[]vswitch.KeyValue) *lab {
-	t.Helper()
-	if cfg.STP.Mode == "" {
-		cfg.STP.Mode = "off"
+// setting changes a port's configuration.
+type setting func(*vswitch.PortConfig)
+
+func isolated(c *vswitch.PortConfig) { c.Isolated = true }
+
+func access(vid uint16) setting {
+	return func(c *vswitch.PortConfig) { c.VLAN = vswitch.AccessVLAN(vid) }
+}
+
+func tunnel(vid uint16) setting {
+	return func(c *vswitch.PortConfig) { c.VLAN = vswitch.TunnelVLAN(vid) }
+}
+
+func trunk(vids ...uint16) setting {
+	return func(c *vswitch.PortConfig) {
+		c.VLAN = vswitch.VLANConfig{}
+		for _, vid := range vids {
+			c.VLAN.Member.Add(vid)
+		}
 	}
+}
+
+func native(vid uint16, vids ...uint16) setting {
+	return func(c *vswitch.PortConfig) { trunk(vids...)(c); c.VLAN.SetNative(vid, false) }
+}
+
+func nativeTagged(vid uint16, vids ...uint16) setting {
+	return func(c *vswitch.PortConfig) { trunk(vids...)(c); c.VLAN.SetNative(vid, true) }
+}
+
+// everyVLAN is 1 to 4094.
+var everyVLAN = func() (vids []uint16) {
+	for vid := uint16(vswitch.MinVID); vid <= vswitch.MaxVID; vid++ {
+		vids = append(vids, vid)
+	}
+	return vids
+}()
+
+// newLab runs a switch without spanning tree, with n ports set as settings say.
+func newLab(t testing.TB, cfg vswitch.Config, n int, settings ...setting) *lab {
+	t.Helper()
+	cfg.STP.Mode = vswitch.ModeOff
+	return newTreeLab(t, cfg, n, settings...)
+}
+
+// newTreeLab runs a switch with the spanning tree that cfg says.
+func newTreeLab(t testing.TB, cfg vswitch.Config, n int, settings ...setting) *lab {
+	t.Helper()
 	cfg.Logger = slog.New(slog.NewTextHandler(io.Discard, nil))
 	s, err := vswitch.New(cfg)
 	if err != nil {
@@ -36,10 +78,8 @@ func newLab(t testing.TB, cfg vswitch.Config, n int, words ...[]vswitch.KeyValue
 	for i := range n {
 		p := mem.NewPort()
 		pc := vswitch.NewPortConfig("memory")
-		if i < len(words) {
-			if err := pc.Set(words[i]...); err != nil {
-				t.Fatal(err)
-			}
+		if i < len(settings) && settings[i] != nil {
+			settings[i](&pc)
 		}
 		if _, err := s.AddPort(fmt.Sprintf("p%d", i+1), p, pc); err != nil {
 			t.Fatal(err)
@@ -123,13 +163,6 @@ func eventually(t testing.TB, what string, cond func() bool) {
 			t.Fatalf("not within 10 s: %s", what)
 		}
 	}
-}
-
-func words(kv ...string) (list []vswitch.KeyValue) {
-	for i := 0; i < len(kv); i += 2 {
-		list = append(list, vswitch.KeyValue{Key: kv[i], Value: kv[i+1]})
-	}
-	return list
 }
 
 var (

@@ -143,7 +143,7 @@ func (s *Switch) detach(name string) (*port, error) {
 		return nil, s.noPort(name)
 	}
 	if p.id == hostPort {
-		return nil, fmt.Errorf("remove port %s: it is the host interface, which goes with the switch; start with --no-host to have none", name)
+		return nil, fmt.Errorf("remove port %s: %w", name, ErrHostPort)
 	}
 	s.slots[p.id] = nil
 	s.table.DropPort(uint16(p.id))

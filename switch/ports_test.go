@@ -75,7 +75,7 @@ func TestRemovedPortIsClosedAndItsNumberReused(t *testing.T) {
 
 func TestHostInterface(t *testing.T) {
 	own := frame.MAC{0x02, 0, 0, 0, 0, 0x77}
-	s, err := vswitch.New(vswitch.Config{MAC: own, STP: vswitch.STPConfig{Mode: "off"}})
+	s, err := vswitch.New(vswitch.Config{MAC: own, STP: vswitch.STPConfig{Mode: vswitch.ModeOff}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -114,7 +114,7 @@ func TestHostInterface(t *testing.T) {
 // Settings of the host interface move its own address, and nothing else.
 func TestHostInterfaceKeepsEntriesAndLimitWhenItIsSet(t *testing.T) {
 	own := frame.MAC{0x02, 0, 0, 0, 0, 0x77}
-	s, err := vswitch.New(vswitch.Config{MAC: own, VLANFiltering: true, STP: vswitch.STPConfig{Mode: "off"}})
+	s, err := vswitch.New(vswitch.Config{MAC: own, VLANFiltering: true, STP: vswitch.STPConfig{Mode: vswitch.ModeOff}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -125,9 +125,8 @@ func TestHostInterfaceKeepsEntriesAndLimitWhenItIsSet(t *testing.T) {
 		t.Fatal(err)
 	}
 	cfg, _ := s.PortConfig("kvs0")
-	if err := cfg.Set(vswitch.KeyValue{Key: "max-learned", Value: "1"}, vswitch.KeyValue{Key: "trunk", Value: "10-11"}, vswitch.KeyValue{Key: "native", Value: "1"}); err != nil {
-		t.Fatal(err)
-	}
+	cfg.MaxLearned = 1
+	native(1, 10, 11)(&cfg)
 	for range 2 {
 		if err := s.SetPort("kvs0", cfg); err != nil {
 			t.Fatal(err)
@@ -228,7 +227,7 @@ func TestPortsAreClosedSideBySide(t *testing.T) {
 // Listing a large table takes long, and whoever waits for the switch meanwhile,
 // the spanning tree above all, must not.
 func TestStaticEntriesGoWithTheVLAN(t *testing.T) {
-	l := newLab(t, vswitch.Config{VLANFiltering: true}, 2, words("trunk", "10-11"))
+	l := newLab(t, vswitch.Config{VLANFiltering: true}, 2, trunk(10, 11))
 	for _, vid := range []uint16{10, 11} {
 		if err := l.AddFDB(macA, vid, "p1", true); err != nil {
 			t.Fatal(err)
@@ -236,7 +235,7 @@ func TestStaticEntriesGoWithTheVLAN(t *testing.T) {
 	}
 	c, err := l.PortConfig("p1")
 	if err == nil {
-		err = c.Set(words("trunk", "11")...)
+		trunk(11)(&c)
 	}
 	if err == nil {
 		err = l.SetPort("p1", c)

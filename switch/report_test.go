@@ -109,7 +109,7 @@ func (l *lines) count(word string) int {
 // message of a hostile one.
 func TestRefusalsAreReportedNowAndThen(t *testing.T) {
 	var log lines
-	s, err := vswitch.New(vswitch.Config{STP: vswitch.STPConfig{Mode: "off"}, Logger: slog.New(slog.NewTextHandler(&log, nil))})
+	s, err := vswitch.New(vswitch.Config{STP: vswitch.STPConfig{Mode: vswitch.ModeOff}, Logger: slog.New(slog.NewTextHandler(&log, nil))})
 	if err != nil {
 		t.Fatal(err)
 	}

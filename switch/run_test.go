@@ -108,7 +108,7 @@ func TestSegmentsCountAsWork(t *testing.T) {
 
 // However many ports flood, there is room in the queue for those that don't.
 func TestOnePortsBPDUsLeaveRoomForOthers(t *testing.T) {
-	s, err := New(Config{Logger: slog.New(slog.NewTextHandler(io.Discard, nil)), STP: STPConfig{Mode: "rstp"}})
+	s, err := New(Config{Logger: slog.New(slog.NewTextHandler(io.Discard, nil)), STP: STPConfig{Mode: ModeRSTP}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -158,22 +158,32 @@ type quietSwitch struct {
 	ports []*mem.Port
 }
 
+// trunkVLAN is a trunk of members with a native VLAN.
+func trunkVLAN(native uint16, members ...uint16) (v VLANConfig) {
+	for _, vid := range members {
+		v.Member.Add(vid)
+	}
+	v.SetNative(native, false)
+	return v
+}
+
 func newQuietSwitch(t *testing.T, filtering, tunnel bool, room int, vids []uint16) *quietSwitch {
 	t.Helper()
 	s, err := New(Config{
-		VLANFiltering: filtering, STP: STPConfig{Mode: "off"}, MAC: mem.MAC(99),
+		VLANFiltering: filtering, STP: STPConfig{Mode: ModeOff}, MAC: mem.MAC(99),
 		Logger: slog.New(slog.NewTextHandler(io.Discard, nil)),
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	q := &quietSwitch{Switch: s}
-	first := []KeyValue{{"trunk", "10-11"}, {"native", "1"}}
+	first := trunkVLAN(1, 10, 11)
 	if tunnel {
-		first = []KeyValue{{"tunnel", "10"}}
+		first = TunnelVLAN(10)
 	}
-	words := [][]KeyValue{first, {{"trunk", "10"}, {"native", "5"}}, {{"vlan", "1"}}, {{"trunk", "1-20"}}}
-	for i, word := range words {
+	all := VLANConfig{}
+	all.Member.AddRange(1, 20)
+	for i, vlan := range []VLANConfig{first, trunkVLAN(5, 10), AccessVLAN(1), all} {
 		p := mem.NewPort()
 		switch i {
 		case 1:
@@ -182,9 +192,7 @@ func newQuietSwitch(t *testing.T, filtering, tunnel bool, room int, vids []uint1
 			p.SetRoom(room)
 		}
 		cfg := NewPortConfig("memory")
-		if err := cfg.Set(word...); err != nil {
-			t.Fatal(err)
-		}
+		cfg.VLAN = vlan
 		if _, err := s.AddPort(fmt.Sprintf("p%d", i+1), p, cfg); err != nil {
 			t.Fatal(err)
 		}
@@ -295,7 +303,7 @@ func TestWhatWasJudgedIsWhatIsSent(t *testing.T) {
 	for _, filtering := range []bool{false, true} {
 		for name, tag := range map[string]frame.Tag{"untagged": 0, "in VLAN 10": frame.MakeTag(frame.EtherTypeVLAN, 6, 10)} {
 			for what, super := range map[string]bool{"plain": false, "to be finished": true} {
-				s, err := New(Config{VLANFiltering: filtering, STP: STPConfig{Mode: "off"}, Logger: slog.New(slog.NewTextHandler(io.Discard, nil))})
+				s, err := New(Config{VLANFiltering: filtering, STP: STPConfig{Mode: ModeOff}, Logger: slog.New(slog.NewTextHandler(io.Discard, nil))})
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -305,9 +313,7 @@ func TestWhatWasJudgedIsWhatIsSent(t *testing.T) {
 				}
 				for i, p := range []frame.Port{from, to} {
 					cfg := NewPortConfig("memory")
-					if err := cfg.Set(KeyValue{"trunk", "10"}, KeyValue{"native", "1"}); err != nil {
-						t.Fatal(err)
-					}
+					cfg.VLAN = trunkVLAN(1, 10)
 					if _, err := s.AddPort(fmt.Sprint("p", i), p, cfg); err != nil {
 						t.Fatal(err)
 					}

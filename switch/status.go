@@ -53,7 +53,7 @@ type PortStatus struct {
 	STP        PortSTPStatus     `json:"stp"`
 	VLAN       PortVLANStatus    `json:"vlan"`
 	Offloads   frame.Offloads    `json:"offloads"`
-	Settings   map[string]string `json:"settings"` // keys that differ from their defaults
+	Settings   map[string]string `json:"settings"` // Config in words, which the switch doesn't know: package config fills it in
 	Learned    int               `json:"learned"`  // dynamic FDB entries
 	RX         Traffic           `json:"rx"`
 	TX         Traffic           `json:"tx"`
@@ -61,6 +61,7 @@ type PortStatus struct {
 	Warnings   []string          `json:"warnings,omitempty"`
 	Detail     any               `json:"detail,omitempty"` // what this kind of port adds
 
+	Config   PortConfig           `json:"-"` // in force
 	Rings    []frame.RingCounters `json:"-"` // for stats; Detail has them, too
 	detailer frame.Detailer
 }

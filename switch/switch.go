@@ -68,9 +68,28 @@ var (
 	ErrNoPort     = errors.New("no such port")
 	ErrPortExists = errors.New("there is a port of that name already")
 	ErrTooMany    = errors.New("no port number is free")
+	ErrHostPort   = errors.New("it is the host interface, which goes with the switch")
 	ErrClosed     = errors.New("the switch has stopped")
 	ErrRan        = errors.New("a switch runs once")
 )
+
+// NotMemberError refuses an entry in a VLAN that its port is not in.
+type NotMemberError struct {
+	Port string
+	VLAN uint16
+}
+
+func (e *NotMemberError) Error() string {
+	return fmt.Sprintf("port %s is not in VLAN %d", e.Port, e.VLAN)
+}
+
+// NoEntryError is that a station is not in the table.
+type NoEntryError struct {
+	VLAN    uint16
+	Assumed bool // the caller named no VLAN, and the switch has others than this
+}
+
+func (e *NoEntryError) Error() string { return fmt.Sprintf("not in the table in VLAN %d", e.VLAN) }
 
 // Switch is a learning switch. Make one with New.
 type Switch struct {
@@ -144,7 +163,7 @@ func (c *Config) fill() error {
 		return fmt.Errorf("check workers %d: want 1 to %d", c.Workers, MaxWorkers)
 	}
 	if c.BusyPoll < BusyPollAlways {
-		return fmt.Errorf("check busy-poll %v: want a duration, 0 or always", c.BusyPoll)
+		return fmt.Errorf("check BusyPoll %v: want 0 or more, or BusyPollAlways", c.BusyPoll)
 	}
 	if c.MAC.IsZero() {
 		rand.Read(c.MAC[:])

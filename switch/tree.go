@@ -3,75 +3,10 @@ package vswitch
 import (
 	"encoding/binary"
 	"fmt"
-	"time"
 
 	"github.com/kvswitch/kvswitch/stp"
 	"github.com/kvswitch/kvswitch/switch/frame"
 )
-
-// STPConfig is the switch's part in the spanning tree. Zeros are the defaults
-// of 802.1D-2004 table 17-1.
-type STPConfig struct {
-	Mode         string        `json:"mode"`     // rstp (default), stp, off
-	Priority     uint16        `json:"priority"` // any 16 bits, as brctl has it; the standard's steps are 4096
-	PrioritySet  bool          `json:"-"`        // Priority 0 is meant, not the default 32768
-	Hello        time.Duration `json:"-"`        // 1s–10s; 0 = 2s
-	MaxAge       time.Duration `json:"-"`        // 6s–40s; 0 = 20s
-	ForwardDelay time.Duration `json:"-"`        // 4s–30s; 0 = 15s
-	TxHold       int           `json:"tx_hold"`  // 1–10 BPDUs; 0 = 6
-}
-
-// DefaultPriority is the bridge priority of 802.1D-2004 table 17-2.
-const DefaultPriority = 32768
-
-func (c *STPConfig) fill() {
-	def := stp.DefaultConfig(stp.BridgeID{})
-	if c.Mode == "" {
-		c.Mode = "rstp"
-	}
-	if c.Priority == 0 && !c.PrioritySet {
-		c.Priority = DefaultPriority
-	}
-	c.PrioritySet = true
-	for _, t := range []struct {
-		d   *time.Duration
-		def int
-	}{{&c.Hello, def.Hello}, {&c.MaxAge, def.MaxAge}, {&c.ForwardDelay, def.ForwardDelay}} {
-		if *t.d == 0 {
-			*t.d = time.Duration(t.def) * time.Second
-		}
-	}
-	if c.TxHold == 0 {
-		c.TxHold = def.TxHold
-	}
-}
-
-// bridge is the configuration in package stp's terms.
-func (c *STPConfig) bridge(mac frame.MAC) (stp.Config, error) {
-	cfg := stp.Config{
-		ID:     stp.BridgeID{Priority: c.Priority, Addr: mac},
-		TxHold: c.TxHold,
-	}
-	switch c.Mode {
-	case "rstp", "off":
-		cfg.Mode = stp.RSTP
-	case "stp":
-		cfg.Mode = stp.STP
-	default:
-		return cfg, fmt.Errorf("check stp mode %q: want rstp, stp or off", c.Mode)
-	}
-	for _, t := range []struct {
-		name string
-		d    time.Duration
-		sec  *int
-	}{{"hello", c.Hello, &cfg.Hello}, {"max-age", c.MaxAge, &cfg.MaxAge}, {"forward-delay", c.ForwardDelay, &cfg.ForwardDelay}} {
-		if t.d%time.Second != 0 {
-			return cfg, fmt.Errorf("check %s %v: want whole seconds", t.name, t.d)
-		}
-		*t.sec = int(t.d / time.Second)
-	}
-	return cfg, cfg.Validate()
-}
 
 // startTree makes the bridge that cfg.STP asks for and gives it the ports. With
 // mode off there is none, and every port forwards. Called with s.mu held.
@@ -81,7 +16,7 @@ func (s *Switch) startTree() error {
 		return err
 	}
 	s.tree = nil
-	if s.cfg.STP.Mode != "off" {
+	if s.cfg.STP.Mode != ModeOff {
 		if s.tree, err = stp.New(cfg); err != nil {
 			return err
 		}
@@ -106,7 +41,7 @@ func (s *Switch) SetSTP(c STPConfig) error {
 	if err != nil {
 		return fmt.Errorf("set stp: %w", err)
 	}
-	on, was := c.Mode != "off", s.tree != nil
+	on, was := c.Mode != ModeOff, s.tree != nil
 	s.cfg.STP = c
 	if on && was {
 		if err := s.tree.SetConfig(cfg); err != nil {
@@ -141,38 +76,6 @@ func (s *Switch) treePort(p *port) {
 func (s *Switch) treeRemove(p *port) {
 	if s.tree != nil && p.id != hostPort {
 		s.tree.RemovePort(uint16(p.id))
-	}
-}
-
-// stpPort is a port with configuration c in package stp's terms. Ports of VMs
-// are edge ports with BPDU guard unless told otherwise: a guest forwards from
-// its first frame, and one that bridges costs itself only. Uplinks find out.
-func (s *Switch) stpPort(p *port, c PortConfig) stp.PortConfig {
-	edge, guard := c.STP.Edge, c.STP.BPDUGuard
-	if edge == "" {
-		edge = "on"
-		if c.Uplink {
-			edge = "auto"
-		}
-	}
-	if guard == "" && !c.Uplink && edge == "on" {
-		guard = "on"
-	}
-	return stp.PortConfig{
-		Enabled:      p.state.Up,
-		Speed:        p.state.Speed,
-		HalfDuplex:   p.state.HalfDup,
-		Cost:         c.STP.Cost,
-		Priority:     c.STP.Priority,
-		AdminEdge:    edge == "on",
-		AutoEdge:     edge == "auto",
-		PointToPoint: map[string]stp.PointToPoint{"on": stp.P2POn, "off": stp.P2POff}[c.STP.P2P],
-		BPDUGuard:    guard == "on",
-		BPDUFilter:   c.STP.BPDUFilter,
-		RootGuard:    c.STP.RootGuard,
-		TCNGuard:     c.STP.TCNGuard,
-		LoopGuard:    c.STP.LoopGuard,
-		RecoverAfter: uint32(c.STP.Recover / time.Second),
 	}
 }
 

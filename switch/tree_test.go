@@ -18,10 +18,10 @@ type ring struct {
 	cables   [3]*mem.Port // one end of the cable from switch i to i+1
 }
 
-func newRing(t *testing.T, mode string) *ring {
+func newRing(t *testing.T, mode vswitch.STPMode) *ring {
 	r := &ring{}
 	for i := range r.sw {
-		r.sw[i] = newLab(t, vswitch.Config{
+		r.sw[i] = newTreeLab(t, vswitch.Config{
 			Name: fmt.Sprintf("s%d", i), MAC: frame.MAC{2, 0, 0, 0, 0, byte(i + 1)},
 			STP: vswitch.STPConfig{Mode: mode, Hello: time.Second, MaxAge: 6 * time.Second, ForwardDelay: 4 * time.Second},
 		}, 0)
@@ -89,7 +89,7 @@ func (r *ring) crosses(t *testing.T, what string) {
 }
 
 func TestTriangleConvergesAndHealsWithoutAStorm(t *testing.T) {
-	r := newRing(t, "rstp")
+	r := newRing(t, vswitch.ModeRSTP)
 	r.converged(t, "8000.020000000001", 1)
 	r.crosses(t, "whole")
 	// With a loop a broadcast would pass for ever; with a tree, a few frames.
@@ -113,7 +113,7 @@ func TestTriangleConvergesAndHealsWithoutAStorm(t *testing.T) {
 }
 
 func TestStationPortForwardsItsFirstFrame(t *testing.T) {
-	l := newLab(t, vswitch.Config{STP: vswitch.STPConfig{Mode: "rstp"}}, 2)
+	l := newTreeLab(t, vswitch.Config{STP: vswitch.STPConfig{Mode: vswitch.ModeRSTP}}, 2)
 	w := mem.Ethernet(bcast, macA, "first")
 	l.send(1, w)
 	got := l.ports[1].Wait(1)
@@ -127,7 +127,7 @@ func TestStationPortForwardsItsFirstFrame(t *testing.T) {
 }
 
 func TestGuestThatBridgesIsGuardedAlone(t *testing.T) {
-	l := newLab(t, vswitch.Config{MAC: frame.MAC{2, 0, 0, 0, 0, 9}, STP: vswitch.STPConfig{Mode: "rstp"}}, 3)
+	l := newTreeLab(t, vswitch.Config{MAC: frame.MAC{2, 0, 0, 0, 0, 9}, STP: vswitch.STPConfig{Mode: vswitch.ModeRSTP}}, 3)
 	events, cancel := l.Subscribe(100)
 	defer cancel()
 	// A superior RST BPDU: priority 0, root of everything (802.1D-2004 9.3.3).
@@ -171,7 +171,7 @@ func TestGuestThatBridgesIsGuardedAlone(t *testing.T) {
 }
 
 func TestFloodOfBPDUsIsLimited(t *testing.T) {
-	l := newLab(t, vswitch.Config{STP: vswitch.STPConfig{Mode: "rstp"}}, 2, words("bpdu-guard", "off"))
+	l := newTreeLab(t, vswitch.Config{STP: vswitch.STPConfig{Mode: vswitch.ModeRSTP}}, 2, func(c *vswitch.PortConfig) { c.STP.BPDUGuard = vswitch.Off })
 	wire := append([]byte{1, 0x80, 0xc2, 0, 0, 0}, macA[:]...)
 	wire = append(wire, 0, 7, 0x42, 0x42, 3, 0, 0, 0, 0x80)
 	wire = append(wire, make([]byte, 60-len(wire))...)
@@ -192,24 +192,24 @@ func TestFloodOfBPDUsIsLimited(t *testing.T) {
 // have none.
 func TestSwitchHearsItsOwnBPDUs(t *testing.T) {
 	for name, c := range map[string]struct {
-		words []vswitch.KeyValue
+		set   setting
 		state func(a, b vswitch.PortStatus) bool
 	}{
 		"ports of guests": {nil, func(a, b vswitch.PortStatus) bool {
 			return a.STP.Guard != "" || b.STP.Guard != ""
 		}},
-		"ports that find out": {words("edge", "off", "bpdu-guard", "off"), func(a, b vswitch.PortStatus) bool {
+		"ports that find out": {func(c *vswitch.PortConfig) { c.STP.Edge, c.STP.BPDUGuard = vswitch.Off, vswitch.Off }, func(a, b vswitch.PortStatus) bool {
 			return a.STP.Role == "designated" && b.STP.Role == "backup" && b.STP.State != "forwarding"
 		}},
 	} {
-		for _, mode := range []string{"rstp", "stp"} {
-			t.Run(name+", "+mode, func(t *testing.T) {
-				l := newLab(t, vswitch.Config{MAC: frame.MAC{2, 0, 0, 0, 0, 9}, STP: vswitch.STPConfig{Mode: mode}}, 0)
+		for _, mode := range []vswitch.STPMode{vswitch.ModeRSTP, vswitch.ModeSTP} {
+			t.Run(name+", "+mode.String(), func(t *testing.T) {
+				l := newTreeLab(t, vswitch.Config{MAC: frame.MAC{2, 0, 0, 0, 0, 9}, STP: vswitch.STPConfig{Mode: mode}}, 0)
 				a, b := mem.NewCable()
 				for i, p := range []*mem.Port{a, b} {
 					cfg := vswitch.NewPortConfig("memory")
-					if err := cfg.Set(c.words...); err != nil {
-						t.Fatal(err)
+					if c.set != nil {
+						c.set(&cfg)
 					}
 					if _, err := l.AddPort([]string{"a", "b"}[i], p, cfg); err != nil {
 						t.Fatal(err)
@@ -226,7 +226,7 @@ func TestSwitchHearsItsOwnBPDUs(t *testing.T) {
 }
 
 func TestGuardedPortIsDeafToBPDUs(t *testing.T) {
-	l := newLab(t, vswitch.Config{STP: vswitch.STPConfig{Mode: "rstp"}}, 2)
+	l := newTreeLab(t, vswitch.Config{STP: vswitch.STPConfig{Mode: vswitch.ModeRSTP}}, 2)
 	wire := append([]byte{1, 0x80, 0xc2, 0, 0, 0}, macA[:]...)
 	wire = append(wire, 0, 7, 0x42, 0x42, 3, 0, 0, 0, 0x80)
 	l.send(1, wire)
@@ -240,7 +240,7 @@ func TestGuardedPortIsDeafToBPDUs(t *testing.T) {
 }
 
 func TestTaggedFrameToTheBridgeAddressIsNoBPDU(t *testing.T) {
-	l := newLab(t, vswitch.Config{STP: vswitch.STPConfig{Mode: "rstp"}}, 2)
+	l := newTreeLab(t, vswitch.Config{STP: vswitch.STPConfig{Mode: vswitch.ModeRSTP}}, 2)
 	l.send(1, mem.Tagged(frame.MAC{1, 0x80, 0xc2, 0, 0, 0}, macA, 1, 7, "\x42\x42\x03\x00\x00\x02\x02"))
 	if n := l.drops(1, "link-local"); n != 1 {
 		t.Errorf("link-local = %d, want 1", n)

@@ -1,7 +1,6 @@
 package vswitch_test
 
 import (
-	"errors"
 	"testing"
 
 	vswitch "github.com/kvswitch/kvswitch/switch"
@@ -11,15 +10,15 @@ import (
 
 // The ports of the VLAN matrix, as Open vSwitch's "VLAN handling" test has
 // them: a plain trunk of all, access 9 and 10, trunks, native modes, a tunnel.
-var matrixPorts = [][]vswitch.KeyValue{
-	words("trunk", "1-4094"),                    // p1
-	words("vlan", "10"),                         // p2
-	words("trunk", "10+12"),                     // p3
-	words("trunk", "10", "native", "10"),        // p4
-	words("trunk", "12", "native", "10"),        // p5
-	words("trunk", "12", "native-tagged", "10"), // p6
-	words("tunnel", "10"),                       // p7
-	words("vlan", "12"),                         // p8
+var matrixPorts = []setting{
+	trunk(everyVLAN...),  // p1
+	access(10),           // p2
+	trunk(10, 12),        // p3
+	native(10, 10),       // p4
+	native(10, 12),       // p5
+	nativeTagged(10, 12), // p6
+	tunnel(10),           // p7
+	access(12),           // p8
 }
 
 const untaggedFrame = -1
@@ -107,7 +106,7 @@ func TestVLANMatrix(t *testing.T) {
 }
 
 func TestTunnelCarriesCustomersTags(t *testing.T) {
-	l := newLab(t, vswitch.Config{VLANFiltering: true}, 3, words("tunnel", "100"), words("trunk", "100"), words("tunnel", "100"))
+	l := newLab(t, vswitch.Config{VLANFiltering: true}, 3, tunnel(100), trunk(100), tunnel(100))
 	in := mem.Tagged(bcast, macA, 7, 3, "customer")
 	onTrunk := append(append(append([]byte{}, in[:12]...), 0x81, 0, 0, 100), in[12:]...)
 	l.send(1, in)
@@ -119,7 +118,7 @@ func TestTunnelCarriesCustomersTags(t *testing.T) {
 }
 
 func TestOtherTPIDIsPayload(t *testing.T) {
-	l := newLab(t, vswitch.Config{VLANFiltering: true}, 3, words("vlan", "5"), words("trunk", "5"), words("vlan", "6"))
+	l := newLab(t, vswitch.Config{VLANFiltering: true}, 3, access(5), trunk(5), access(6))
 	in := mem.Build(bcast, macA, frame.MakeTag(frame.EtherTypeQinQ, 0, 6), 0x88b5, []byte("service tag"))
 	want := append(append(append([]byte{}, in[:12]...), 0x81, 0, 0, 5), in[12:]...)
 	l.send(1, in)
@@ -131,7 +130,7 @@ func TestOtherTPIDIsPayload(t *testing.T) {
 // The VLAN of a service tag is no VLAN of this switch, whatever it wraps.
 func TestServiceTagOverCustomerTagIsPayload(t *testing.T) {
 	l := newLab(t, vswitch.Config{VLANFiltering: true}, 4,
-		words("trunk", "1-4094", "native", "5"), words("vlan", "5"), words("vlan", "20"), words("vlan", "30"))
+		native(5, everyVLAN...), access(5), access(20), access(30))
 	inner := mem.Tagged(bcast, macA, 30, 0, "customer")
 	in := append(append(append([]byte{}, inner[:12]...), 0x88, 0xa8, 0, 20), inner[12:]...)
 	l.send(1, in)
@@ -144,7 +143,7 @@ func TestServiceTagOverCustomerTagIsPayload(t *testing.T) {
 func TestOneTagPassesAboveTheMTU(t *testing.T) {
 	for _, filtering := range []bool{false, true} {
 		for _, tpid := range []uint16{frame.EtherTypeVLAN, frame.EtherTypeQinQ} {
-			l := newLab(t, vswitch.Config{VLANFiltering: filtering}, 2, words("trunk", "1-4094", "native", "1"), words("trunk", "1-4094", "native", "1"))
+			l := newLab(t, vswitch.Config{VLANFiltering: filtering}, 2, native(1, everyVLAN...), native(1, everyVLAN...))
 			in := mem.Build(bcast, macA, frame.MakeTag(tpid, 0, 7), 0x88b5, make([]byte, 1500))
 			l.send(1, in)
 			l.expect("in band", map[int][][]byte{2: one(in)})
@@ -158,7 +157,7 @@ func TestOneTagPassesAboveTheMTU(t *testing.T) {
 }
 
 func TestDoubleTagDoesNotHopVLANs(t *testing.T) {
-	l := newLab(t, vswitch.Config{VLANFiltering: true}, 3, words("vlan", "10"), words("trunk", "20", "native", "10"), words("vlan", "20"))
+	l := newLab(t, vswitch.Config{VLANFiltering: true}, 3, access(10), native(10, 20), access(20))
 	inner := mem.Tagged(bcast, macA, 20, 0, "hop")
 	double := append(append(append([]byte{}, inner[:12]...), 0x81, 0, 0, 10), inner[12:]...)
 	l.send(1, double)
@@ -166,7 +165,7 @@ func TestDoubleTagDoesNotHopVLANs(t *testing.T) {
 }
 
 func TestStationsAreLearnedPerVLAN(t *testing.T) {
-	l := newLab(t, vswitch.Config{VLANFiltering: true}, 4, words("vlan", "10"), words("vlan", "20"), words("trunk", "10+20"), words("vlan", "10"))
+	l := newLab(t, vswitch.Config{VLANFiltering: true}, 4, access(10), access(20), trunk(10, 20), access(10))
 	l.send(1, mem.Ethernet(bcast, macA, ""))
 	l.send(2, mem.Ethernet(bcast, macA, ""))
 	for _, p := range l.ports {
@@ -186,7 +185,7 @@ func TestStationsAreLearnedPerVLAN(t *testing.T) {
 }
 
 func TestLeavingAVLANFlushesItsStations(t *testing.T) {
-	l := newLab(t, vswitch.Config{VLANFiltering: true}, 2, words("trunk", "10+20"), words("trunk", "10+20"))
+	l := newLab(t, vswitch.Config{VLANFiltering: true}, 2, trunk(10, 20), trunk(10, 20))
 	l.send(1, mem.Tagged(bcast, macA, 10, 0, ""), mem.Tagged(bcast, macA, 20, 0, ""))
 	cfg, err := l.PortConfig("p1")
 	if err != nil {
@@ -215,9 +214,8 @@ func TestLeavingAVLANUnderTrafficLeavesNoStation(t *testing.T) {
 	src := mem.NewEndless([]frame.Frame{{Data: mem.Tagged(bcast, macA, 10, 0, "x")}})
 	src.Lend(1 << 60)
 	in, out := vswitch.NewPortConfig("memory"), vswitch.NewPortConfig("memory")
-	if err := errors.Join(in.Set(words("trunk", "10+20")...), out.Set(words("trunk", "20")...)); err != nil {
-		t.Fatal(err)
-	}
+	trunk(10, 20)(&in)
+	trunk(20)(&out)
 	if _, err := l.AddPort("p1", src, in); err != nil {
 		t.Fatal(err)
 	}
@@ -238,11 +236,9 @@ func TestLeavingAVLANUnderTrafficLeavesNoStation(t *testing.T) {
 // Thousands of VLANs left at once cost one walk of the table, not one each: the
 // switch hears no BPDU meanwhile.
 func TestLeavingEveryVLANOfALargeTable(t *testing.T) {
-	l := newLab(t, vswitch.Config{VLANFiltering: true, MaxEntries: 1 << 20}, 1, words("trunk", "1-4094"))
+	l := newLab(t, vswitch.Config{VLANFiltering: true, MaxEntries: 1 << 20}, 1, trunk(everyVLAN...))
 	cfg, _ := l.PortConfig("p1")
-	if err := cfg.Set(words("vlan", "10")...); err != nil {
-		t.Fatal(err)
-	}
+	access(10)(&cfg)
 	done := make(chan error, 1)
 	go func() { done <- l.SetPort("p1", cfg) }()
 	eventually(t, "the port has left its VLANs", func() bool {
@@ -264,53 +260,10 @@ func TestTagsAreTransparentWithoutFiltering(t *testing.T) {
 	l.expect("beside", map[int][][]byte{2: one(in)})
 }
 
-func TestVIDSetText(t *testing.T) {
-	for _, c := range []struct{ in, want string }{
-		{"10", "10"}, {"10-20+30", "10-20+30"}, {"30,10-12,11-13", "10-13+30"}, {"1-4094", "1-4094"}, {"5+4+3", "3-5"},
-	} {
-		s, err := vswitch.ParseVIDs(c.in)
-		if err != nil || s.String() != c.want {
-			t.Errorf("ParseVIDs(%q) = %q, %v; want %q", c.in, s.String(), err, c.want)
-		}
-	}
-	for _, in := range []string{"", "0", "4095", "5-4", "a", "1-", "-1", "1--2", "99999999"} {
-		if s, err := vswitch.ParseVIDs(in); err == nil {
-			t.Errorf("ParseVIDs(%q) = %q, want an error", in, s.String())
-		}
-	}
-}
-
-func TestPortWordsRoundTrip(t *testing.T) {
-	for _, ws := range [][]vswitch.KeyValue{
-		nil, words("vlan", "10"), words("tunnel", "7"), words("trunk", "10-20+30"), words("native", "1", "trunk", "10-20"),
-		words("native-tagged", "4", "trunk", "4-9"), words("untagged", "5-6", "native", "2", "trunk", "2-9"), words("native", "9"),
-		words("learning", "off", "isolated", "on", "max-learned", "5", "edge", "auto", "bpdu-guard", "off", "cost", "100", "prio", "16", "recover", "5m0s", "hairpin", "on"),
-	} {
-		a := vswitch.NewPortConfig("x")
-		if err := a.Set(ws...); err != nil {
-			t.Errorf("Set(%v): %v", ws, err)
-		}
-		b := vswitch.NewPortConfig("x")
-		if err := b.Set(a.Keys()...); err != nil || a != b {
-			t.Errorf("%v: Keys %v gives %+v, %v; want %+v", ws, a.Keys(), b, err, a)
-		}
-	}
-	for _, ws := range [][]vswitch.KeyValue{
-		words("vlan", "0"), words("vlan", "x"), words("trunk", "9-1"), words("nope", "1"), words("edge", "maybe"), words("prio", "17"), words("cost", "-1"), words("recover", "soon"), words("recover", "500ms"), words("recover", "5000000000s"),
-		words("vlan", "10", "native", "20"), words("tunnel", "10", "native-tagged", "20"), words("vlan", "10", "untagged", "20"),
-	} {
-		c := vswitch.NewPortConfig("x")
-		before := c
-		if err := c.Set(append(words("isolated", "on"), ws...)...); err == nil || c != before {
-			t.Errorf("Set(%v) = %v, changed %v; want an error and no change", ws, err, c != before)
-		}
-	}
-}
-
 // A checksum that is to start within the tag would start in the Ethernet header
 // of an untagged copy: such a frame goes nowhere. One that starts behind it does.
 func TestChecksumThatStartsInTheTagIsDropped(t *testing.T) {
-	l := newLab(t, vswitch.Config{VLANFiltering: true}, 2, words("trunk", "5"), words("vlan", "5"))
+	l := newLab(t, vswitch.Config{VLANFiltering: true}, 2, trunk(5), access(5))
 	f := superFrame(t, 1000)
 	inBand := append(append(append([]byte(nil), f.Data[:12]...), 0x81, 0, 0, 5), f.Data[12:]...)
 	for start := uint16(0); start < 20; start++ {

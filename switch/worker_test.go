@@ -90,7 +90,7 @@ func TestControlBesideTraffic(t *testing.T) {
 		if err := l.SetAgeing(time.Duration(10+i) * time.Second); err != nil {
 			t.Fatal(err)
 		}
-		if err := l.SetSTP(vswitch.STPConfig{Mode: []string{"rstp", "off", "stp"}[i%3]}); err != nil {
+		if err := l.SetSTP(vswitch.STPConfig{Mode: []vswitch.STPMode{vswitch.ModeRSTP, vswitch.ModeOff, vswitch.ModeSTP}[i%3]}); err != nil {
 			t.Fatal(err)
 		}
 		if err := l.RemovePort(name); err != nil {
@@ -140,7 +140,7 @@ func TestBadConfigIsRefused(t *testing.T) {
 		"entries":  {MaxEntries: 1 << 30},
 		"busy":     {BusyPoll: -2},
 		"mac":      {MAC: bcast},
-		"mode":     {STP: vswitch.STPConfig{Mode: "mstp"}},
+		"mode":     {STP: vswitch.STPConfig{Mode: vswitch.ModeOff + 1}},
 		"max age":  {STP: vswitch.STPConfig{MaxAge: 40 * time.Second}},
 		"hello":    {STP: vswitch.STPConfig{Hello: 1500 * time.Millisecond}},
 		"hold":     {STP: vswitch.STPConfig{TxHold: 11}},

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"slices"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -159,26 +158,19 @@ func portArgs(lo, hi int) cobra.PositionalArgs {
 }
 
 // pairs reads key=value words.
-func pairs(words []string) ([]vswitch.KeyValue, error) {
-	var list []vswitch.KeyValue
-	for _, w := range words {
-		key, value, ok := strings.Cut(w, "=")
-		if !ok || key == "" {
-			return nil, usagef("%q is not key=value", w)
-		}
-		if slices.ContainsFunc(list, func(kv vswitch.KeyValue) bool { return kv.Key == key }) {
-			return nil, usagef("%s is given twice", key)
-		}
-		list = append(list, vswitch.KeyValue{Key: key, Value: value})
+func pairs(words []string) ([]config.KeyValue, error) {
+	list, err := config.ParseWords(words)
+	if err != nil {
+		return nil, usageError{err}
 	}
 	return list, nil
 }
 
 // checkSettings tries words on a port that is none, as the switch will on a real
 // one: what is wrong in itself is told without asking it.
-func checkSettings(list []vswitch.KeyValue) error {
+func checkSettings(list []config.KeyValue) error {
 	scratch := vswitch.NewPortConfig("")
-	if err := scratch.Set(list...); err != nil {
+	if err := config.SetPort(&scratch, list...); err != nil {
 		return usageError{err}
 	}
 	return nil

@@ -3,7 +3,6 @@ package main
 import (
 	"strconv"
 
-	"github.com/kvswitch/kvswitch/switch"
 	"github.com/kvswitch/kvswitch/switch/manage/config"
 
 	"github.com/spf13/cobra"
@@ -16,7 +15,7 @@ func (a *app) brctlCommands() []*cobra.Command {
 		return a.talks(&cobra.Command{
 			Use: use, Short: short, Args: args(1, 1),
 			RunE: func(cmd *cobra.Command, args []string) error {
-				return a.setSTP(cmd, vswitch.KeyValue{Key: key, Value: args[0]})
+				return a.setSTP(cmd, config.KeyValue{Key: key, Value: args[0]})
 			},
 		})
 	}

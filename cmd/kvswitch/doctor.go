@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 
 	"github.com/kvswitch/kvswitch/switch/host/doctor"
+	"github.com/kvswitch/kvswitch/switch/manage/qemu"
 
 	"github.com/spf13/cobra"
 )
@@ -19,7 +20,7 @@ func (a *app) doctorCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			findings := doctor.ThisHost(dir).Examine()
+			findings := doctor.ThisHost(dir, qemu.VHostAvailable).Examine()
 			if a.json {
 				return a.printJSON(findings)
 			}

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"strconv"
 
-	"github.com/kvswitch/kvswitch/switch"
 	"github.com/kvswitch/kvswitch/switch/frame"
 	"github.com/kvswitch/kvswitch/switch/manage/config"
 	"github.com/kvswitch/kvswitch/switch/manage/ctl"
@@ -34,7 +33,7 @@ func (p *portFlag) String() string { return string(*p) }
 func (p *portFlag) Type() string   { return "string" }
 
 func (v *vlanFlag) Set(text string) error {
-	vid, err := vswitch.ParseVID(text)
+	vid, err := config.ParseVID(text)
 	*v = vlanFlag(vid)
 	return err
 }

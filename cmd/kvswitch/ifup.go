@@ -68,10 +68,10 @@ func (a *app) ifup(cmd *cobra.Command, tap string) error {
 // attachOnce adds the tap's port unless it is there: a guest that ended without
 // its downscript leaves the port, which then meets the new tap of that name.
 func attachOnce(cmd *cobra.Command, c *ctl.Client, tap string) error {
-	if p, err := c.Port(cmd.Context(), tap); err == nil && p.Kind == "netdev" {
+	if p, err := c.Port(cmd.Context(), tap); err == nil && p.Kind == config.NetdevKind {
 		return nil
 	}
-	_, err := c.AddPort(cmd.Context(), ctl.NewPort{Spec: "netdev:" + tap})
+	_, err := c.AddPort(cmd.Context(), ctl.NewPort{Spec: config.Spec{Kind: config.NetdevKind, Name: tap}.String()})
 	return err
 }
 

@@ -7,6 +7,7 @@ import (
 
 	vswitch "github.com/kvswitch/kvswitch/switch"
 	"github.com/kvswitch/kvswitch/switch/frame"
+	"github.com/kvswitch/kvswitch/switch/manage/config"
 	"github.com/kvswitch/kvswitch/switch/manage/ctl"
 	"github.com/kvswitch/kvswitch/switch/manage/qemu"
 
@@ -78,8 +79,8 @@ type hookSwitch struct {
 
 var _ qemu.HookSwitch = hookSwitch{}
 
-func (s hookSwitch) AddPort(spec string) error {
-	_, err := s.client.AddPort(s.ctx, ctl.NewPort{Spec: spec})
+func (s hookSwitch) AddPort(spec config.Spec) error {
+	_, err := s.client.AddPort(s.ctx, ctl.NewPort{Spec: spec.String()})
 	return err
 }
 

@@ -16,6 +16,8 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/kvswitch/kvswitch/switch/manage/config"
+
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 )
@@ -80,7 +82,7 @@ func usagef(format string, args ...any) error { return usageError{fmt.Errorf(for
 // oneLine is the error as the contract wants it: one line, with what to do when
 // the kernel only says that something is not permitted.
 func oneLine(err error) string {
-	text := strings.Join(strings.Fields(err.Error()), " ")
+	text := config.OneLine(err)
 	if errors.Is(err, unix.EPERM) && !strings.Contains(text, "CAP_") && os.Geteuid() != 0 {
 		text += ": run as root, or give the program its capabilities: setcap cap_net_admin,cap_net_raw,cap_bpf,cap_perfmon+ep " + self()
 	}

@@ -12,6 +12,7 @@ import (
 	vswitch "github.com/kvswitch/kvswitch/switch"
 	"github.com/kvswitch/kvswitch/switch/manage/config"
 	"github.com/kvswitch/kvswitch/switch/manage/ctl"
+	"github.com/kvswitch/kvswitch/switch/manage/daemon"
 	"github.com/kvswitch/kvswitch/switch/port/sock"
 
 	"github.com/spf13/cobra"
@@ -26,11 +27,11 @@ func (a *app) portCommand() *cobra.Command {
 func specHelp() string {
 	var b strings.Builder
 	b.WriteString("A SPEC is KIND:NAME[,key=value]... Kinds and their own keys:\n")
-	for _, k := range kindsHelp() {
-		fmt.Fprintf(&b, "  %s\n", k)
+	for _, k := range daemon.Kinds() {
+		fmt.Fprintf(&b, "  %-10s %s\n", k.Name, k.Usage)
 	}
 	b.WriteString("Keys of every port:\n")
-	b.WriteString("  " + strings.Join(vswitch.PortKeyUsage(), "\n  "))
+	b.WriteString("  " + strings.Join(config.PortKeyUsage(), "\n  "))
 	return b.String()
 }
 
@@ -43,7 +44,7 @@ func (a *app) portAddCommand() *cobra.Command {
 		Args:  args(1, 1),
 		ValidArgsFunction: func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
 			var kinds []string
-			for _, k := range new(opener).kinds() {
+			for _, k := range daemon.Kinds() {
 				kinds = append(kinds, k.Name+":")
 			}
 			return kinds, cobra.ShellCompDirectiveNoSpace | cobra.ShellCompDirectiveNoFileComp
@@ -63,7 +64,7 @@ func (a *app) portAddCommand() *cobra.Command {
 // portSpec checks a SPEC as the switch will, and makes the paths in it absolute:
 // the switch's working directory is another one.
 func portSpec(text string) (string, error) {
-	spec, err := new(opener).kinds().ParseSpec(text)
+	spec, err := daemon.Kinds().ParseSpec(text)
 	if err != nil {
 		return "", usageError{err}
 	}
@@ -102,7 +103,7 @@ func (a *app) addifCommand() *cobra.Command {
 			if err := config.CheckNetdevName(args[0]); err != nil {
 				return usagef("addif: %w", err)
 			}
-			return a.addPort(cmd, ctl.NewPort{Spec: "netdev:" + args[0]})
+			return a.addPort(cmd, ctl.NewPort{Spec: config.Spec{Kind: config.NetdevKind, Name: args[0]}.String()})
 		},
 	})
 }
@@ -131,7 +132,7 @@ func (a *app) portSetCommand() *cobra.Command {
 	return a.talks(&cobra.Command{
 		Use:               "set NAME key=value...",
 		Short:             "Change settings of a port, all of them or none",
-		Long:              "Change settings of a port, all of them or none. Keys:\n  " + strings.Join(vswitch.PortKeyUsage(), "\n  "),
+		Long:              "Change settings of a port, all of them or none. Keys:\n  " + strings.Join(config.PortKeyUsage(), "\n  "),
 		Args:              portArgs(2, -1),
 		ValidArgsFunction: a.completePorts(1),
 		RunE:              func(cmd *cobra.Command, args []string) error { return a.setPort(cmd, args[0], args[1:]...) },

@@ -8,15 +8,12 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
-	"runtime"
-	"runtime/debug"
-	"slices"
 	"strings"
 	"syscall"
 	"time"
 
-	vswitch "github.com/kvswitch/kvswitch/switch"
 	"github.com/kvswitch/kvswitch/switch/manage/config"
+	"github.com/kvswitch/kvswitch/switch/manage/daemon"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
@@ -38,17 +35,9 @@ var runFlags = []struct{ word, usage string }{
 	{"metrics", "serve Prometheus metrics on `ADDR:PORT`"},
 }
 
-// runOptions is the command line of `run`.
-type runOptions struct {
-	file      string
-	words     []vswitch.KeyValue // flags that were given
-	uplinks   []string
-	ports     []string
-	logFormat string
-}
-
 func (a *app) runCommand() *cobra.Command {
-	var o runOptions
+	o := daemon.Options{Version: buildVersion()}
+	var logFormat string
 	var filtering, noHost bool
 	c := &cobra.Command{
 		Use:   "run",
@@ -67,95 +56,61 @@ SIGHUP makes it read its --config file anew.
 	for _, r := range runFlags {
 		values[r.word] = f.String(r.word, "", r.usage)
 	}
-	f.StringVar(&o.file, "config", "", "read `FILE`, YAML with the same words; flags count more")
-	f.StringArrayVar(&o.uplinks, "uplink", nil, "attach network card `IF`[,key=value]..., or another way to other switches by its SPEC (may be repeated)")
-	f.StringArrayVar(&o.ports, "port", nil, "attach a port by its `SPEC` (may be repeated)")
+	f.StringVar(&o.File, "config", "", "read `FILE`, YAML with the same words; flags count more")
+	f.StringArrayVar(&o.Uplinks, "uplink", nil, "attach network card `IF`[,key=value]..., or another way to other switches by its SPEC (may be repeated)")
+	f.StringArrayVar(&o.Ports, "port", nil, "attach a port by its `SPEC` (may be repeated)")
 	f.BoolVar(&noHost, "no-host", false, "no host interface")
 	f.BoolVar(&filtering, "vlan-filtering", false, "keep VLANs apart (802.1Q)")
-	f.StringVar(&o.logFormat, "log-format", "", "log as `FORMAT` text or json (default text on a terminal, else json)")
+	f.StringVar(&logFormat, "log-format", "", "log as `FORMAT` text or json (default text on a terminal, else json)")
 	c.RunE = func(cmd *cobra.Command, _ []string) error {
 		for _, r := range runFlags {
 			if f.Changed(r.word) {
-				o.words = append(o.words, vswitch.KeyValue{Key: r.word, Value: *values[r.word]})
+				o.Words = append(o.Words, config.KeyValue{Key: r.word, Value: *values[r.word]})
 			}
 		}
 		if noHost && f.Changed("host") {
 			return usagef("--host and --no-host: give one of them")
 		}
 		if noHost {
-			o.words = append(o.words, vswitch.KeyValue{Key: "host", Value: config.HostOff})
+			o.Words = append(o.Words, config.KeyValue{Key: "host", Value: config.HostOff})
 		}
 		if f.Changed("vlan-filtering") {
-			o.words = append(o.words, vswitch.KeyValue{Key: "vlan-filtering", Value: fmt.Sprint(filtering)})
+			o.Words = append(o.Words, config.KeyValue{Key: "vlan-filtering", Value: fmt.Sprint(filtering)})
 		}
-		log, err := logger(o.logFormat, a.stderr)
+		log, err := logger(logFormat, a.stderr)
 		if err != nil {
 			return err
 		}
-		return a.run(cmd.Context(), o, log)
+		o.RunDir, o.Log = a.runDir, log
+		return serve(cmd.Context(), o)
 	}
 	return c
-}
-
-// load reads the file and puts the flags over it.
-func (o *runOptions) load(kinds config.Kinds) (*config.Config, error) {
-	cfg := config.Default()
-	if o.file != "" {
-		text, err := os.ReadFile(o.file)
-		if err != nil {
-			return nil, fmt.Errorf("read configuration: %w", err)
-		}
-		if err := cfg.Parse(kinds, o.file, text); err != nil {
-			return nil, err
-		}
-	}
-	for _, w := range o.words {
-		if err := cfg.Set(w.Key, w.Value); err != nil {
-			return nil, usagef("--%w", err)
-		}
-	}
-	for i, text := range slices.Concat(o.uplinks, o.ports) {
-		uplink, parse := i < len(o.uplinks), kinds.ParseSpec
-		if uplink {
-			parse = kinds.ParseUplink
-		}
-		spec, err := parse(text)
-		if err == nil {
-			err = cfg.AddPort(config.Port{Spec: spec, Uplink: uplink})
-		}
-		if err != nil {
-			return nil, usageError{err}
-		}
-	}
-	if err := cfg.Check(); err != nil && o.file == "" {
-		return nil, usageError{err}
-	} else if err != nil {
-		return nil, fmt.Errorf("%s: %w", o.file, err)
-	}
-	return cfg, nil
 }
 
 // stopLimit is how long stopping may take. What has not let go by then does not
 // keep the process.
 const stopLimit = 1800 * time.Millisecond
 
-// run is the daemon's life.
-func (a *app) run(ctx context.Context, o runOptions, log *slog.Logger) error {
+// serve is the daemon's life: it turns signals into calls.
+func serve(ctx context.Context, o daemon.Options) error {
 	// A log that nobody reads any more must not end a switch.
 	signal.Ignore(unix.SIGPIPE)
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
 	defer signal.Stop(signals)
 
-	d, err := newDaemon(a.runDir, o, log)
+	d, err := daemon.New(o)
+	var wrong *daemon.OptionError
+	if errors.As(err, &wrong) {
+		return usageError{err}
+	}
 	if err != nil {
 		return err
 	}
-	provision(d.started.Switch.Workers)
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	done := make(chan error, 1)
-	go func() { done <- d.run(ctx) }()
+	go func() { done <- d.Run(ctx) }()
 	var late <-chan time.Time
 	for {
 		select {
@@ -166,29 +121,15 @@ func (a *app) run(ctx context.Context, o runOptions, log *slog.Logger) error {
 		case sig := <-signals:
 			switch {
 			case sig == syscall.SIGHUP:
-				go d.reloadOnSignal() // a stop does not wait for it
+				go d.ReloadOnSignal() // a stop does not wait for it
 			case late != nil: // the second one: at once
 				return fmt.Errorf("stopped by a second %v", sig)
 			default:
-				log.Info("stopping", "signal", sig.String())
+				o.Log.Info("stopping", "signal", sig.String())
 				late = time.After(stopLimit)
 				cancel()
 			}
 		}
-	}
-}
-
-// provision fits the Go runtime to the work. Each worker holds a processor of
-// the runtime while it polls, and one more serves the control side. The heap is
-// small and steady — frames are never allocated — so collecting it at four times
-// its size costs some megabytes and saves the workers most interruptions; GOGC
-// in the environment decides otherwise.
-func provision(workers int) {
-	if n := workers + 1; runtime.GOMAXPROCS(0) < n {
-		runtime.GOMAXPROCS(n)
-	}
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(400)
 	}
 }
 

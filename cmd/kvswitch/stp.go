@@ -22,7 +22,7 @@ func (a *app) stpCommand() *cobra.Command {
 			Short:   "Set mode " + mode,
 			Args:    args(0, 0),
 			RunE: func(cmd *cobra.Command, _ []string) error {
-				return a.setSTP(cmd, vswitch.KeyValue{Key: "mode", Value: mode})
+				return a.setSTP(cmd, config.KeyValue{Key: "mode", Value: mode})
 			},
 		}))
 	}
@@ -30,7 +30,7 @@ func (a *app) stpCommand() *cobra.Command {
 }
 
 // setSTP changes parameters of the bridge, all of them or none.
-func (a *app) setSTP(cmd *cobra.Command, list ...vswitch.KeyValue) error {
+func (a *app) setSTP(cmd *cobra.Command, list ...config.KeyValue) error {
 	scratch := config.Default().Switch.STP
 	for _, kv := range list {
 		if err := config.SetSTP(&scratch, kv.Key, kv.Value); err != nil {
@@ -102,7 +102,7 @@ which protocol version its neighbours speak.`,
 // stpPortWords reads the words of `stp port`: settings that are kept, or keys of
 // what is done once. Not both: the latter needs a tree, and would fail without
 // one when the settings have been changed.
-func stpPortWords(words []string) (kept []vswitch.KeyValue, once []string, err error) {
+func stpPortWords(words []string) (kept []config.KeyValue, once []string, err error) {
 	list, err := pairs(words)
 	if err != nil {
 		return nil, nil, err

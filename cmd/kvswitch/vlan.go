@@ -3,7 +3,7 @@ package main
 import (
 	"strings"
 
-	"github.com/kvswitch/kvswitch/switch"
+	"github.com/kvswitch/kvswitch/switch/manage/config"
 	"github.com/kvswitch/kvswitch/switch/manage/ctl"
 
 	"github.com/spf13/cobra"
@@ -74,7 +74,7 @@ func (a *app) vlanDelCommand() *cobra.Command {
 		Args:              portArgs(2, 2),
 		ValidArgsFunction: a.completePorts(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if _, err := vswitch.ParseVIDs(args[1]); err != nil {
+			if _, err := config.ParseVIDs(args[1]); err != nil {
 				return usageError{err}
 			}
 			c, err := a.client()

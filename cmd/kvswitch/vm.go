@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/kvswitch/kvswitch/switch/manage/ctl"
+	"github.com/kvswitch/kvswitch/switch/manage/daemon"
 
 	"github.com/spf13/cobra"
 )
@@ -53,7 +54,7 @@ step fails, those before it are undone. It prints the card's id, port and MAC.`,
 				return err
 			}
 			n.Settings = strings.Join(settings, ",")
-			if err := n.Check(new(opener).kinds()); err != nil {
+			if err := n.Check(daemon.Kinds()); err != nil {
 				return usagef("vm attach: %w", err)
 			}
 			c, err := a.client()

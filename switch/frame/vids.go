@@ -23,6 +23,13 @@ func (s *VIDSet) Has(vid uint16) bool { return s[vid>>6&63]>>(vid&63)&1 != 0 }
 // Add puts vid in the set.
 func (s *VIDSet) Add(vid uint16) { s[vid>>6&63] |= 1 << (vid & 63) }
 
+// AddRange puts the ids from lo to hi, MaxVID at most, in the set.
+func (s *VIDSet) AddRange(lo, hi uint16) {
+	for v := lo; v <= hi; v++ {
+		s.Add(v)
+	}
+}
+
 // Remove takes vid out of the set.
 func (s *VIDSet) Remove(vid uint16) { s[vid>>6&63] &^= 1 << (vid & 63) }
 

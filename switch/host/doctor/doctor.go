@@ -16,7 +16,6 @@ import (
 	"syscall"
 
 	"github.com/kvswitch/kvswitch/switch/port/netdev"
-	"github.com/kvswitch/kvswitch/vhost/net"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
@@ -53,9 +52,10 @@ type Host struct {
 	Limit  func() (hard uint64, err error) // most open files
 }
 
-// ThisHost is the machine that the program runs on.
-func ThisHost(runDir string) Host {
-	return Host{Root: "/", RunDir: runDir, Uname: release, VHost: vhostnet.Available, TCX: tcx, Intake: netdev.IntakeAvailable, Limit: openFiles}
+// ThisHost is the machine that the program runs on. vhost tells whether QEMU can
+// be given vhost_net, as package qemu knows it.
+func ThisHost(runDir string, vhost func() error) Host {
+	return Host{Root: "/", RunDir: runDir, Uname: release, VHost: vhost, TCX: tcx, Intake: netdev.IntakeAvailable, Limit: openFiles}
 }
 
 // Examine makes every check, in a fixed order.
@@ -193,16 +193,11 @@ func (h Host) shield(caps uint64) Finding {
 
 func (h Host) intake() Finding {
 	if err := h.Intake(); err != nil {
-		return Finding{"bpf receive", Warn, "netdev ports receive by packet rings, which cost a third more for small frames: " + oneLine(err),
+		why, _, _ := strings.Cut(err.Error(), "\n") // the verifier's errors have many lines
+		return Finding{"bpf receive", Warn, "netdev ports receive by packet rings, which cost a third more for small frames: " + why,
 			"Linux 6.2 or newer with CONFIG_DEBUG_INFO_BTF, and root or CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN"}
 	}
 	return Finding{"bpf receive", OK, "netdev ports receive by BPF, in shared memory", ""}
-}
-
-// oneLine is the first line of an error: the verifier's have many.
-func oneLine(err error) string {
-	line, _, _ := strings.Cut(err.Error(), "\n")
-	return line
 }
 
 // tcx asks which tcx programs the loopback interface has: kernels without tcx

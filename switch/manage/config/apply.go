@@ -2,27 +2,69 @@ package config
 
 import (
 	"fmt"
+	"maps"
 
 	vswitch "github.com/kvswitch/kvswitch/switch"
 	"github.com/kvswitch/kvswitch/switch/frame"
 )
 
+// Attach opens the port's device and adds the port to sw. On an error nothing
+// is left of it.
+func Attach(sw *vswitch.Switch, kinds Kinds, p Port) error {
+	cfg, err := p.config()
+	if err != nil {
+		return err
+	}
+	dev, err := kinds.Open(p.Spec)
+	if err != nil {
+		return err
+	}
+	return add(sw, p.Name, dev, cfg)
+}
+
+// add gives a switch an open device, which is closed on an error.
+func add(sw *vswitch.Switch, name string, dev frame.Port, cfg vswitch.PortConfig) error {
+	if _, err := sw.AddPort(name, dev, cfg); err != nil {
+		dev.Close()
+		return err
+	}
+	return nil
+}
+
+// Failure is why Apply changed nothing.
+type Failure struct {
+	Step Step  // the one that failed
+	Err  error // why
+	Left error // what could not be taken back of the steps before it; nil if all was
+}
+
+func (f *Failure) Error() string {
+	if f.Left != nil {
+		return fmt.Sprintf("%s: %v; and not all could be put back: %v", f.Step, f.Err, f.Left)
+	}
+	return fmt.Sprintf("%s: %v; nothing was changed", f.Step, f.Err)
+}
+
+func (f *Failure) Unwrap() error { return f.Err }
+
 // Apply takes the steps, all of them or none: when one fails, those before it
-// are taken back in reverse order, and the error says so. running is what the
-// steps were made from.
+// are taken back in reverse order, and the error is a Failure. running is what
+// the steps were made from. opened are devices of new ports that are open
+// already, by the ports' names; they are Apply's to close if it can't use them.
 //
 // Every new device is opened before anything is touched, so that a name that
 // does not exist costs no running port a frame.
-func Apply(sw *vswitch.Switch, kinds Kinds, running *Config, steps []Step) error {
+func Apply(sw *vswitch.Switch, kinds Kinds, running *Config, steps []Step, opened map[string]frame.Port) error {
 	t := &transaction{sw: sw, kinds: kinds, running: running, opened: map[string]frame.Port{}}
+	maps.Copy(t.opened, opened)
 	defer t.closeUnused()
 	for _, s := range steps {
-		if s.open == nil {
+		if s.open == nil || t.opened[s.open.Name] != nil {
 			continue
 		}
 		dev, err := kinds.Open(s.open.Spec)
 		if err != nil {
-			return fmt.Errorf("%s: %w; nothing was changed", s, err)
+			return &Failure{Step: s, Err: err}
 		}
 		t.opened[s.open.Name] = dev
 	}
@@ -31,16 +73,13 @@ func Apply(sw *vswitch.Switch, kinds Kinds, running *Config, steps []Step) error
 		if err == nil {
 			continue
 		}
-		var left error
+		f := &Failure{Step: s, Err: err}
 		for j := i - 1; j >= 0; j-- {
 			if undo := steps[j].undo(t); undo != nil {
-				left = fmt.Errorf("take back %q: %w", steps[j], undo)
+				f.Left = fmt.Errorf("take back %q: %w", steps[j], undo)
 			}
 		}
-		if left != nil {
-			return fmt.Errorf("%s: %w; and not all could be put back: %w", s, err, left)
-		}
-		return fmt.Errorf("%s: %w; nothing was changed", s, err)
+		return f
 	}
 	return nil
 }
@@ -59,27 +98,25 @@ func (t *transaction) closeUnused() {
 	}
 }
 
-// attach gives the switch a port whose device is open, or opens it.
+// attach gives the switch a port, whose device may be open already.
 func (t *transaction) attach(p *Port) error {
+	dev := t.opened[p.Name]
+	if dev == nil {
+		return Attach(t.sw, t.kinds, *p)
+	}
 	cfg, err := p.config()
 	if err != nil {
 		return err
 	}
-	dev := t.opened[p.Name]
-	if dev == nil {
-		if dev, err = t.kinds.Open(p.Spec); err != nil {
-			return err
-		}
-	}
 	delete(t.opened, p.Name)
-	if _, err := t.sw.AddPort(p.Name, dev, cfg); err != nil {
-		dev.Close()
-		return err
-	}
-	return nil
+	return add(t.sw, p.Name, dev, cfg)
 }
 
 func (t *transaction) remove(p *Port) error { return t.sw.RemovePort(p.Name) }
+
+func (t *transaction) addStatic(e Static) error {
+	return Hint(t.sw.AddFDB(e.MAC, e.VLAN, e.Port, true))
+}
 
 // restore attaches a port that ran, with the static entries it took along.
 func (t *transaction) restore(p *Port) error {
@@ -88,7 +125,7 @@ func (t *transaction) restore(p *Port) error {
 	}
 	for _, e := range t.running.Static {
 		if e.Port == p.Name {
-			if err := t.sw.AddFDB(e.MAC, e.VLAN, e.Port, true); err != nil {
+			if err := t.addStatic(e); err != nil {
 				return err
 			}
 		}

@@ -1,6 +1,7 @@
 package config_test
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -24,7 +25,7 @@ func (b *bench) reload(t *testing.T, sw *vswitch.Switch, last, want *config.Conf
 	for _, s := range steps {
 		texts = append(texts, s.String())
 	}
-	return texts, config.Apply(sw, b.kinds, running, steps)
+	return texts, config.Apply(sw, b.kinds, running, steps, nil)
 }
 
 func portNames(sw *vswitch.Switch) (names []string) {
@@ -169,6 +170,32 @@ func TestReloadOpensEverythingFirst(t *testing.T) {
 	}
 }
 
+// Devices that are open already are taken as they are, and closed if nothing
+// comes of it.
+func TestOpenDevicesAreHandedOver(t *testing.T) {
+	for _, file := range []string{"ports: [netdev:a, netdev:b]", "ports: [netdev:a, netdev:nosuch]"} {
+		b := newBench()
+		sw := b.start(t, b.parse(t, ""))
+		running := b.running(t, sw)
+		steps, err := config.Diff(config.Default(), running, b.parse(t, file))
+		if err != nil {
+			t.Fatal(err)
+		}
+		a := mem.NewPort()
+		err = config.Apply(sw, b.kinds, running, steps, map[string]frame.Port{"a": a})
+		var failure *config.Failure
+		if errors.As(err, &failure) {
+			if failure.Step.String() != "add port nosuch" || !a.Closed() || len(portNames(sw)) != 0 {
+				t.Errorf("%s: %v, device closed: %v, ports %v", file, err, a.Closed(), portNames(sw))
+			}
+			continue
+		}
+		if err != nil || a.Closed() || !slices.Equal(b.opens, []string{"netdev:b"}) {
+			t.Errorf("%s: %v, device closed: %v, opened %v", file, err, a.Closed(), b.opens)
+		}
+	}
+}
+
 // A step that fails takes back those before it, in every place it can fail.
 func TestReloadIsAllOrNothing(t *testing.T) {
 	const old = `
@@ -232,7 +259,7 @@ func TestReplaceThatFailsPutsTheOldDeviceBack(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	err = config.Apply(sw, kinds, running, steps)
+	err = config.Apply(sw, kinds, running, steps, nil)
 	if err == nil || !strings.Contains(err.Error(), "injected") || !strings.Contains(err.Error(), "nothing was changed") {
 		t.Errorf("error %v", err)
 	}

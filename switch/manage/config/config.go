@@ -3,12 +3,9 @@ package config
 import (
 	"errors"
 	"fmt"
-	"net"
-	"slices"
-	"strconv"
 	"strings"
-	"time"
 
+	"github.com/kvswitch/kvswitch/fdb"
 	vswitch "github.com/kvswitch/kvswitch/switch"
 	"github.com/kvswitch/kvswitch/switch/frame"
 )
@@ -17,16 +14,20 @@ import (
 // it. Make one with Default and change it with Set and Parse, which remember
 // what was said and what was left at its default.
 type Config struct {
-	Switch  vswitch.Config     // all but Logger
-	Host    string             // the host interface's name; "" = the switch's; HostOff = none
-	HostSet []vswitch.KeyValue // the host interface's settings, such as vlan=10
-	MTU     int                // the host interface's; 0 = the first uplink's, else 1500
-	Metrics string             // ADDR:PORT for Prometheus; "" = none
+	Switch  vswitch.Config // all but Logger
+	Host    string         // the host interface's name; "" = the switch's; HostOff = none
+	HostSet []KeyValue     // the host interface's settings, such as vlan=10
+	MTU     int            // the host interface's; 0 = the first uplink's, else 1500
+	Metrics string         // ADDR:PORT for Prometheus; "" = none
 	Ports   []Port
 	Static  []Static
 
 	said map[string]bool // keys of scalar words that were given
 }
+
+// MinMTU is the least MTU of anything with IP on it (RFC 791), and the kernel's
+// least for Ethernet (ETH_MIN_MTU).
+const MinMTU = 68
 
 // HostOff as Config.Host is a switch without a host interface.
 const HostOff = "off"
@@ -53,17 +54,16 @@ type Static struct {
 
 func (e Static) String() string { return fmt.Sprintf("%v vlan %d on %s", e.MAC, e.VLAN, e.Port) }
 
-// Default is a switch of which nothing was said.
+// Default is a switch with every default.
 func Default() *Config {
-	c := &Config{said: map[string]bool{}}
-	c.Switch.BusyPoll = vswitch.DefaultBusyPoll
-	c.Switch.Name = vswitch.DefaultName
-	c.Switch.Ageing = vswitch.DefaultAgeing
-	c.Switch.Workers = 1
-	c.Switch.MaxEntries = 65536
-	c.Switch.STP = vswitch.STPConfig{Mode: "rstp", Priority: vswitch.DefaultPriority, PrioritySet: true,
-		Hello: 2 * time.Second, MaxAge: 20 * time.Second, ForwardDelay: 15 * time.Second, TxHold: 6}
-	return c
+	return &Config{said: map[string]bool{}, Switch: vswitch.Config{
+		Name:       vswitch.DefaultName,
+		Ageing:     vswitch.DefaultAgeing,
+		MaxEntries: fdb.DefaultMax,
+		Workers:    1,
+		BusyPoll:   vswitch.DefaultBusyPoll,
+		STP:        vswitch.DefaultSTP(),
+	}}
 }
 
 // HostName is the host interface's name, "" if there is none.
@@ -94,7 +94,7 @@ func (c *Config) setHost(text string) error {
 // HostConfig is the host interface's configuration as a port.
 func (c *Config) HostConfig() (vswitch.PortConfig, error) {
 	cfg := vswitch.NewPortConfig("host")
-	err := cfg.Set(c.HostSet...)
+	err := SetPort(&cfg, c.HostSet...)
 	return cfg, err
 }
 
@@ -114,177 +114,6 @@ func (c *Config) Set(key, value string) error {
 	}
 	*c = next
 	c.said[key] = true
-	return nil
-}
-
-// scalar is a word of the file that has one value.
-type scalar struct {
-	name string
-	live bool // can change while the switch runs
-	set  func(*Config, string) error
-	get  func(*Config) string
-}
-
-// scalars are in the order in which Dump writes them.
-var scalars = []scalar{
-	{"name", false, func(c *Config, v string) error {
-		c.Switch.Name = v
-		return CheckName(v)
-	}, func(c *Config) string { return c.Switch.Name }},
-	{"mac", false, func(c *Config, v string) (err error) {
-		c.Switch.MAC, err = frame.ParseMAC(v)
-		if err == nil && !c.Switch.MAC.IsUnicast() {
-			err = errors.New("it is no station's address; want one such as 52:54:00:12:34:56")
-		}
-		return err
-	}, func(c *Config) string {
-		if c.Switch.MAC.IsZero() {
-			return ""
-		}
-		return c.Switch.MAC.String()
-	}},
-	{"host", true, (*Config).setHost, func(c *Config) string {
-		if n := c.HostName(); n != "" {
-			return n + words(c.HostSet)
-		}
-		return HostOff
-	}},
-	number("mtu", false, 68, frame.MaxMTU, func(c *Config) *int { return &c.MTU }),
-	{"stp", true, func(c *Config, v string) error {
-		if v != "rstp" && v != "stp" && v != "off" {
-			return errors.New("want rstp, stp or off")
-		}
-		c.Switch.STP.Mode = v
-		return nil
-	}, func(c *Config) string { return c.Switch.STP.Mode }},
-	{"priority", true, func(c *Config, v string) error {
-		n, err := strconv.ParseUint(v, 0, 16)
-		if err != nil {
-			return errors.New("want a number from 0 to 65535")
-		}
-		c.Switch.STP.Priority, c.Switch.STP.PrioritySet = uint16(n), true
-		return nil
-	}, func(c *Config) string { return strconv.Itoa(int(c.Switch.STP.Priority)) }},
-	seconds("hello", 1, 10, func(c *Config) *time.Duration { return &c.Switch.STP.Hello }),
-	seconds("max-age", 6, 40, func(c *Config) *time.Duration { return &c.Switch.STP.MaxAge }),
-	seconds("forward-delay", 4, 30, func(c *Config) *time.Duration { return &c.Switch.STP.ForwardDelay }),
-	number("tx-hold", true, 1, 10, func(c *Config) *int { return &c.Switch.STP.TxHold }),
-	seconds("ageing", 1, 1000000, func(c *Config) *time.Duration { return &c.Switch.Ageing }),
-	number("max-entries", false, 1, 4<<20, func(c *Config) *int { return &c.Switch.MaxEntries }),
-	{"vlan-filtering", false, func(c *Config, v string) error {
-		on, err := parseOnOff(v)
-		c.Switch.VLANFiltering = on
-		return err
-	}, func(c *Config) string {
-		return map[bool]string{true: "on", false: "off"}[c.Switch.VLANFiltering]
-	}},
-	number("workers", false, 1, vswitch.MaxWorkers, func(c *Config) *int { return &c.Switch.Workers }),
-	{"busy-poll", false, func(c *Config, v string) error {
-		if v == "always" {
-			c.Switch.BusyPoll = vswitch.BusyPollAlways
-			return nil
-		}
-		d, err := time.ParseDuration(v)
-		if err != nil || d < 0 || d > time.Second {
-			return errors.New("want a duration up to 1s such as 20us, 0, or always")
-		}
-		c.Switch.BusyPoll = d
-		return nil
-	}, func(c *Config) string {
-		if c.Switch.BusyPoll < 0 {
-			return "always"
-		}
-		return strings.ReplaceAll(c.Switch.BusyPoll.String(), "µ", "u")
-	}},
-	{"metrics", false, func(c *Config, v string) error {
-		c.Metrics = v
-		return checkAddr(v)
-	}, func(c *Config) string { return c.Metrics }},
-}
-
-// lists are the words of the file that have many values.
-var lists = []string{"uplinks", "ports", "fdb"}
-
-func findScalar(name string) *scalar {
-	for i := range scalars {
-		if scalars[i].name == name {
-			return &scalars[i]
-		}
-	}
-	return nil
-}
-
-func knownKeys() []string {
-	var names []string
-	for _, k := range scalars {
-		names = append(names, k.name)
-	}
-	return append(names, lists...)
-}
-
-func number(name string, live bool, lo, hi int, field func(*Config) *int) scalar {
-	return scalar{name, live, func(c *Config, v string) error {
-		n, err := strconv.Atoi(v)
-		if err != nil || n < lo || n > hi {
-			return fmt.Errorf("want a number from %d to %d", lo, hi)
-		}
-		*field(c) = n
-		return nil
-	}, func(c *Config) string {
-		if n := *field(c); n != 0 {
-			return strconv.Itoa(n)
-		}
-		return ""
-	}}
-}
-
-// seconds is a live duration in whole seconds; a bare number counts as seconds,
-// as brctl has it.
-func seconds(name string, lo, hi int, field func(*Config) *time.Duration) scalar {
-	return scalar{name, true, func(c *Config, v string) error {
-		d, err := ParseSeconds(v)
-		if err != nil || d < time.Duration(lo)*time.Second || d > time.Duration(hi)*time.Second {
-			return fmt.Errorf("want %ds to %ds, in whole seconds", lo, hi)
-		}
-		*field(c) = d
-		return nil
-	}, func(c *Config) string { return strconv.Itoa(int(*field(c)/time.Second)) + "s" }}
-}
-
-// ParseSeconds reads a time in whole seconds: a Go duration such as 300s, or a
-// bare number of seconds.
-func ParseSeconds(v string) (time.Duration, error) {
-	d, err := time.ParseDuration(v)
-	if err != nil {
-		if d, err = time.ParseDuration(v + "s"); err != nil {
-			return 0, fmt.Errorf("%q is not a time such as 300s", v)
-		}
-	}
-	if d%time.Second != 0 || d < 0 {
-		return 0, fmt.Errorf("%q is not a whole number of seconds", v)
-	}
-	return d, nil
-}
-
-func parseOnOff(v string) (bool, error) {
-	switch v {
-	case "on", "yes", "true", "1":
-		return true, nil
-	case "off", "no", "false", "0":
-		return false, nil
-	}
-	return false, errors.New("want on or off")
-}
-
-// checkAddr refuses what can't be listened on.
-func checkAddr(v string) error {
-	_, port, err := net.SplitHostPort(v)
-	if err == nil {
-		_, err = strconv.ParseUint(port, 10, 16)
-	}
-	if err != nil {
-		return errors.New("want ADDR:PORT such as 127.0.0.1:9200")
-	}
 	return nil
 }
 
@@ -313,28 +142,6 @@ func (c *Config) AddStatic(e Static) error {
 		}
 	}
 	c.Static = append(c.Static, e)
-	return nil
-}
-
-// STPKeys are the words of `stp set`.
-var STPKeys = []string{"mode", "priority", "hello", "max-age", "forward-delay", "tx-hold"}
-
-// SetSTP applies one word of `stp set`. On error c is unchanged.
-func SetSTP(c *vswitch.STPConfig, key, value string) error {
-	if !slices.Contains(STPKeys, key) {
-		return fmt.Errorf("unknown key %q; known: %s", key, strings.Join(STPKeys, " "))
-	}
-	word := key
-	if key == "mode" {
-		word = "stp" // as the file calls it
-	}
-	k := findScalar(word)
-	var whole Config
-	whole.Switch.STP = *c
-	if err := k.set(&whole, value); err != nil {
-		return fmt.Errorf("%s %q: %w", key, value, err)
-	}
-	*c = whole.Switch.STP
 	return nil
 }
 

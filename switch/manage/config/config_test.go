@@ -66,32 +66,17 @@ func (b *bench) start(t *testing.T, c *config.Config) *vswitch.Switch {
 		if err := sw.SetHost(host, mem.NewPort()); err != nil {
 			t.Fatal(err)
 		}
-		cfg, err := c.HostConfig()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := sw.SetPort(host, cfg); err != nil {
-			t.Fatal(err)
-		}
 	}
-	for _, p := range c.Ports {
-		dev, err := b.kinds.Open(p.Spec)
-		if err != nil {
-			t.Fatal(err)
-		}
-		cfg, err := p.Spec.PortConfig()
-		if err != nil {
-			t.Fatal(err)
-		}
-		cfg.Uplink = p.Uplink
-		if _, err := sw.AddPort(p.Name, dev, cfg); err != nil {
-			t.Fatal(err)
-		}
+	running, err := config.Running(sw, b.kinds, c)
+	if err != nil {
+		t.Fatal(err)
 	}
-	for _, e := range c.Static {
-		if err := sw.AddFDB(e.MAC, e.VLAN, e.Port, true); err != nil {
-			t.Fatal(err)
-		}
+	steps, err := config.Diff(config.Default(), running, c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := config.Apply(sw, b.kinds, running, steps, nil); err != nil {
+		t.Fatal(err)
 	}
 	b.opens = nil
 	return sw
@@ -154,7 +139,7 @@ fdb:
 func TestFileSaysWhatItSays(t *testing.T) {
 	b := newBench()
 	c := b.parse(t, whole)
-	if got := c.Switch; got.Name != "kvs7" || got.STP.Mode != "stp" || got.STP.Priority != 0x1000 || got.Workers != 2 ||
+	if got := c.Switch; got.Name != "kvs7" || got.STP.Mode != vswitch.ModeSTP || got.STP.Priority != 0x1000 || got.Workers != 2 ||
 		got.BusyPoll != vswitch.BusyPollAlways || !got.VLANFiltering || got.MaxEntries != 1000 || got.Ageing.Seconds() != 60 ||
 		got.STP.MaxAge.Seconds() != 10 || got.STP.TxHold != 3 || got.MAC.String() != "52:54:00:00:00:07" {
 		t.Errorf("switch: %+v", got)
@@ -182,7 +167,7 @@ func TestFileSaysWhatItSays(t *testing.T) {
 func TestEmptyFileIsTheDefault(t *testing.T) {
 	for _, text := range []string{"", "# nothing\n", "---\n", "ports:\nuplinks: []\n"} {
 		c := newBench().parse(t, text)
-		if c.Switch.Name != "kvs0" || c.HostName() != "kvs0" || c.Switch.STP.Mode != "rstp" || len(c.Ports) != 0 {
+		if c.Switch.Name != "kvs0" || c.HostName() != "kvs0" || c.Switch.STP.Mode != vswitch.ModeRSTP || len(c.Ports) != 0 {
 			t.Errorf("%q: %+v", text, c)
 		}
 	}

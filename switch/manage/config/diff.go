@@ -171,7 +171,7 @@ func (d *diff) port(p *Port) error {
 }
 
 func orDefaults(p *Port) string {
-	text := strings.TrimPrefix(words(p.Settings), ",")
+	text := strings.TrimPrefix(JoinWords(p.Settings), ",")
 	if text == "" {
 		text = "its defaults"
 	}
@@ -188,7 +188,7 @@ func (d *diff) entries() {
 			d.steps = append(d.steps, Step{
 				text: "delete fdb entry " + e.String(),
 				do:   func(t *transaction) error { return t.sw.DelFDB(e.MAC, e.VLAN) },
-				undo: func(t *transaction) error { return t.sw.AddFDB(e.MAC, e.VLAN, e.Port, true) },
+				undo: func(t *transaction) error { return t.addStatic(e) },
 			})
 		}
 	}
@@ -199,10 +199,10 @@ func (d *diff) entries() {
 		}
 		d.steps = append(d.steps, Step{
 			text: "add fdb entry " + e.String(),
-			do:   func(t *transaction) error { return t.sw.AddFDB(e.MAC, e.VLAN, e.Port, true) },
+			do:   func(t *transaction) error { return t.addStatic(e) },
 			undo: func(t *transaction) error {
 				if old != nil && d.stays(old.Port) {
-					return t.sw.AddFDB(old.MAC, old.VLAN, old.Port, true)
+					return t.addStatic(*old)
 				}
 				return t.sw.DelFDB(e.MAC, e.VLAN)
 			},

@@ -24,7 +24,7 @@ func Running(sw *vswitch.Switch, kinds Kinds, started *Config) (*Config, error) 
 	if status.HostPort != nil {
 		c.Host, c.MTU = status.Host, status.HostPort.MTU
 		if cfg, err := sw.PortConfig(status.Host); err == nil {
-			c.HostSet = cfg.Keys()
+			c.HostSet = PortWords(&cfg)
 		}
 	}
 	for _, p := range status.Ports {
@@ -36,7 +36,7 @@ func Running(sw *vswitch.Switch, kinds Kinds, started *Config) (*Config, error) 
 		if err != nil {
 			return nil, err
 		}
-		spec.Settings = cfg.Keys()
+		spec.Settings = PortWords(&cfg)
 		if err := c.AddPort(Port{spec, cfg.Uplink}); err != nil {
 			return nil, err
 		}

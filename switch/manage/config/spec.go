@@ -16,7 +16,7 @@ import (
 type Kind struct {
 	Name   string   // "netdev"
 	Netdev bool     // a port's name is the name of a network interface
-	Keys   []string // words of a SPEC that Open understands, besides vswitch.PortKeyNames
+	Keys   []string // words of a SPEC that Open understands, besides PortKeyNames
 	Usage  string   // one line of help: what it attaches and what its keys mean
 	// Open makes the port. It must leave nothing behind when it fails.
 	Open func(Spec) (frame.Port, error)
@@ -55,8 +55,8 @@ func (ks Kinds) Open(s Spec) (frame.Port, error) {
 // Spec is a port as an operator describes it: KIND:NAME[,key=value]...
 type Spec struct {
 	Kind, Name string
-	Device     []vswitch.KeyValue // words for the kind's Open
-	Settings   []vswitch.KeyValue // words for vswitch.PortConfig.Set
+	Device     []KeyValue // words for the kind's Open
+	Settings   []KeyValue // words for SetPort
 }
 
 // ParseSpec reads KIND:NAME[,key=value]... and checks all of it: kind, name,
@@ -79,20 +79,18 @@ func (ks Kinds) ParseSpec(text string) (Spec, error) {
 }
 
 // splitWords takes NAME[,key=value]... apart.
-func splitWords(text string) (name string, pairs []vswitch.KeyValue, err error) {
-	words := strings.Split(text, ",")
-	for _, w := range words[1:] {
-		key, value, ok := strings.Cut(w, "=")
-		if !ok {
-			return "", nil, fmt.Errorf("%q is not key=value", w)
-		}
-		pairs = append(pairs, vswitch.KeyValue{Key: key, Value: value})
-	}
-	return words[0], pairs, nil
+func splitWords(text string) (name string, words []KeyValue, err error) {
+	parts := strings.Split(text, ",")
+	words, err = ParseWords(parts[1:])
+	return parts[0], words, err
 }
 
-// UplinkKind is the kind of port that an uplink is when nothing else is said.
-const UplinkKind = "netdev"
+// NetdevKind is the kind of port of a network interface, and UplinkKind the one
+// that an uplink has when nothing else is said.
+const (
+	NetdevKind = "netdev"
+	UplinkKind = NetdevKind
+)
 
 // ParseUplink reads a port that leads to other switches: IF[,key=value]..., or a
 // whole SPEC.
@@ -104,7 +102,7 @@ func (ks Kinds) ParseUplink(text string) (Spec, error) {
 }
 
 // spec builds a Spec from its parts and checks them.
-func (ks Kinds) spec(kind, name string, pairs []vswitch.KeyValue) (Spec, error) {
+func (ks Kinds) spec(kind, name string, pairs []KeyValue) (Spec, error) {
 	k, err := ks.Find(kind)
 	if err != nil {
 		return Spec{}, err
@@ -117,11 +115,8 @@ func (ks Kinds) spec(kind, name string, pairs []vswitch.KeyValue) (Spec, error) 
 		return Spec{}, err
 	}
 	s := Spec{Kind: kind, Name: name}
-	settings := vswitch.PortKeyNames()
-	for i, p := range pairs {
-		if slices.ContainsFunc(pairs[:i], func(q vswitch.KeyValue) bool { return q.Key == p.Key }) {
-			return Spec{}, fmt.Errorf("%s is given twice", p.Key)
-		}
+	settings := PortKeyNames()
+	for _, p := range pairs {
 		if err := checkValue(p.Value); err != nil {
 			return Spec{}, fmt.Errorf("%s=%q: %w", p.Key, p.Value, err)
 		}
@@ -155,19 +150,11 @@ func checkValue(v string) error {
 }
 
 // String is the SPEC that ParseSpec reads back as s.
-func (s Spec) String() string { return s.Attachment() + words(s.Settings) }
+func (s Spec) String() string { return s.Attachment() + JoinWords(s.Settings) }
 
 // Attachment is the SPEC without its settings: what can't change while the
 // port is attached.
-func (s Spec) Attachment() string { return s.Kind + ":" + s.Name + words(s.Device) }
-
-func words(pairs []vswitch.KeyValue) string {
-	var b strings.Builder
-	for _, p := range pairs {
-		b.WriteString("," + p.Key + "=" + p.Value)
-	}
-	return b.String()
-}
+func (s Spec) Attachment() string { return s.Kind + ":" + s.Name + JoinWords(s.Device) }
 
 // Value is the value of one of the kind's own keys, "" if it was not given.
 func (s Spec) Value(key string) string {
@@ -184,7 +171,7 @@ func (s Spec) Value(key string) string {
 func (s Spec) PortConfig() (vswitch.PortConfig, error) {
 	cfg := vswitch.NewPortConfig(s.Kind)
 	cfg.Spec = s.Attachment()
-	err := cfg.Set(s.Settings...)
+	err := SetPort(&cfg, s.Settings...)
 	return cfg, err
 }
 

@@ -271,7 +271,7 @@ func (f *file) port(n ast.Node, uplink bool) (Spec, error) {
 		kind = UplinkKind
 	}
 	var settings []pair
-	var values []vswitch.KeyValue
+	var values []KeyValue
 	for _, p := range pairs {
 		value, err := f.scalar(p.value)
 		if err != nil {
@@ -284,7 +284,7 @@ func (f *file) port(n ast.Node, uplink bool) (Spec, error) {
 			kind = value
 		default:
 			settings = append(settings, p)
-			values = append(values, vswitch.KeyValue{Key: p.key, Value: value})
+			values = append(values, KeyValue{Key: p.key, Value: value})
 		}
 	}
 	if kind == "" {
@@ -324,7 +324,7 @@ func (f *file) static(n ast.Node) error {
 			case "mac":
 				e.MAC, err = frame.ParseMAC(value)
 			case "vlan":
-				e.VLAN, err = vswitch.ParseVID(value)
+				e.VLAN, err = ParseVID(value)
 			case "port":
 				e.Port, err = value, CheckName(value)
 			default:

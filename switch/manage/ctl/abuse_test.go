@@ -55,7 +55,7 @@ func forwards(t testing.TB, h *host) {
 }
 
 func TestGarbageHoldsNothing(t *testing.T) {
-	h := newHost(t, vswitch.Config{STP: vswitch.STPConfig{Mode: "off"}}, "netdev:a", "netdev:b")
+	h := newHost(t, vswitch.Config{STP: vswitch.STPConfig{Mode: vswitch.ModeOff}}, "netdev:a", "netdev:b")
 	h.want("GET", "/v1/switch", "", 200, "kvs0")
 	var goroutines, fds int
 	eventually(t, "the first request's connection is gone", func() bool {
@@ -103,7 +103,7 @@ func TestGarbageHoldsNothing(t *testing.T) {
 // many as may connect do so, the next one is told and the switch forwards.
 func TestSilentClientsAreCutOff(t *testing.T) {
 	t.Parallel()
-	h := newHost(t, vswitch.Config{STP: vswitch.STPConfig{Mode: "off"}}, "netdev:a", "netdev:b")
+	h := newHost(t, vswitch.Config{STP: vswitch.STPConfig{Mode: vswitch.ModeOff}}, "netdev:a", "netdev:b")
 	var silent []net.Conn
 	for i := range 64 {
 		conn := h.dial()
@@ -146,7 +146,7 @@ func TestSilentClientsAreCutOff(t *testing.T) {
 // A reader of events that stops reading loses events, and nobody else anything.
 func TestDeadReaderHoldsNobodyUp(t *testing.T) {
 	t.Parallel()
-	h := newHost(t, vswitch.Config{STP: vswitch.STPConfig{Mode: "off"}}, "netdev:a", "netdev:b")
+	h := newHost(t, vswitch.Config{STP: vswitch.STPConfig{Mode: vswitch.ModeOff}}, "netdev:a", "netdev:b")
 	dead := h.dial()
 	io.WriteString(dead, "GET /v1/events HTTP/1.1\r\nHost: a\r\n\r\n")
 	first := make([]byte, 1)

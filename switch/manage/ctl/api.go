@@ -35,7 +35,7 @@ type NewVLANs struct {
 
 // Set is VIDs as a set, checked.
 func (v *NewVLANs) Set() (vswitch.VIDSet, error) {
-	vids, err := vswitch.ParseVIDs(v.VIDs)
+	vids, err := config.ParseVIDs(v.VIDs)
 	if err == nil && v.PVID && vids.Len() > 1 {
 		err = fmt.Errorf("add VLANs %s to %s: a port has one PVID; name one VLAN", v.VIDs, v.Port)
 	}
@@ -55,19 +55,25 @@ type NewNIC struct {
 	Settings string    `json:"settings,omitempty"` // words of a SPEC for its port: "vlan=10,isolated=on"
 }
 
-func (n *NewNIC) options() qemu.AttachOptions {
-	return qemu.AttachOptions{QMP: n.QMP, ID: n.ID, MAC: n.MAC, Model: n.Model, Bus: n.Bus,
-		Queues: n.Queues, VHost: qemu.VHost(n.VHost), Settings: n.Settings}
+// Options are what n says, in values.
+func (n *NewNIC) Options(kinds config.Kinds) (qemu.AttachOptions, error) {
+	o := qemu.AttachOptions{QMP: n.QMP, ID: n.ID, MAC: n.MAC, Model: n.Model, Bus: n.Bus,
+		Queues: n.Queues, VHost: qemu.VHost(n.VHost)}
+	if n.Settings == "" {
+		return o, nil
+	}
+	var err error
+	o.Port, err = kinds.ParseSpec(config.NetdevKind + ":tap," + n.Settings) // no name yet: the kernel gives one
+	return o, err
 }
 
 // Check says what is wrong with n before any machine is asked.
 func (n *NewNIC) Check(kinds config.Kinds) error {
-	o := n.options()
-	if err := o.Complete(); err != nil || o.Settings == "" {
+	o, wrong := n.Options(kinds)
+	if err := o.Complete(); err != nil {
 		return err
 	}
-	_, err := kinds.ParseSpec("netdev:tap," + o.Settings)
-	return err
+	return wrong
 }
 
 // PortVLANs is an element of GET /v1/vlans.

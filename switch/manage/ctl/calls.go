@@ -15,7 +15,22 @@ import (
 
 // One function per route; the paths are in the package comment.
 
-func (s *Server) getSwitch(*http.Request) (any, error) { return s.sw.Status(), nil }
+func (s *Server) getSwitch(*http.Request) (any, error) { return s.status(), nil }
+
+// status is the switch's, with its ports' settings in words.
+func (s *Server) status() vswitch.Status {
+	st := s.sw.Status()
+	for _, p := range withHost(&st) {
+		config.FillSettings(p)
+	}
+	return st
+}
+
+func (s *Server) portStatus(name string) (vswitch.PortStatus, error) {
+	p, err := s.sw.PortStatus(name)
+	config.FillSettings(&p)
+	return p, err
+}
 
 // words is a JSON object of plain values, each as text: {"vlan":10} means what
 // {"vlan":"10"} means.
@@ -37,16 +52,16 @@ func (w *word) UnmarshalJSON(b []byte) error {
 
 // readWords reads a body of words, sorted by key so that what fails does not
 // depend on chance.
-func readWords(r *http.Request) ([]vswitch.KeyValue, error) {
+func readWords(r *http.Request) ([]config.KeyValue, error) {
 	var ws words
 	if err := read(r, &ws); err != nil {
 		return nil, err
 	}
-	list := make([]vswitch.KeyValue, 0, len(ws))
+	list := make([]config.KeyValue, 0, len(ws))
 	for k, v := range ws {
-		list = append(list, vswitch.KeyValue{Key: k, Value: string(v)})
+		list = append(list, config.KeyValue{Key: k, Value: string(v)})
 	}
-	slices.SortFunc(list, func(a, b vswitch.KeyValue) int { return strings.Compare(a.Key, b.Key) })
+	slices.SortFunc(list, func(a, b config.KeyValue) int { return strings.Compare(a.Key, b.Key) })
 	if len(list) == 0 {
 		return nil, badRequest("the body holds no key")
 	}
@@ -69,7 +84,7 @@ func (s *Server) setSwitch(r *http.Request) (any, error) {
 }
 
 func (s *Server) getPorts(*http.Request) (any, error) {
-	st := s.sw.Status()
+	st := s.status()
 	return withHost(&st), nil
 }
 
@@ -78,15 +93,18 @@ func (s *Server) addPort(r *http.Request) (any, error) {
 	if err := read(r, &p); err != nil {
 		return nil, err
 	}
-	name, err := s.daemon.AddPort(p.Spec, p.Uplink)
+	spec, err := s.daemon.Kinds().ParseSpec(p.Spec)
 	if err != nil {
 		return nil, err
 	}
-	return s.sw.PortStatus(name)
+	if err := s.daemon.AddPort(config.Port{Spec: spec, Uplink: p.Uplink}); err != nil {
+		return nil, err
+	}
+	return s.portStatus(spec.Name)
 }
 
 func (s *Server) getPort(r *http.Request) (any, error) {
-	return s.sw.PortStatus(r.PathValue("name"))
+	return s.portStatus(r.PathValue("name"))
 }
 
 func (s *Server) setPort(r *http.Request) (any, error) {
@@ -94,7 +112,7 @@ func (s *Server) setPort(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return nil, s.changePort(r.PathValue("name"), func(c *vswitch.PortConfig) error { return c.Set(list...) })
+	return nil, s.changePort(r.PathValue("name"), func(c *vswitch.PortConfig) error { return config.SetPort(c, list...) })
 }
 
 // changePort replaces a port's configuration by a changed copy of it.
@@ -112,7 +130,7 @@ func (s *Server) changePort(name string, change func(*vswitch.PortConfig) error)
 }
 
 func (s *Server) delPort(r *http.Request) (any, error) {
-	return nil, s.sw.RemovePort(r.PathValue("name"))
+	return nil, config.Hint(s.sw.RemovePort(r.PathValue("name")))
 }
 
 // vlanOf is the query's VLAN, 0 if there is none.
@@ -121,7 +139,7 @@ func vlanOf(r *http.Request) (uint16, error) {
 	if v == "" {
 		return 0, nil
 	}
-	vid, err := vswitch.ParseVID(v)
+	vid, err := config.ParseVID(v)
 	if err != nil {
 		return 0, badRequest("%w", err)
 	}
@@ -141,7 +159,7 @@ func (s *Server) addFDB(r *http.Request) (any, error) {
 	if err := read(r, &e); err != nil {
 		return nil, err
 	}
-	return nil, s.sw.AddFDB(e.MAC, e.VLAN, e.Port, e.Static)
+	return nil, config.Hint(s.sw.AddFDB(e.MAC, e.VLAN, e.Port, e.Static))
 }
 
 func (s *Server) flushFDB(r *http.Request) (any, error) {
@@ -162,7 +180,7 @@ func (s *Server) delFDB(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return nil, s.sw.DelFDB(mac, vlan)
+	return nil, config.Hint(s.sw.DelFDB(mac, vlan))
 }
 
 func (s *Server) getVLANs(*http.Request) (any, error) {
@@ -193,7 +211,7 @@ func (s *Server) addVLANs(r *http.Request) (any, error) {
 
 func (s *Server) delVLANs(r *http.Request) (any, error) {
 	q := r.URL.Query()
-	vids, err := vswitch.ParseVIDs(q.Get("vids"))
+	vids, err := config.ParseVIDs(q.Get("vids"))
 	if err != nil {
 		return nil, badRequest("%w", err)
 	}
@@ -271,7 +289,11 @@ func (s *Server) attachVM(r *http.Request) (any, error) {
 	if err := read(r, &n); err != nil {
 		return nil, err
 	}
-	nic, err := s.guests.Attach(r.Context(), n.options())
+	o, err := n.Options(s.daemon.Kinds())
+	if err != nil {
+		return nil, err
+	}
+	nic, err := s.guests.Attach(r.Context(), o)
 	if err != nil {
 		return nil, err
 	}

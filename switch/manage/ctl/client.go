@@ -210,11 +210,11 @@ func (c *Client) DelPort(ctx context.Context, name string) error {
 }
 
 // SetPort changes settings of a port, all of them or none.
-func (c *Client) SetPort(ctx context.Context, name string, list []vswitch.KeyValue) error {
+func (c *Client) SetPort(ctx context.Context, name string, list []config.KeyValue) error {
 	return c.onPort(ctx, "PATCH", "/v1/ports/", name, "", object(list), nil)
 }
 
-func object(list []vswitch.KeyValue) map[string]string {
+func object(list []config.KeyValue) map[string]string {
 	m := make(map[string]string, len(list))
 	for _, w := range list {
 		m[w.Key] = w.Value
@@ -271,7 +271,7 @@ func (c *Client) STP(ctx context.Context) (st vswitch.STPStatus, err error) {
 }
 
 // SetSTP changes parameters of the bridge, all of them or none.
-func (c *Client) SetSTP(ctx context.Context, list []vswitch.KeyValue) error {
+func (c *Client) SetSTP(ctx context.Context, list []config.KeyValue) error {
 	return c.do(ctx, "PATCH", "/v1/stp", object(list), nil)
 }
 

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	vswitch "github.com/kvswitch/kvswitch/switch"
+	"github.com/kvswitch/kvswitch/switch/frame"
 	"github.com/kvswitch/kvswitch/switch/manage/config"
 	"github.com/kvswitch/kvswitch/switch/manage/ctl"
 	"github.com/kvswitch/kvswitch/switch/manage/qemu"
@@ -35,32 +36,22 @@ type host struct {
 	stop   func() // ends all of it; only the first call does anything
 }
 
-var kinds = config.Kinds{{Name: "netdev", Netdev: true}}
-
-func (h *host) AddPort(text string, uplink bool) (string, error) {
-	spec, err := kinds.ParseSpec(text)
-	if err != nil {
-		return "", err
+func (h *host) open(s config.Spec) (frame.Port, error) {
+	if strings.HasPrefix(s.Name, "forbidden") {
+		return nil, &net.OpError{Op: "open", Err: errPermission}
 	}
-	if strings.HasPrefix(spec.Name, "forbidden") {
-		return "", &net.OpError{Op: "open", Err: errPermission}
-	}
-	cfg, err := spec.PortConfig()
-	if err != nil {
-		return "", err
-	}
-	cfg.Uplink = uplink
-	p := mem.NewPort()
-	if _, err := h.sw.AddPort(spec.Name, p, cfg); err != nil {
-		p.Close()
-		return "", err
-	}
-	h.ports[spec.Name] = p
-	return spec.Name, nil
+	h.ports[s.Name] = mem.NewPort()
+	return h.ports[s.Name], nil
 }
 
+func (h *host) Kinds() config.Kinds {
+	return config.Kinds{{Name: "netdev", Netdev: true, Open: h.open}}
+}
+
+func (h *host) AddPort(p config.Port) error { return config.Attach(h.sw, h.Kinds(), p) }
+
 func (h *host) Config() ([]byte, error) {
-	c, err := config.Running(h.sw, kinds, config.Default())
+	c, err := config.Running(h.sw, h.Kinds(), config.Default())
 	if err != nil {
 		return nil, err
 	}
@@ -72,7 +63,7 @@ func (h *host) Attach(_ context.Context, o qemu.AttachOptions) (*qemu.NIC, error
 	if o.QMP != "/vm" {
 		return nil, errors.New("no machine there")
 	}
-	h.nics = append(h.nics, qemu.NIC{ID: o.ID, Port: "tap-" + o.ID, MAC: o.MAC, Queues: o.Queues, Model: o.Settings, VHostReason: string(o.VHost)})
+	h.nics = append(h.nics, qemu.NIC{ID: o.ID, Port: "tap-" + o.ID, MAC: o.MAC, Queues: o.Queues, Model: strings.TrimPrefix(config.JoinWords(o.Port.Settings), ","), VHostReason: string(o.VHost)})
 	return &h.nics[len(h.nics)-1], nil
 }
 
@@ -103,7 +94,11 @@ func newHost(t testing.TB, cfg vswitch.Config, ports ...string) *host {
 	}
 	h := &host{t: t, dir: t.TempDir(), sw: sw, ports: map[string]*mem.Port{}}
 	for _, p := range ports {
-		if _, err := h.AddPort(p, false); err != nil {
+		spec, err := h.Kinds().ParseSpec(p)
+		if err == nil {
+			err = h.AddPort(config.Port{Spec: spec})
+		}
+		if err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -309,7 +304,7 @@ func TestClientSpeaksEveryRoute(t *testing.T) {
 	if port.Name != "b" || !port.Uplink {
 		t.Errorf("added %+v", port)
 	}
-	check("set port", c.SetPort(ctx, "b", []vswitch.KeyValue{{Key: "cost", Value: "7"}}))
+	check("set port", c.SetPort(ctx, "b", []config.KeyValue{{Key: "cost", Value: "7"}}))
 	port, err = c.Port(ctx, "b")
 	check("port", err)
 	if port.STP.Cost != 7 || port.Settings["cost"] != "7" {
@@ -321,7 +316,7 @@ func TestClientSpeaksEveryRoute(t *testing.T) {
 		t.Errorf("ports: %+v", ports)
 	}
 	check("ageing", c.SetAgeing(ctx, 77*time.Second))
-	check("stp", c.SetSTP(ctx, []vswitch.KeyValue{{Key: "priority", Value: "0"}}))
+	check("stp", c.SetSTP(ctx, []config.KeyValue{{Key: "priority", Value: "0"}}))
 	check("add VLANs", c.AddVLANs(ctx, ctl.NewVLANs{Port: "a", VIDs: "5+7"}))
 	check("del VLANs", c.DelVLANs(ctx, "a", "5"))
 	vlans, err := c.VLANs(ctx)
@@ -409,7 +404,7 @@ func TestChangesOfTheTreeBesideEachOtherHold(t *testing.T) {
 			defer client.Close()
 			for i := range 1000 {
 				want := c.from + i%2
-				if err := client.SetSTP(t.Context(), []vswitch.KeyValue{{Key: c.key, Value: fmt.Sprint(want)}}); err != nil {
+				if err := client.SetSTP(t.Context(), []config.KeyValue{{Key: c.key, Value: fmt.Sprint(want)}}); err != nil {
 					t.Errorf("%s=%d: %v", c.key, want, err)
 					return
 				}

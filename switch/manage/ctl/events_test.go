@@ -13,7 +13,7 @@ import (
 )
 
 func TestEventsArriveInOrder(t *testing.T) {
-	h := newHost(t, vswitch.Config{STP: vswitch.STPConfig{Mode: "off"}}, "netdev:a", "netdev:b")
+	h := newHost(t, vswitch.Config{STP: vswitch.STPConfig{Mode: vswitch.ModeOff}}, "netdev:a", "netdev:b")
 	c := ctl.NewClient(h.dir, "kvs0")
 	defer c.Close()
 	ctx, cancel := context.WithCancel(t.Context())

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	vswitch "github.com/kvswitch/kvswitch/switch"
+	"github.com/kvswitch/kvswitch/switch/manage/config"
 	"github.com/kvswitch/kvswitch/switch/manage/qemu"
 )
 
@@ -35,9 +36,10 @@ const (
 // ports, and read and write configurations. Its methods may be called from any
 // goroutine.
 type Daemon interface {
-	// AddPort opens and attaches the port that a SPEC describes and returns its
-	// name.
-	AddPort(spec string, uplink bool) (name string, err error)
+	// Kinds are the kinds of ports that AddPort can open.
+	Kinds() config.Kinds
+	// AddPort opens and attaches a port.
+	AddPort(config.Port) error
 	// Config is the running state as a file.
 	Config() ([]byte, error)
 	// Reload reads the file anew and applies the difference, all of it or
@@ -188,21 +190,10 @@ func status(err error) int {
 }
 
 func fail(w http.ResponseWriter, code int, err error) {
-	body, _ := json.Marshal(failure{oneLine(err.Error())})
+	body, _ := json.Marshal(failure{config.OneLine(err)})
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(code)
 	w.Write(append(body, '\n'))
-}
-
-// oneLine keeps the contract of one line per error.
-func oneLine(s string) string {
-	b := []byte(s)
-	for i, c := range b {
-		if c == '\n' || c == '\r' {
-			b[i] = ' '
-		}
-	}
-	return string(b)
 }
 
 // read decodes a request's body, which must be one document of v's shape.

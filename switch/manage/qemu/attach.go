@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/kvswitch/kvswitch/switch/frame"
+	"github.com/kvswitch/kvswitch/switch/manage/config"
 )
 
 // VHost says whether the kernel's vhost_net serves a guest's rings.
@@ -26,14 +27,14 @@ const DefaultModel = "virtio-net-pci"
 
 // AttachOptions describe a network device to plug into a running machine.
 type AttachOptions struct {
-	QMP      string    // path of the machine's monitor socket
-	ID       string    // of the device; empty is the first of net1, net2, … that the machine has not
-	MAC      frame.MAC // zero is one made up, 52:54:00:…
-	Model    string    // empty is DefaultModel
-	Bus      string    // where it is plugged; empty is QEMU's choice, which q35 has not
-	Queues   int       // queue pairs, 1 to MaxQueues; 0 is 1
-	VHost    VHost     // empty is auto
-	Settings string    // words for the port's SPEC, such as "vlan=10"; may be empty
+	QMP    string      // path of the machine's monitor socket
+	ID     string      // of the device; empty is the first of net1, net2, … that the machine has not
+	MAC    frame.MAC   // zero is one made up, 52:54:00:…
+	Model  string      // empty is DefaultModel
+	Bus    string      // where it is plugged; empty is QEMU's choice, which q35 has not
+	Queues int         // queue pairs, 1 to MaxQueues; 0 is 1
+	VHost  VHost       // empty is auto
+	Port   config.Spec // the port's settings; its kind and name are chosen here
 }
 
 // NIC is a network device that was plugged in.
@@ -169,10 +170,8 @@ func plug(ctx context.Context, m *Monitor, ports Ports, o AttachOptions, mtu int
 	// The port comes before the link: once that is up, the host's own stack
 	// would speak on the tap until the port shields it. And both come before the
 	// device, so that the guest's very first frame passes.
-	spec := "netdev:" + n.Port
-	if o.Settings != "" {
-		spec += "," + o.Settings
-	}
+	spec := o.Port
+	spec.Kind, spec.Name = config.NetdevKind, n.Port
 	if err := ports.AddPort(spec); err != nil {
 		return nil, err
 	}

@@ -9,6 +9,9 @@
 // netdevs, and takes everything back when a step fails or the machine ends.
 // These taps are never persistent: one lives as long as a QEMU holds it.
 //
+// It is also where /dev/vhost-net is opened for QEMU, and where it is known why
+// that can't be (VHostAvailable).
+//
 // It forwards no frame, starts no QEMU, and knows a switch only as Ports. The
 // taps are made in the network namespace of the calling process, which needs
 // CAP_NET_ADMIN; only Helper's client side and the parsers work without.
@@ -16,11 +19,14 @@
 // Functions may be called from any goroutine unless they say otherwise.
 package qemu
 
+import "github.com/kvswitch/kvswitch/switch/manage/config"
+
 // Ports is what this package asks of a switch. Both calls return when it is
 // done.
 type Ports interface {
-	// AddPort attaches what a SPEC such as "netdev:tap0,vlan=10" names.
-	AddPort(spec string) error
+	// AddPort attaches what spec describes: here always a netdev, with or
+	// without settings.
+	AddPort(spec config.Spec) error
 	// DelPort detaches a port by name.
 	DelPort(name string) error
 }

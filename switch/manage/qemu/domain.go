@@ -6,11 +6,12 @@ import (
 	"fmt"
 	"io"
 	"slices"
-	"strconv"
 	"strings"
 
+	vswitch "github.com/kvswitch/kvswitch/switch"
 	"github.com/kvswitch/kvswitch/switch/frame"
 	"github.com/kvswitch/kvswitch/switch/host/link"
+	"github.com/kvswitch/kvswitch/switch/manage/config"
 )
 
 // MetadataNamespace is the XML namespace of the element by which a domain's
@@ -40,19 +41,16 @@ const maxDomainXML = 4 << 20
 // TapPort is an `<interface type='ethernet'>` of a libvirt domain that the
 // switch is to have as a port.
 type TapPort struct {
-	Switch   string    // "" is the default one
-	Tap      string    // name of the netdev
-	Settings string    // words for the port's SPEC, such as "vlan=10,isolated=on"
-	MAC      frame.MAC // of the guest; zero if not given
-	MTU      int       // 0 if not given
+	Switch   string            // "" is the default one
+	Tap      string            // name of the netdev
+	Settings []config.KeyValue // of the port, such as vlan=10; the switch checks them
+	MAC      frame.MAC         // of the guest; zero if not given
+	MTU      int               // 0 if not given
 }
 
-// Spec is the port's SPEC.
-func (p *TapPort) Spec() string {
-	if p.Settings == "" {
-		return "netdev:" + p.Tap
-	}
-	return "netdev:" + p.Tap + "," + p.Settings
+// Spec is what the switch is to attach.
+func (p *TapPort) Spec() config.Spec {
+	return config.Spec{Kind: config.NetdevKind, Name: p.Tap, Settings: p.Settings}
 }
 
 // domainXML is what matters here of libvirt's format (formatdomain).
@@ -164,33 +162,36 @@ func (x *interfaceXML) tapPort(domain *switchXML) (p TapPort, err error) {
 		}
 	}
 	if x.MTU.Size != "" {
-		if p.MTU, err = number(x.MTU.Size, 68, frame.MaxMTU); err != nil {
-			return p, fmt.Errorf("<mtu>: %w", err)
+		if p.MTU, err = config.Number(x.MTU.Size, config.MinMTU, frame.MaxMTU); err != nil {
+			return p, fmt.Errorf("<mtu> %q: %w", x.MTU.Size, err)
 		}
 	}
-	var words []string
 	if x.VLAN != nil {
-		if words, err = x.VLAN.words(); err != nil {
+		if p.Settings, err = x.VLAN.words(); err != nil {
 			return p, fmt.Errorf("<vlan>: %w", err)
 		}
 	}
 	if x.Port.Isolated == "yes" {
-		words = append(words, "isolated=on")
+		p.Settings = append(p.Settings, config.KeyValue{Key: "isolated", Value: "on"})
 	}
 	if s := domain.settings(p.Tap); s != "" {
-		words = append(words, s)
+		words, err := config.ParseWords(strings.Split(s, ","))
+		if err != nil {
+			return p, fmt.Errorf("settings of %s: %w", p.Tap, err)
+		}
+		p.Settings = append(p.Settings, words...)
 	}
-	p.Settings = strings.Join(words, ",")
 	return p, nil
 }
 
 // words are the SPEC's for a <vlan>: one tag alone is an access port; several,
 // or trunk='yes', a trunk, on which at most one tag is the native VLAN.
-func (x *vlanXML) words() ([]string, error) {
-	var ids, native []string
+func (x *vlanXML) words() ([]config.KeyValue, error) {
+	var ids []string
+	var native []config.KeyValue
 	for _, tag := range x.Tags {
-		if _, err := number(tag.ID, 1, 4094); err != nil {
-			return nil, err
+		if _, err := config.Number(tag.ID, vswitch.MinVID, vswitch.MaxVID); err != nil {
+			return nil, fmt.Errorf("tag %q: %w", tag.ID, err)
 		}
 		if slices.Contains(ids, tag.ID) {
 			return nil, fmt.Errorf("tag %s is given twice", tag.ID)
@@ -199,9 +200,9 @@ func (x *vlanXML) words() ([]string, error) {
 		switch tag.NativeMode {
 		case "":
 		case "untagged":
-			native = append(native, "native="+tag.ID)
+			native = append(native, config.KeyValue{Key: "native", Value: tag.ID})
 		case "tagged":
-			native = append(native, "native-tagged="+tag.ID)
+			native = append(native, config.KeyValue{Key: "native-tagged", Value: tag.ID})
 		default:
 			return nil, fmt.Errorf("nativeMode %q: want tagged or untagged", tag.NativeMode)
 		}
@@ -212,15 +213,7 @@ func (x *vlanXML) words() ([]string, error) {
 	case len(native) > 1:
 		return nil, errors.New("more than one tag has a nativeMode")
 	case len(ids) == 1 && x.Trunk != "yes" && len(native) == 0:
-		return []string{"vlan=" + ids[0]}, nil
+		return []config.KeyValue{{Key: "vlan", Value: ids[0]}}, nil
 	}
-	return append([]string{"trunk=" + strings.Join(ids, "+")}, native...), nil
-}
-
-func number(text string, lo, hi int) (int, error) {
-	n, err := strconv.Atoi(text)
-	if err != nil || n < lo || n > hi {
-		return 0, fmt.Errorf("%q is not a number from %d to %d", text, lo, hi)
-	}
-	return n, nil
+	return append([]config.KeyValue{{Key: "trunk", Value: strings.Join(ids, "+")}}, native...), nil
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"github.com/kvswitch/kvswitch/switch/frame"
+	"github.com/kvswitch/kvswitch/switch/manage/config"
 )
 
 // fakeVHost stands in for /dev/vhost-net.
@@ -82,7 +83,7 @@ func TestAttachPlugsTapPortAndDevice(t *testing.T) {
 		{"vhost on", AttachOptions{VHost: VHostOn}, fakeVHost, 2, nil, ""},
 		{"vhost off", AttachOptions{VHost: VHostOff}, fakeVHost, 1, nil, "by request"},
 		{"no virtio", AttachOptions{Model: "e1000"}, fakeVHost, 1, map[string]any{"driver": "e1000"}, "no virtio-net"},
-		{"bus and settings", AttachOptions{Bus: "rp1", Settings: "vlan=10,isolated=on"}, noVHost, 1, map[string]any{"bus": "rp1"}, "no vhost here"},
+		{"bus and settings", AttachOptions{Bus: "rp1", Port: config.Spec{Settings: []config.KeyValue{{Key: "vlan", Value: "10"}, {Key: "isolated", Value: "on"}}}}, noVHost, 1, map[string]any{"bus": "rp1"}, "no vhost here"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			checkNothingLeft(t)
@@ -99,10 +100,7 @@ func TestAttachPlugsTapPortAndDevice(t *testing.T) {
 			if n.ID != "net1" || n.VHost != (c.reason == "") || !strings.Contains(n.VHostReason, c.reason) {
 				t.Errorf("attached %+v", n)
 			}
-			want := "netdev:" + n.Port
-			if c.opts.Settings != "" {
-				want += "," + c.opts.Settings
-			}
+			want := "netdev:" + n.Port + config.JoinWords(c.opts.Port.Settings)
 			if got := ports.spec(n.Port); got != want {
 				t.Errorf("SPEC %q, want %q", got, want)
 			}

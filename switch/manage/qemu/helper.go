@@ -12,6 +12,7 @@ import (
 
 	"github.com/kvswitch/kvswitch/switch/host/link"
 	"github.com/kvswitch/kvswitch/switch/host/sockfile"
+	"github.com/kvswitch/kvswitch/switch/manage/config"
 )
 
 // Helper is the switch's side of the bridge helper: it listens on a socket that
@@ -189,7 +190,7 @@ func (h *Helper) answer(c *net.UnixConn) error {
 	}
 	// The port comes before the link: once that is up, the host's own stack
 	// would speak on the tap until the port shields it.
-	if err := h.cfg.Ports.AddPort("netdev:" + tap.name); err != nil {
+	if err := h.cfg.Ports.AddPort(config.Spec{Kind: config.NetdevKind, Name: tap.name}); err != nil {
 		return err
 	}
 	l := h.lend(tap)

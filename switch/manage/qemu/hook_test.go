@@ -7,6 +7,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -14,14 +15,15 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"github.com/kvswitch/kvswitch/switch/frame"
+	"github.com/kvswitch/kvswitch/switch/manage/config"
 )
 
 // The examples of the documentation, as they are.
 func TestParseDomainReadsTheExamples(t *testing.T) {
 	for file, want := range map[string][]TapPort{
 		"ethernet.xml": {
-			{Switch: "kvs0", Tap: "web0", Settings: "vlan=10,isolated=on", MAC: frame.MAC{0x52, 0x54, 0, 0x6a, 0x1d, 1}, MTU: 9000},
-			{Switch: "kvs1", Tap: "web1", Settings: "trunk=20+30,native=1", MAC: frame.MAC{0x52, 0x54, 0, 0x6a, 0x1d, 2}},
+			{Switch: "kvs0", Tap: "web0", Settings: []config.KeyValue{{Key: "vlan", Value: "10"}, {Key: "isolated", Value: "on"}}, MAC: frame.MAC{0x52, 0x54, 0, 0x6a, 0x1d, 1}, MTU: 9000},
+			{Switch: "kvs1", Tap: "web1", Settings: []config.KeyValue{{Key: "trunk", Value: "20+30"}, {Key: "native", Value: "1"}}, MAC: frame.MAC{0x52, 0x54, 0, 0x6a, 0x1d, 2}},
 		},
 		"vhostuser.xml": {},
 	} {
@@ -31,7 +33,7 @@ func TestParseDomainReadsTheExamples(t *testing.T) {
 		}
 		got, err := ParseDomain(f)
 		f.Close()
-		if err != nil || !slices.Equal(got, want) {
+		if err != nil || !reflect.DeepEqual(got, want) {
 			t.Errorf("%s: %+v, %v\nwant %+v", file, got, err, want)
 		}
 	}
@@ -55,7 +57,7 @@ func TestParseDomainSettings(t *testing.T) {
 		{`<vlan><tag id="1"/></vlan><port isolated="yes"/>`, "netdev:t0,vlan=1,isolated=on"},
 	} {
 		got, err := ParseDomain(strings.NewReader(domain(c.inner)))
-		if err != nil || len(got) != 1 || got[0].Spec() != c.want {
+		if err != nil || len(got) != 1 || got[0].Spec().String() != c.want {
 			t.Errorf("%s: %+v, %v; want %s", c.inner, got, err, c.want)
 		}
 	}
@@ -109,9 +111,9 @@ func TestParseDomainRefuses(t *testing.T) {
 		{"name with a comma", strings.Replace(domain(""), "t0", "a,vlan=1", 1), "comma"},
 		{"bad MAC", domain(`<mac address="x"/>`), "MAC"},
 		{"bad MTU", domain(`<mtu size="70000"/>`), "mtu"},
-		{"VLAN 0", domain(`<vlan><tag id="0"/></vlan>`), `"0" is not a number from 1 to 4094`},
+		{"VLAN 0", domain(`<vlan><tag id="0"/></vlan>`), `tag "0": want a number from 1 to 4094`},
 		{"VLAN 4095", domain(`<vlan><tag id="4095"/></vlan>`), "4095"},
-		{"VLAN words", domain(`<vlan><tag id="1,isolated=off"/></vlan>`), "not a number"},
+		{"VLAN words", domain(`<vlan><tag id="1,isolated=off"/></vlan>`), "want a number"},
 		{"VLAN twice", domain(`<vlan><tag id="2"/><tag id="2"/></vlan>`), "twice"},
 		{"no VLAN", domain(`<vlan/>`), "no <tag"},
 		{"two native", domain(`<vlan><tag id="2" nativeMode="tagged"/><tag id="3" nativeMode="untagged"/></vlan>`), "more than one"},
@@ -157,12 +159,12 @@ func newFakeSwitch() *fakeSwitch {
 	return &fakeSwitch{specs: map[string]string{}, stations: map[string]frame.MAC{}}
 }
 
-func (s *fakeSwitch) AddPort(spec string) error {
-	name := portName(spec)
+func (s *fakeSwitch) AddPort(spec config.Spec) error {
+	name := spec.Name
 	if name == s.refuse {
 		return fmt.Errorf("add port %s: refused", name)
 	}
-	s.specs[name] = spec
+	s.specs[name] = spec.String()
 	return nil
 }
 

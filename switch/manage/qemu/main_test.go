@@ -13,6 +13,7 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"github.com/kvswitch/kvswitch/bench/testbed/netns"
+	"github.com/kvswitch/kvswitch/switch/manage/config"
 )
 
 // inNamespace marks the process that runs the tests: the same program again, in
@@ -115,13 +116,13 @@ type fakePorts struct {
 	refuse error             // AddPort's answer
 }
 
-func (p *fakePorts) AddPort(spec string) error {
+func (p *fakePorts) AddPort(spec config.Spec) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.refuse != nil {
 		return p.refuse
 	}
-	name := portName(spec)
+	name := spec.Name
 	if _, err := netlink.LinkByName(name); err != nil {
 		return fmt.Errorf("add port %s: %w", name, err)
 	}
@@ -131,7 +132,7 @@ func (p *fakePorts) AddPort(spec string) error {
 	if _, ok := p.specs[name]; ok {
 		return fmt.Errorf("add port %s: it exists", name)
 	}
-	p.specs[name] = spec
+	p.specs[name] = spec.String()
 	return nil
 }
 
@@ -159,21 +160,4 @@ func (p *fakePorts) spec(name string) string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.specs[name]
-}
-
-// portName is the NAME of KIND:NAME[,key=value]...
-func portName(spec string) string {
-	var name string
-	for i := range spec {
-		if spec[i] == ':' {
-			name = spec[i+1:]
-			break
-		}
-	}
-	for i := range name {
-		if name[i] == ',' {
-			return name[:i]
-		}
-	}
-	return name
 }

@@ -1,11 +1,4 @@
-// Package vhostnet opens the kernel's vhost_net device for QEMU: one descriptor
-// for each queue pair of a guest whose tap the kernel is to serve. The guest's
-// rings are then worked by a kernel thread, and the switch meets the guest at
-// the tap's netdev; no frame passes through this package.
-//
-// It says why vhost_net is not to be had (Available), in words for `doctor` and
-// `vm list`. Any goroutine may call it.
-package vhostnet
+package qemu
 
 import (
 	"errors"
@@ -17,15 +10,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Path is the device.
-const Path = "/dev/vhost-net"
+// vhostPath is the kernel's vhost_net. QEMU gets a descriptor of it for each
+// queue pair of a guest's; a kernel thread then works the guest's rings, and the
+// switch meets the guest at the tap's netdev as always. That the switch drove
+// such rings itself did not pay (bench/RESULTS.md).
+const vhostPath = "/dev/vhost-net"
 
 // Ioctls of linux/vhost.h, _IOR and _IOW of 0xaf.
 const vhostGetFeatures = 0x8008af00 // u64
 
 // Features that a guest's rings need of vhost_net, by their bit numbers in
 // virtio 1.2 (2.2, 5.1.3) and linux/vhost.h.
-var needed = []struct {
+var neededVHost = []struct {
 	bit  uint
 	name string
 }{
@@ -34,28 +30,24 @@ var needed = []struct {
 	{32, "VIRTIO_F_VERSION_1"},         // Linux 4.0
 }
 
-// Available reports whether vhost_net can be used by this process: nil, or why
+// VHostAvailable reports whether vhost_net can be used by this process: nil, or why
 // not and what to do about it.
-func Available() error {
-	f, err := open(Path)
+func VHostAvailable() error {
+	f, err := openVHost(vhostPath)
 	if err != nil {
 		return err
 	}
 	return f.Close()
 }
 
-// Open opens the device once for each of n queues, checked. The caller owns the
-// files; on error there are none.
-func Open(n int) ([]*os.File, error) { return openN(Path, n) }
-
-func openN(path string, n int) ([]*os.File, error) {
+// openVHosts opens the device once for each of n queues, checked. The caller owns
+// the files; on error there are none.
+func openVHosts(path string, n int) ([]*os.File, error) {
 	var files []*os.File
 	for range n {
-		f, err := open(path)
+		f, err := openVHost(path)
 		if err != nil {
-			for _, f := range files {
-				f.Close()
-			}
+			closeAll(files)
 			return nil, err
 		}
 		files = append(files, f)
@@ -63,12 +55,12 @@ func openN(path string, n int) ([]*os.File, error) {
 	return files, nil
 }
 
-func open(path string) (*os.File, error) {
+func openVHost(path string) (*os.File, error) {
 	// Not os.OpenFile: the Go runtime would watch the descriptor, which another
 	// process is about to use.
 	fd, err := unix.Open(path, unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return nil, explain(&fs.PathError{Op: "open", Path: path, Err: err})
+		return nil, explainVHost(&fs.PathError{Op: "open", Path: path, Err: err})
 	}
 	f := os.NewFile(uintptr(fd), path)
 	features, err := unix.IoctlGetInt(fd, vhostGetFeatures)
@@ -76,15 +68,15 @@ func open(path string) (*os.File, error) {
 		f.Close()
 		return nil, fmt.Errorf("%s is no vhost_net device: get features: %w", path, err)
 	}
-	if missing := lacking(uint64(features)); len(missing) > 0 {
+	if missing := lackingVHost(uint64(features)); len(missing) > 0 {
 		f.Close()
 		return nil, fmt.Errorf("%s lacks %s: the kernel is too old", path, strings.Join(missing, ", "))
 	}
 	return f, nil
 }
 
-func lacking(features uint64) (missing []string) {
-	for _, n := range needed {
+func lackingVHost(features uint64) (missing []string) {
+	for _, n := range neededVHost {
 		if features&(1<<n.bit) == 0 {
 			missing = append(missing, n.name)
 		}
@@ -92,8 +84,8 @@ func lacking(features uint64) (missing []string) {
 	return missing
 }
 
-// explain says what an error of open(2) means here.
-func explain(err error) error {
+// explainVHost says what an error of open(2) means here.
+func explainVHost(err error) error {
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return fmt.Errorf("%w: module vhost_net is not loaded (modprobe vhost_net), or the kernel is built without CONFIG_VHOST_NET", err)

@@ -1,4 +1,4 @@
-package main
+package daemon
 
 import (
 	"fmt"
@@ -15,7 +15,10 @@ import (
 
 // collector turns a switch's status into Prometheus metrics when it is asked:
 // nothing is counted twice, and nothing costs anything in between.
-type collector struct{ sw *vswitch.Switch }
+type collector struct {
+	sw      *vswitch.Switch
+	version string // of the program
+}
 
 // Label sets of the metrics.
 var (
@@ -62,7 +65,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	counter := func(d *prometheus.Desc, v uint64, labels ...string) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(v), append([]string{st.Name}, labels...)...)
 	}
-	gauge(descInfo, 1, buildVersion(), st.BridgeID, st.STP.Mode)
+	gauge(descInfo, 1, c.version, st.BridgeID, st.STP.Mode)
 	gauge(descUptime, st.UptimeS)
 	gauge(descWorkers, float64(st.Workers))
 	gauge(descEntries, float64(st.FDB.Entries))
@@ -104,13 +107,13 @@ type metricsServer struct {
 }
 
 // listenMetrics opens the address, so that one in use is an error at the start.
-func listenMetrics(addr string, sw *vswitch.Switch) (*metricsServer, error) {
+func listenMetrics(addr string, sw *vswitch.Switch, version string) (*metricsServer, error) {
 	ln, err := net.Listen("tcp", addr)
 	if err != nil {
 		return nil, fmt.Errorf("serve metrics: %w: choose another --metrics", err)
 	}
 	registry := prometheus.NewRegistry()
-	registry.MustRegister(&collector{sw}, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	registry.MustRegister(&collector{sw, version}, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{MaxRequestsInFlight: 4, Timeout: 10 * time.Second}))
 	return &metricsServer{ln: ln, http: http.Server{

@@ -1,4 +1,4 @@
-package main
+package daemon
 
 import (
 	"errors"
@@ -45,9 +45,9 @@ func vhostUserOptions(s config.Spec) (o vhostuser.Options, err error) {
 				err = errors.New("want server or client")
 			}
 		case "queues":
-			o.QueuePairs, err = number(v, 1, vhostuser.MaxQueuePairs)
+			o.QueuePairs, err = config.Number(v, 1, vhostuser.MaxQueuePairs)
 		case "mtu":
-			o.MTU, err = number(v, 68, frame.MaxMTU)
+			o.MTU, err = config.Number(v, config.MinMTU, frame.MaxMTU)
 		case "perm":
 			var perm uint64
 			if perm, err = strconv.ParseUint(v, 8, 32); err != nil || perm == 0 || perm > 0o777 {
@@ -75,14 +75,6 @@ func vhostUserOptions(s config.Spec) (o vhostuser.Options, err error) {
 		return o, errors.New("path=SOCKET is missing")
 	}
 	return o, nil
-}
-
-func number(text string, lo, hi int) (int, error) {
-	n, err := strconv.Atoi(text)
-	if err != nil || n < lo || n > hi {
-		return 0, fmt.Errorf("want a number from %d to %d", lo, hi)
-	}
-	return n, nil
 }
 
 // owner reads USER, USER:GROUP or :GROUP, by name or number; what is not given

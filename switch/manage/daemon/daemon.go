@@ -1,0 +1,193 @@
+package daemon
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"log/slog"
+	"os"
+	"runtime"
+	"runtime/debug"
+	"sync"
+
+	vswitch "github.com/kvswitch/kvswitch/switch"
+	"github.com/kvswitch/kvswitch/switch/frame"
+	"github.com/kvswitch/kvswitch/switch/manage/config"
+	"github.com/kvswitch/kvswitch/switch/manage/ctl"
+	"github.com/kvswitch/kvswitch/switch/manage/qemu"
+	"github.com/kvswitch/kvswitch/switch/port/tap"
+)
+
+// Daemon is a switch and what surrounds it: the control socket, the opener of
+// ports, the configuration it was started from. Make one with New; Run ends
+// with nothing left of it. Other methods may be called from any goroutine.
+type Daemon struct {
+	options  Options
+	log      *slog.Logger
+	listener *ctl.Listener
+	opener   *opener
+	sw       *vswitch.Switch
+	guests   *qemu.Guests
+	helper   *qemu.Helper   // nil without the right to make taps
+	started  *config.Config // as the switch was started
+
+	mu   sync.Mutex     // held by changes that take more than one call
+	last *config.Config // what file and options asked for when they were last read
+}
+
+var _ ctl.Daemon = (*Daemon)(nil)
+
+// New claims the name and makes the switch with all its ports. On an error,
+// which is an OptionError if the options are to blame, nothing is left of it.
+func New(o Options) (_ *Daemon, err error) {
+	opener, err := newOpener()
+	if err != nil {
+		return nil, err
+	}
+	d := &Daemon{options: o, log: cmp.Or(o.Log, slog.Default()), opener: opener}
+	defer func() {
+		if err != nil {
+			d.close()
+		}
+	}()
+	if d.started, err = o.load(opener.kinds()); err != nil {
+		return nil, err
+	}
+	opener.completeAll(d.started)
+	// The name first: a second daemon must not touch the first one's interfaces.
+	if d.listener, err = ctl.Listen(o.RunDir, d.started.Switch.Name); err != nil {
+		return nil, err
+	}
+	if err = d.start(); err != nil {
+		return nil, err
+	}
+	if err = d.meetGuests(); err != nil {
+		return nil, err
+	}
+	return d, nil
+}
+
+// start makes the switch, and has it changed to what file and options ask for.
+func (d *Daemon) start() error {
+	first, opened, err := d.opener.firstUplink(d.started)
+	if err != nil {
+		return err
+	}
+	if err := d.makeSwitch(first); err != nil {
+		for _, dev := range opened {
+			dev.Close()
+		}
+		return err
+	}
+	d.last = config.Default()
+	_, err = d.change(d.started, opened)
+	var f *config.Failure
+	if errors.As(err, &f) {
+		return f.Err // which step it was, and that it was taken back, helps nobody here
+	}
+	return err
+}
+
+// makeSwitch makes the switch with its host interface, on a segment whose first
+// uplink is in the given state.
+func (d *Daemon) makeSwitch(uplink frame.State) (err error) {
+	cfg := d.started
+	d.opener.tapMTU = cmp.Or(cfg.MTU, uplink.MTU)
+	sc := cfg.Switch
+	sc.Logger = d.log
+	if sc.MAC.IsZero() {
+		if sc.MAC = uplink.MAC; !sc.MAC.IsUnicast() {
+			sc.MAC = ownMAC(sc.Name, d.options.RunDir)
+		}
+	}
+	if d.sw, err = vswitch.New(sc); err != nil {
+		return err
+	}
+	name := cfg.HostName()
+	if name == "" {
+		return nil
+	}
+	host, err := tap.Open(d.opener.watcher, name, tap.Options{MAC: sc.MAC, MTU: d.opener.tapMTU})
+	if err != nil {
+		return err
+	}
+	if err := d.sw.SetHost(name, host); err != nil {
+		host.Close()
+		return err
+	}
+	return nil
+}
+
+// close undoes New.
+func (d *Daemon) close() {
+	d.leaveGuests()
+	if d.sw != nil {
+		if err := d.sw.Close(); err != nil {
+			d.log.Warn("stop switch", "err", err)
+		}
+	}
+	if d.listener != nil {
+		d.listener.Close()
+	}
+	d.opener.close()
+}
+
+// Run forwards and answers until ctx ends, and leaves nothing behind. It is
+// called once.
+func (d *Daemon) Run(ctx context.Context) error {
+	provision(d.started.Switch.Workers)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	server := ctl.NewServer(d.sw, d, d.guests, d.log)
+	var parts sync.WaitGroup
+	errs := make(chan error, 2)
+	part := func(f func() error) {
+		parts.Go(func() {
+			if err := f(); err != nil {
+				errs <- err
+				cancel()
+			}
+		})
+	}
+	stopMetrics := func() {}
+	if addr := d.started.Metrics; addr != "" {
+		m, err := listenMetrics(addr, d.sw, d.options.Version)
+		if err != nil {
+			d.close()
+			return err
+		}
+		stopMetrics = func() { m.Close() }
+		part(m.serve)
+	}
+	part(func() error { return server.Serve(d.listener) })
+	d.log.Info("switch is running", "switch", d.sw.Config().Name, "mac", d.sw.Config().MAC.String(), "socket", d.listener.Addr().String())
+	stopWatchdog := notifyReady(d.sw)
+	err := d.sw.Run(ctx)
+	stopWatchdog()
+	server.Close()
+	stopMetrics()
+	d.leaveGuests()
+	parts.Wait()
+	d.listener.Close()
+	d.opener.close()
+	select {
+	case e := <-errs:
+		err = errors.Join(err, e)
+	default:
+	}
+	return err
+}
+
+// provision fits the Go runtime to the work. Each worker holds a processor of
+// the runtime while it polls, and one more serves the control side. The heap is
+// small and steady — frames are never allocated — so collecting it at four times
+// its size costs some megabytes and saves the workers most interruptions; GOGC
+// in the environment decides otherwise.
+func provision(workers int) {
+	if n := workers + 1; runtime.GOMAXPROCS(0) < n {
+		runtime.GOMAXPROCS(n)
+	}
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(400)
+	}
+}

@@ -1,0 +1,112 @@
+package daemon
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/kvswitch/kvswitch/switch/frame"
+	"github.com/kvswitch/kvswitch/switch/host/link"
+	"github.com/kvswitch/kvswitch/switch/manage/config"
+	"github.com/kvswitch/kvswitch/switch/port/netdev"
+	"github.com/kvswitch/kvswitch/switch/port/sock"
+)
+
+// opener opens ports of every kind: the one place where kinds are known. Its
+// methods may be called from any goroutine.
+type opener struct {
+	watcher *link.Watcher // of the network namespace that the program started in
+	tapMTU  int           // of new taps; set before ports are opened from several goroutines
+}
+
+func newOpener() (*opener, error) {
+	w, err := link.NewWatcher()
+	if err != nil {
+		return nil, err
+	}
+	return &opener{watcher: w}, nil
+}
+
+func (o *opener) close() { o.watcher.Close() }
+
+// Kinds are the kinds of ports, for those who parse SPECs or write help: none of
+// them opens anything without a daemon.
+func Kinds() config.Kinds {
+	ks := new(opener).kinds()
+	for i := range ks {
+		ks[i].Open = nil
+	}
+	return ks
+}
+
+// kinds are the kinds of ports, with o's functions to open them.
+func (o *opener) kinds() config.Kinds {
+	return config.Kinds{
+		{Name: config.NetdevKind, Netdev: true, Keys: []string{"queues"}, Open: o.openNetdev,
+			Usage: "a network interface: a NIC, a veth, the tap of a VM; queues=N receive queues"},
+		{Name: "tap", Netdev: true, Keys: []string{"queues", "owner"}, Open: o.openTap,
+			Usage: "a tap that the switch makes for a VM (-netdev tap,id=n0,ifname=NAME,script=no,downscript=no); queues=N for a multi-queue guest, owner=USER[:GROUP] who may open it"},
+		{Name: "vhost-user", Keys: vhostUserKeys, Open: openVHostUser,
+			Usage: "a guest's rings, directly: path=SOCKET, mode=server|client, queues=N, mtu=N, perm=, owner=USER[:GROUP], reconnect="},
+		{Name: "stream", Keys: sock.StreamKeys(), Open: openStream,
+			Usage: "QEMU's -netdev stream: path=SOCKET or addr=HOST:PORT, mode=server|client"},
+		{Name: "dgram", Keys: sock.DgramKeys(), Open: openDgram,
+			Usage: "QEMU's -netdev dgram: local= and remote=, socket paths or HOST:PORT"},
+	}
+}
+
+// queuesOf reads the key queues; 1 if it was not given.
+func queuesOf(s config.Spec, most int) (int, error) {
+	v := s.Value("queues")
+	if v == "" {
+		return 1, nil
+	}
+	n, err := config.Number(v, 1, most)
+	if err != nil {
+		return 0, fmt.Errorf("open port %s: queues=%s: %w", s.Name, v, err)
+	}
+	return n, nil
+}
+
+func (o *opener) openNetdev(s config.Spec) (frame.Port, error) {
+	n, err := queuesOf(s, netdev.MaxQueues)
+	if err != nil {
+		return nil, err
+	}
+	return netdev.Open(s.Name, netdev.Options{Watcher: o.watcher, Queues: n})
+}
+
+// link is what the kernel says of an interface now.
+func (o *opener) link(name string) (l link.Link, err error) {
+	if !o.watcher.Do(func() { l, err = o.watcher.ByName(name) }) {
+		return l, errors.New("the switch is stopping")
+	}
+	return l, err
+}
+
+func openStream(s config.Spec) (frame.Port, error) {
+	var opts sock.StreamOptions
+	for _, w := range s.Device {
+		if err := opts.Set(w.Key, w.Value); err != nil {
+			return nil, fmt.Errorf("open port %s: %w", s.Name, err)
+		}
+	}
+	p, err := sock.OpenStream(opts)
+	if err != nil {
+		return nil, fmt.Errorf("open port %s: %w", s.Name, err)
+	}
+	return p, nil
+}
+
+func openDgram(s config.Spec) (frame.Port, error) {
+	var opts sock.DgramOptions
+	for _, w := range s.Device {
+		if err := opts.Set(w.Key, w.Value); err != nil {
+			return nil, fmt.Errorf("open port %s: %w", s.Name, err)
+		}
+	}
+	p, err := sock.OpenDgram(opts)
+	if err != nil {
+		return nil, fmt.Errorf("open port %s: %w", s.Name, err)
+	}
+	return p, nil
+}

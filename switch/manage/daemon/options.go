@@ -1,0 +1,66 @@
+package daemon
+
+import (
+	"fmt"
+	"log/slog"
+	"os"
+	"slices"
+
+	"github.com/kvswitch/kvswitch/switch/manage/config"
+)
+
+// Options are what a daemon is started from. What Words, Uplinks and Ports say
+// counts more than the file, at every reload, too.
+type Options struct {
+	RunDir  string            // of the control socket
+	File    string            // YAML; "" = none, and nothing to reload
+	Words   []config.KeyValue // of the file's words
+	Uplinks []string          // SPECs, or names of network interfaces
+	Ports   []string          // SPECs
+	Version string            // of the program, for metrics
+	Log     *slog.Logger      // nil = slog.Default()
+}
+
+// OptionError is that the options are wrong, not the file or the host.
+type OptionError struct{ Err error }
+
+func (e *OptionError) Error() string { return e.Err.Error() }
+func (e *OptionError) Unwrap() error { return e.Err }
+
+// load reads the file and puts the other options over it.
+func (o *Options) load(kinds config.Kinds) (*config.Config, error) {
+	cfg := config.Default()
+	if o.File != "" {
+		text, err := os.ReadFile(o.File)
+		if err != nil {
+			return nil, fmt.Errorf("read configuration: %w", err)
+		}
+		if err := cfg.Parse(kinds, o.File, text); err != nil {
+			return nil, err
+		}
+	}
+	for _, w := range o.Words {
+		if err := cfg.Set(w.Key, w.Value); err != nil {
+			return nil, &OptionError{fmt.Errorf("--%w", err)}
+		}
+	}
+	for i, text := range slices.Concat(o.Uplinks, o.Ports) {
+		uplink, parse := i < len(o.Uplinks), kinds.ParseSpec
+		if uplink {
+			parse = kinds.ParseUplink
+		}
+		spec, err := parse(text)
+		if err == nil {
+			err = cfg.AddPort(config.Port{Spec: spec, Uplink: uplink})
+		}
+		if err != nil {
+			return nil, &OptionError{err}
+		}
+	}
+	if err := cfg.Check(); err != nil && o.File == "" {
+		return nil, &OptionError{err}
+	} else if err != nil {
+		return nil, fmt.Errorf("%s: %w", o.File, err)
+	}
+	return cfg, nil
+}
