@@ -2,20 +2,27 @@ package config
 
 import (
 	"fmt"
-	"maps"
 
 	vswitch "github.com/kvswitch/kvswitch/switch"
 	"github.com/kvswitch/kvswitch/switch/frame"
 )
 
+// Opener opens the devices that a Config names.
+type Opener interface {
+	// Open makes a port's device. It must leave nothing behind when it fails.
+	Open(Spec) (frame.Port, error)
+	// OpenHost makes the host interface of a switch with this address.
+	OpenHost(name string, mac frame.MAC) (frame.Port, error)
+}
+
 // Attach opens the port's device and adds the port to sw. On an error nothing
 // is left of it.
-func Attach(sw *vswitch.Switch, kinds Kinds, p Port) error {
+func Attach(sw *vswitch.Switch, o Opener, p Port) error {
 	cfg, err := p.config()
 	if err != nil {
 		return err
 	}
-	dev, err := kinds.Open(p.Spec)
+	dev, err := o.Open(p.Spec)
 	if err != nil {
 		return err
 	}
@@ -49,20 +56,18 @@ func (f *Failure) Unwrap() error { return f.Err }
 
 // Apply takes the steps, all of them or none: when one fails, those before it
 // are taken back in reverse order, and the error is a Failure. running is what
-// the steps were made from. opened are devices of new ports that are open
-// already, by the ports' names; they are Apply's to close if it can't use them.
+// the steps were made from.
 //
 // Every new device is opened before anything is touched, so that a name that
 // does not exist costs no running port a frame.
-func Apply(sw *vswitch.Switch, kinds Kinds, running *Config, steps []Step, opened map[string]frame.Port) error {
-	t := &transaction{sw: sw, kinds: kinds, running: running, opened: map[string]frame.Port{}}
-	maps.Copy(t.opened, opened)
+func Apply(sw *vswitch.Switch, o Opener, running *Config, steps []Step) error {
+	t := &transaction{sw: sw, opener: o, running: running, opened: map[string]frame.Port{}}
 	defer t.closeUnused()
 	for _, s := range steps {
-		if s.open == nil || t.opened[s.open.Name] != nil {
+		if s.open == nil {
 			continue
 		}
-		dev, err := kinds.Open(s.open.Spec)
+		dev, err := o.Open(s.open.Spec)
 		if err != nil {
 			return &Failure{Step: s, Err: err}
 		}
@@ -87,7 +92,7 @@ func Apply(sw *vswitch.Switch, kinds Kinds, running *Config, steps []Step, opene
 // transaction is the work of one Apply.
 type transaction struct {
 	sw      *vswitch.Switch
-	kinds   Kinds
+	opener  Opener
 	running *Config
 	opened  map[string]frame.Port // by port name, not yet attached
 }
@@ -102,7 +107,7 @@ func (t *transaction) closeUnused() {
 func (t *transaction) attach(p *Port) error {
 	dev := t.opened[p.Name]
 	if dev == nil {
-		return Attach(t.sw, t.kinds, *p)
+		return Attach(t.sw, t.opener, *p)
 	}
 	cfg, err := p.config()
 	if err != nil {
@@ -113,6 +118,19 @@ func (t *transaction) attach(p *Port) error {
 }
 
 func (t *transaction) remove(p *Port) error { return t.sw.RemovePort(p.Name) }
+
+// makeHost gives the switch its host interface.
+func (t *transaction) makeHost(name string, cfg vswitch.PortConfig) error {
+	dev, err := t.opener.OpenHost(name, t.sw.Config().MAC)
+	if err != nil {
+		return err
+	}
+	if err := t.sw.SetHost(name, dev); err != nil {
+		dev.Close()
+		return err
+	}
+	return t.sw.SetPort(name, cfg)
+}
 
 func (t *transaction) addStatic(e Static) error {
 	return Hint(t.sw.AddFDB(e.MAC, e.VLAN, e.Port, true))

@@ -25,7 +25,7 @@ func (b *bench) reload(t *testing.T, sw *vswitch.Switch, last, want *config.Conf
 	for _, s := range steps {
 		texts = append(texts, s.String())
 	}
-	return texts, config.Apply(sw, b.kinds, running, steps, nil)
+	return texts, config.Apply(sw, b, running, steps)
 }
 
 func portNames(sw *vswitch.Switch) (names []string) {
@@ -170,29 +170,23 @@ func TestReloadOpensEverythingFirst(t *testing.T) {
 	}
 }
 
-// Devices that are open already are taken as they are, and closed if nothing
-// comes of it.
-func TestOpenDevicesAreHandedOver(t *testing.T) {
-	for _, file := range []string{"ports: [netdev:a, netdev:b]", "ports: [netdev:a, netdev:nosuch]"} {
-		b := newBench()
-		sw := b.start(t, b.parse(t, ""))
-		running := b.running(t, sw)
-		steps, err := config.Diff(config.Default(), running, b.parse(t, file))
-		if err != nil {
-			t.Fatal(err)
-		}
-		a := mem.NewPort()
-		err = config.Apply(sw, b.kinds, running, steps, map[string]frame.Port{"a": a})
-		var failure *config.Failure
-		if errors.As(err, &failure) {
-			if failure.Step.String() != "add port nosuch" || !a.Closed() || len(portNames(sw)) != 0 {
-				t.Errorf("%s: %v, device closed: %v, ports %v", file, err, a.Closed(), portNames(sw))
-			}
-			continue
-		}
-		if err != nil || a.Closed() || !slices.Equal(b.opens, []string{"netdev:b"}) {
-			t.Errorf("%s: %v, device closed: %v, opened %v", file, err, a.Closed(), b.opens)
-		}
+// A start takes back what it did, too, and names the step that failed.
+func TestStartIsAllOrNothing(t *testing.T) {
+	b := newBench()
+	sw := b.start(t, b.parse(t, "host: off"))
+	want := b.parse(t, "ports: [netdev:a, netdev:nosuch]")
+	nothing := config.Nothing(want)
+	steps, err := config.Diff(config.Default(), nothing, want)
+	if err != nil || len(steps) != 3 || steps[0].String() != "make host interface kvs0" {
+		t.Fatalf("%v, %v", steps, err)
+	}
+	err = config.Apply(sw, b, nothing, steps)
+	var failure *config.Failure
+	if !errors.As(err, &failure) || failure.Step.String() != "add port nosuch" || failure.Left != nil {
+		t.Errorf("error %v", err)
+	}
+	if st := sw.Status(); st.Host != "" || len(st.Ports) != 0 || !b.opened["a"].Closed() {
+		t.Errorf("host %q, ports %v, device closed: %v", st.Host, portNames(sw), b.opened["a"].Closed())
 	}
 }
 
@@ -259,7 +253,7 @@ func TestReplaceThatFailsPutsTheOldDeviceBack(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	err = config.Apply(sw, kinds, running, steps, nil)
+	err = config.Apply(sw, &bench{kinds: kinds}, running, steps)
 	if err == nil || !strings.Contains(err.Error(), "injected") || !strings.Contains(err.Error(), "nothing was changed") {
 		t.Errorf("error %v", err)
 	}

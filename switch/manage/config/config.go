@@ -22,7 +22,8 @@ type Config struct {
 	Ports   []Port
 	Static  []Static
 
-	said map[string]bool // keys of scalar words that were given
+	said      map[string]bool // keys of scalar words that were given
+	unstarted bool            // no switch that runs: Nothing made it
 }
 
 // MinMTU is the least MTU of anything with IP on it (RFC 791), and the kernel's

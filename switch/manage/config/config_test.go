@@ -44,6 +44,10 @@ func newBench() *bench {
 	return b
 }
 
+func (b *bench) Open(s config.Spec) (frame.Port, error) { return b.kinds.Open(s) }
+
+func (b *bench) OpenHost(string, frame.MAC) (frame.Port, error) { return mem.NewPort(), nil }
+
 func (b *bench) parse(t *testing.T, text string) *config.Config {
 	t.Helper()
 	c := config.Default()
@@ -62,20 +66,12 @@ func (b *bench) start(t *testing.T, c *config.Config) *vswitch.Switch {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if host := c.HostName(); host != "" {
-		if err := sw.SetHost(host, mem.NewPort()); err != nil {
-			t.Fatal(err)
-		}
-	}
-	running, err := config.Running(sw, b.kinds, c)
+	nothing := config.Nothing(c)
+	steps, err := config.Diff(config.Default(), nothing, c)
 	if err != nil {
 		t.Fatal(err)
 	}
-	steps, err := config.Diff(config.Default(), running, c)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := config.Apply(sw, b.kinds, running, steps, nil); err != nil {
+	if err := config.Apply(sw, b, nothing, steps); err != nil {
 		t.Fatal(err)
 	}
 	b.opens = nil

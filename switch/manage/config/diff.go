@@ -21,13 +21,19 @@ func (s Step) String() string { return s.text }
 // not the file's business and stays: ports of VMs that came later, settings made
 // by hand.
 //
+// A start is the way from Nothing, with a last that wanted nothing.
+//
 // Removals come before additions, so that two ways to one segment are never
 // open together. An error names a word that can't change while the switch runs.
 func Diff(last, running, want *Config) ([]Step, error) {
 	var d diff
 	d.last, d.running, d.want = last, running, want
 	d.removals()
-	if err := d.words(); err != nil {
+	if running.unstarted {
+		if err := d.makeHost(); err != nil {
+			return nil, err
+		}
+	} else if err := d.words(); err != nil {
 		return nil, err
 	}
 	for i := range want.Ports {
@@ -107,6 +113,25 @@ func (d *diff) words() error {
 			undo: func(t *transaction) error { return t.sw.SetSTP(old) },
 		})
 	}
+	return nil
+}
+
+// makeHost makes the host interface, if one is wanted. That is not taken back:
+// a switch that can't start ends whole.
+func (d *diff) makeHost() error {
+	name := d.want.HostName()
+	if name == "" {
+		return nil
+	}
+	cfg, err := d.want.HostConfig()
+	if err != nil {
+		return err
+	}
+	d.steps = append(d.steps, Step{
+		text: "make host interface " + name,
+		do:   func(t *transaction) error { return t.makeHost(name, cfg) },
+		undo: func(*transaction) error { return nil },
+	})
 	return nil
 }
 

@@ -56,6 +56,16 @@ func Running(sw *vswitch.Switch, kinds Kinds, started *Config) (*Config, error) 
 	return c, nil
 }
 
+// Nothing describes a switch that was just made from want.Switch and has no host
+// interface yet: all words that have one value are as want says, and there is
+// nothing else.
+func Nothing(want *Config) *Config {
+	c := *want
+	c.Host, c.HostSet, c.Ports, c.Static = HostOff, nil, nil, nil
+	c.unstarted = true
+	return &c
+}
+
 // port is the port called name, or nil.
 func (c *Config) port(name string) *Port {
 	i := slices.IndexFunc(c.Ports, func(p Port) bool { return p.Name == name })

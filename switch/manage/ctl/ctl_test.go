@@ -36,7 +36,11 @@ type host struct {
 	stop   func() // ends all of it; only the first call does anything
 }
 
-func (h *host) open(s config.Spec) (frame.Port, error) {
+func (h *host) OpenHost(string, frame.MAC) (frame.Port, error) {
+	return nil, errors.New("no host interface here")
+}
+
+func (h *host) Open(s config.Spec) (frame.Port, error) {
 	if strings.HasPrefix(s.Name, "forbidden") {
 		return nil, &net.OpError{Op: "open", Err: errPermission}
 	}
@@ -45,10 +49,10 @@ func (h *host) open(s config.Spec) (frame.Port, error) {
 }
 
 func (h *host) Kinds() config.Kinds {
-	return config.Kinds{{Name: "netdev", Netdev: true, Open: h.open}}
+	return config.Kinds{{Name: "netdev", Netdev: true, Open: h.Open}}
 }
 
-func (h *host) AddPort(p config.Port) error { return config.Attach(h.sw, h.Kinds(), p) }
+func (h *host) AddPort(p config.Port) error { return config.Attach(h.sw, h, p) }
 
 func (h *host) Config() ([]byte, error) {
 	c, err := config.Running(h.sw, h.Kinds(), config.Default())

@@ -5,28 +5,18 @@ import (
 	"fmt"
 
 	vswitch "github.com/kvswitch/kvswitch/switch"
-	"github.com/kvswitch/kvswitch/switch/frame"
 	"github.com/kvswitch/kvswitch/switch/manage/config"
 )
 
-// change makes the switch what want says, all of it or nothing, and returns the
-// steps that were taken. It is how a switch starts and how it reloads. opened
-// are devices that are open already, by port; they are change's to close. Called
-// with d.mu held, or before anybody else knows d.
-func (d *Daemon) change(want *config.Config, opened map[string]frame.Port) ([]config.Step, error) {
-	kinds := d.opener.kinds()
-	running, err := config.Running(d.sw, kinds, d.started)
-	var steps []config.Step
-	if err == nil {
-		steps, err = config.Diff(d.last, running, want)
-	}
+// change makes the switch, which is what running says, what want says, all of it
+// or nothing, and returns the steps that were taken. It is how a switch starts
+// and how it reloads. Called with d.mu held, or before anybody else knows d.
+func (d *Daemon) change(o config.Opener, running, want *config.Config) ([]config.Step, error) {
+	steps, err := config.Diff(d.last, running, want)
 	if err != nil {
-		for _, dev := range opened {
-			dev.Close()
-		}
 		return nil, fmt.Errorf("%w; nothing was changed", err)
 	}
-	if err := config.Apply(d.sw, kinds, running, steps, opened); err != nil {
+	if err := config.Apply(d.sw, o, running, steps); err != nil {
 		return nil, err
 	}
 	d.last = want
@@ -40,12 +30,17 @@ func (d *Daemon) Reload() ([]string, error) {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	want, err := d.options.load(d.opener.kinds())
+	kinds := d.opener.kinds()
+	want, err := d.options.load(kinds)
 	if err != nil {
 		return nil, fmt.Errorf("reload: %w; nothing was changed", err)
 	}
 	d.opener.completeAll(want)
-	steps, err := d.change(want, nil)
+	running, err := config.Running(d.sw, kinds, d.started)
+	if err != nil {
+		return nil, err
+	}
+	steps, err := d.change(d.opener, running, want)
 	if err != nil {
 		return nil, fmt.Errorf("reload: %w", err)
 	}
@@ -79,7 +74,7 @@ func (d *Daemon) AddPort(p config.Port) error {
 	if _, err := d.sw.PortConfig(p.Name); err == nil {
 		return fmt.Errorf("add port %s: %w", p.Name, vswitch.ErrPortExists)
 	}
-	return config.Attach(d.sw, d.opener.kinds(), p)
+	return config.Attach(d.sw, d.opener, p)
 }
 
 // Config is ctl.Daemon's.

@@ -11,11 +11,9 @@ import (
 	"sync"
 
 	vswitch "github.com/kvswitch/kvswitch/switch"
-	"github.com/kvswitch/kvswitch/switch/frame"
 	"github.com/kvswitch/kvswitch/switch/manage/config"
 	"github.com/kvswitch/kvswitch/switch/manage/ctl"
 	"github.com/kvswitch/kvswitch/switch/manage/qemu"
-	"github.com/kvswitch/kvswitch/switch/port/tap"
 )
 
 // Daemon is a switch and what surrounds it: the control socket, the opener of
@@ -67,55 +65,34 @@ func New(o Options) (_ *Daemon, err error) {
 	return d, nil
 }
 
-// start makes the switch, and has it changed to what file and options ask for.
-func (d *Daemon) start() error {
-	first, opened, err := d.opener.firstUplink(d.started)
+// start makes the switch and has it changed from nothing to what file and
+// options ask for. The uplinks come first: the switch's own address, and the MTU
+// of the host interface and of new taps, are the first one's.
+func (d *Daemon) start() (err error) {
+	want := d.started
+	early, first, err := d.opener.openUplink(want)
 	if err != nil {
 		return err
 	}
-	if err := d.makeSwitch(first); err != nil {
-		for _, dev := range opened {
-			dev.Close()
-		}
-		return err
-	}
-	d.last = config.Default()
-	_, err = d.change(d.started, opened)
-	var f *config.Failure
-	if errors.As(err, &f) {
-		return f.Err // which step it was, and that it was taken back, helps nobody here
-	}
-	return err
-}
-
-// makeSwitch makes the switch with its host interface, on a segment whose first
-// uplink is in the given state.
-func (d *Daemon) makeSwitch(uplink frame.State) (err error) {
-	cfg := d.started
-	d.opener.tapMTU = cmp.Or(cfg.MTU, uplink.MTU)
-	sc := cfg.Switch
+	defer early.close()
+	d.opener.tapMTU = cmp.Or(want.MTU, first.MTU)
+	sc := want.Switch
 	sc.Logger = d.log
 	if sc.MAC.IsZero() {
-		if sc.MAC = uplink.MAC; !sc.MAC.IsUnicast() {
+		if sc.MAC = first.MAC; !sc.MAC.IsUnicast() {
 			sc.MAC = ownMAC(sc.Name, d.options.RunDir)
 		}
 	}
 	if d.sw, err = vswitch.New(sc); err != nil {
 		return err
 	}
-	name := cfg.HostName()
-	if name == "" {
-		return nil
+	d.last = config.Default()
+	_, err = d.change(early, config.Nothing(want), want)
+	var f *config.Failure
+	if errors.As(err, &f) {
+		return f.Err // which step it was, and that it was taken back, helps nobody here
 	}
-	host, err := tap.Open(d.opener.watcher, name, tap.Options{MAC: sc.MAC, MTU: d.opener.tapMTU})
-	if err != nil {
-		return err
-	}
-	if err := d.sw.SetHost(name, host); err != nil {
-		host.Close()
-		return err
-	}
-	return nil
+	return err
 }
 
 // close undoes New.

@@ -3,11 +3,10 @@
 // socket, serves metrics, and tells systemd. What `kvswitch run` adds is flags
 // and signals.
 //
-// A start is a reload from nothing. New makes a switch with what can't change
-// while it runs: its name, its address, its workers, its host interface. All
-// the rest, ports and entries above all, comes by config.Diff and config.Apply,
-// as with Reload. The first uplink is opened before the switch is made, as the
-// switch's address, and the MTU of the host interface and of new taps, are its.
+// A start is a reload from nothing: New makes an empty switch, and the host
+// interface, ports and entries come by config.Diff and config.Apply, as with
+// Reload. Only the first uplink is opened before, as the switch's address, and
+// the MTU of the host interface and of new taps, are its.
 //
 // The package decides nothing about frames and parses no SPEC. It is where the
 // kinds of ports are known, which ports lead to other switches, and which taps

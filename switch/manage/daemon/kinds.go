@@ -9,6 +9,7 @@ import (
 	"github.com/kvswitch/kvswitch/switch/manage/config"
 	"github.com/kvswitch/kvswitch/switch/port/netdev"
 	"github.com/kvswitch/kvswitch/switch/port/sock"
+	"github.com/kvswitch/kvswitch/switch/port/tap"
 )
 
 // opener opens ports of every kind: the one place where kinds are known. Its
@@ -27,6 +28,14 @@ func newOpener() (*opener, error) {
 }
 
 func (o *opener) close() { o.watcher.Close() }
+
+// Open is config.Opener's.
+func (o *opener) Open(s config.Spec) (frame.Port, error) { return o.kinds().Open(s) }
+
+// OpenHost is config.Opener's.
+func (o *opener) OpenHost(name string, mac frame.MAC) (frame.Port, error) {
+	return tap.Open(o.watcher, name, tap.Options{MAC: mac, MTU: o.tapMTU})
+}
 
 // Kinds are the kinds of ports, for those who parse SPECs or write help: none of
 // them opens anything without a daemon.

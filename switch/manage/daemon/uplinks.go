@@ -38,18 +38,41 @@ func (o *opener) completeAll(c *config.Config) {
 	}
 }
 
-// firstUplink opens the first uplink of a configuration, if it has one, and
-// tells its state. The open device is in the map, by the port's name.
-func (o *opener) firstUplink(c *config.Config) (frame.State, map[string]frame.Port, error) {
+// early is an opener that has the first uplink open already.
+type early struct {
+	*opener
+	name string
+	dev  frame.Port // nil when it has been taken, and without uplinks
+}
+
+// openUplink opens the first uplink of a configuration, if it has one, and tells
+// its state.
+func (o *opener) openUplink(c *config.Config) (*early, frame.State, error) {
 	for _, p := range c.Ports {
 		if !p.Uplink {
 			continue
 		}
-		dev, err := o.kinds().Open(p.Spec)
+		dev, err := o.Open(p.Spec)
 		if err != nil {
-			return frame.State{}, nil, err
+			return nil, frame.State{}, err
 		}
-		return dev.State(), map[string]frame.Port{p.Name: dev}, nil
+		return &early{o, p.Name, dev}, dev.State(), nil
 	}
-	return frame.State{}, nil, nil
+	return &early{opener: o}, frame.State{}, nil
+}
+
+func (e *early) Open(s config.Spec) (frame.Port, error) {
+	if e.dev != nil && s.Name == e.name {
+		dev := e.dev
+		e.dev = nil
+		return dev, nil
+	}
+	return e.opener.Open(s)
+}
+
+// close closes the uplink if nobody has taken it.
+func (e *early) close() {
+	if e.dev != nil {
+		e.dev.Close()
+	}
 }
