@@ -21,8 +21,8 @@ type Port interface {
 	Queues() []Queue
 	// Tx sends out in order and reports how many it took care of: sent, or
 	// dropped and counted by the port itself in Counters. The caller counts
-	// the rest, which are the last ones, as dropped for want of room; a port
-	// with several queues may move them there. It never blocks. Any goroutine
+	// the rest, which are the last ones, as dropped because the port was full; a
+	// port with several queues may reorder out for that. It never blocks. Any goroutine
 	// may call it; hint (the worker's number) chooses among transmit queues
 	// where the peer does not care, so that workers don't contend. The frames'
 	// bytes are not used after it returns.

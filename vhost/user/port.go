@@ -47,10 +47,10 @@ type Options struct {
 	Path       string // of the Unix socket
 	Mode       Mode
 	QueuePairs int // 1 to MaxQueuePairs; 0 is 1
-	MTU        int // the largest that a front end may set, in bytes, and what State says before; 0: no limit
+	MTU        int // bytes: the largest that a front end may set, and what State says until it does; 0: no limit
 
-	// Server: the socket file's permissions, 0660 if 0, and its owner and group;
-	// 0 leaves those as they come.
+	// Server: the socket file's permissions, 0660 if 0, and its owner and group,
+	// which 0 leaves as they are.
 	Perm     fs.FileMode
 	UID, GID int
 
@@ -149,7 +149,7 @@ func Open(o Options) (*Port, error) {
 const piecesPerBatch = 1024
 
 func newPort(o Options) (*Port, error) {
-	sysio.PrepareSignals() // without, they are writes: see Warnings
+	sysio.PrepareSignals() // if it fails, signals are writes: see Warnings
 	p := &Port{opts: o, attention: make(chan struct{}, 1), done: make(chan struct{}), notify: func() {}}
 	p.refused.Store(new(refusals))
 	if o.QueuePairs > 1 {
@@ -177,8 +177,8 @@ func (p *Port) free() {
 	}
 }
 
-// ring is ring i by the protocol's count: 0 receives and 1 sends, as the guest
-// sees it, then the same for the next pair.
+// ring is ring i as the protocol counts: the guest receives with 0 and sends with
+// 1, and so on for the next pair.
 func (p *Port) ring(i int) *ring {
 	if i%2 == 0 {
 		return p.sinks[i/2]

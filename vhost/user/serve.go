@@ -51,7 +51,7 @@ func (p *Port) connect() {
 	}
 }
 
-// pause waits for d and reports whether the port is still open.
+// pause waits for d. It reports false if the port was closed meanwhile.
 func (p *Port) pause(d time.Duration) bool {
 	t := time.NewTimer(d)
 	defer t.Stop()
@@ -191,7 +191,7 @@ func (d *device) free() {
 	closeFD(&d.logFD)
 }
 
-// refusals are what front ends were refused since the port is open.
+// refusals counts what front ends were refused since the port was opened.
 type refusals struct {
 	n    uint64
 	last string

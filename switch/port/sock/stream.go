@@ -21,7 +21,7 @@ import (
 type Stream struct {
 	opts   StreamOptions
 	listen net.Listener   // nil in a client
-	file   *sockfile.File // nil but for a server with a path
+	file   *sockfile.File // only a server with a path has one
 	wake   *wake
 	rx     streamRx
 	tx     streamTx
