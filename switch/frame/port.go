@@ -90,6 +90,14 @@ type Detailer interface{ Detail() any }
 // open. It never blocks. Any goroutine.
 type Warner interface{ Warnings() []string }
 
+// Waiter is implemented by ports whose peer may send as soon as it is there, before
+// the switch knows that the link is up. What is lent too early is dropped; such a
+// port keeps it until the switch is ready. Acted says that the switch has acted on
+// a notification, and what State it found: frames lent from now on are treated
+// accordingly. It is called after every notification, even if nothing changed, and
+// once after Start. It never blocks.
+type Waiter interface{ Acted(on State) }
+
 // Ringer is implemented by ports whose peer is a driver with rings. It never
 // blocks. Any goroutine.
 type Ringer interface{ RingCounters() []RingCounters }

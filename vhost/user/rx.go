@@ -55,7 +55,7 @@ func (q *queue) Rx(b []frame.Frame) (n int) {
 	if (l == nil || l.Empty()) && !q.announce.Load() {
 		return 0
 	}
-	if !q.own() {
+	if q.port.early() || !q.own() {
 		return 0 // the control side is at work, and will ring afterwards
 	}
 	if l = q.load(); l != nil {
