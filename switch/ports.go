@@ -108,6 +108,7 @@ func (s *Switch) attach(name string, dev frame.Port, cfg PortConfig, host bool) 
 	s.feed.publish(Event{Event: EventPortAdd, Port: name})
 	s.treePort(p)
 	s.settle()
+	p.acted()
 	s.announceLink(p)
 	if w, ok := dev.(frame.Warner); ok {
 		for _, line := range w.Warnings() {
@@ -248,10 +249,14 @@ func (s *Switch) setLocal(p *port) {
 // follow acts on what a port's device says of itself. Called with s.mu held.
 func (s *Switch) follow(p *port) {
 	old := p.state
-	p.state = p.dev.State()
-	if p.state == old {
-		return
+	if p.state = p.dev.State(); p.state != old {
+		s.act(p, old)
 	}
+	p.acted()
+}
+
+// act makes p's new state what the switch goes by.
+func (s *Switch) act(p *port, old frame.State) {
 	if old.Up && !p.state.Up {
 		s.table.Flush(uint16(p.id))
 	}
@@ -259,6 +264,13 @@ func (s *Switch) follow(p *port) {
 	s.settle()
 	if old.Up != p.state.Up {
 		s.announceLink(p)
+	}
+}
+
+// acted tells p's device that its state is in force.
+func (p *port) acted() {
+	if w, ok := p.dev.(frame.Waiter); ok {
+		w.Acted(p.state)
 	}
 }
 

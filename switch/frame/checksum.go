@@ -5,10 +5,10 @@ import (
 	"math/bits"
 )
 
-// The Internet checksum (RFC 1071) is a ones'-complement sum of 16-bit words,
-// and such a sum is the same whichever way the bytes lie in the words, but for
-// the order of its own two bytes. So it is taken in little-endian words of 64
-// bits here; only what is known as a number is turned by be16.
+// The Internet checksum (RFC 1071) is a ones'-complement sum of 16-bit words. Words
+// read in the other byte order give the same sum with its two bytes swapped. So
+// everything here is summed in little-endian words of 64 bits; only a number, which
+// has no byte order, is swapped first, by be16.
 
 // sum adds the bytes of b to acc. A part that is not the last must be even.
 func sum(acc uint64, b []byte) uint64 {

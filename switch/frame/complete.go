@@ -2,8 +2,8 @@ package frame
 
 import "errors"
 
-// Why a frame's header can't be honoured. They are values, not messages with
-// numbers in them, so that a guest that lies in every frame costs no memory.
+// Why a frame's header can't be honoured. They have no numbers in them, and so are
+// made once: a guest that lies in every frame costs no memory.
 var (
 	errRunt       = errors.New("complete frame: shorter than an Ethernet header")
 	errCsumPlace  = errors.New("complete frame: the checksum lies outside the bytes after the Ethernet header")
@@ -54,8 +54,8 @@ func (x *Finisher) complete(o Out, dst []Out) ([]Out, error) {
 	n := untaggedLen(o.Frame)
 	start := int(o.Hdr.CsumStart) - int(o.Strip)
 	field := start + int(o.Hdr.CsumOffset)
-	// The addresses and the tag were judged already: a checksum stored over
-	// them would pass another frame off.
+	// Addresses and tag were judged already: a checksum stored over them would
+	// make another frame of it.
 	if start < HeaderLen || field+2 > n {
 		return dst, errCsumPlace
 	}
@@ -67,8 +67,8 @@ func (x *Finisher) complete(o Out, dst []Out) ([]Out, error) {
 	return append(dst, x.plain(o, b)), nil
 }
 
-// judged makes the Ethernet header of b, which was read from o without its tag,
-// what was judged.
+// judged puts the Ethernet header that was judged into b, which was read from o
+// without its tag.
 func (o *Out) judged(b []byte) {
 	var ether [HeaderLen]byte
 	if o.Header == nil {

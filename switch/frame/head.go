@@ -8,14 +8,14 @@ const (
 	MaxHead  = VnetHdrLen + MaxFront
 )
 
-// maxLinear bounds the header length handed to a kernel, in bytes: it allocates
-// as much in one piece, refuses the frame if that is more than the frame has,
-// and finds out by itself what it needs.
+// maxLinear is the longest header length, in bytes, that a kernel is told. It
+// allocates that much in one piece and refuses a frame that is shorter; where the
+// headers really end it finds out itself.
 const maxLinear = 256
 
-// Front appends to b what a port writes before the frame's own bytes: nothing, or
-// the Ethernet header, when that or the tag is not to be as it is there. rest is
-// where the frame goes on in Data; Rest follows it. Data must hold the header.
+// Front appends to b what a port writes before the frame's own bytes: the Ethernet
+// header and EgressTag, or nothing if Data goes out as it is. rest is where the
+// frame goes on in Data; Rest follows it. Data must hold the header.
 func (o *Out) Front(b []byte) (front, rest []byte) {
 	if o.EgressTag == 0 && o.Strip == 0 && o.Header == nil {
 		return b, o.Data

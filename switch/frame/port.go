@@ -21,8 +21,8 @@ type Port interface {
 	Queues() []Queue
 	// Tx sends out in order and reports how many it took care of: sent, or
 	// dropped and counted by the port itself in Counters. The caller counts
-	// the rest, which are the last ones, as dropped for want of room; a port
-	// with several queues may move them there. It never blocks. Any goroutine
+	// the rest, which are the last ones, as dropped because the port was full; a
+	// port with several queues may reorder out for that. It never blocks. Any goroutine
 	// may call it; hint (the worker's number) chooses among transmit queues
 	// where the peer does not care, so that workers don't contend. The frames'
 	// bytes are not used after it returns.
@@ -89,6 +89,14 @@ type Detailer interface{ Detail() any }
 // follows from it; none if all is well. The list may change while the port is
 // open. It never blocks. Any goroutine.
 type Warner interface{ Warnings() []string }
+
+// Waiter is implemented by ports whose peer may send as soon as it is there, before
+// the switch knows that the link is up. What is lent too early is dropped; such a
+// port keeps it until the switch is ready. Acted says that the switch has acted on
+// a notification, and what State it found: frames lent from now on are treated
+// accordingly. It is called after every notification, even if nothing changed, and
+// once after Start. It never blocks.
+type Waiter interface{ Acted(on State) }
 
 // Ringer is implemented by ports whose peer is a driver with rings. It never
 // blocks. Any goroutine.

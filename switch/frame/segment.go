@@ -7,10 +7,10 @@ const (
 	// tags, IPv4 with options or IPv6 with some 380 bytes of extension headers,
 	// and TCP with options.
 	maxHeaders = 512
-	// maxSegments is what 64 KiB make when each segment fits an MTU of 296
-	// bytes, the smallest that TCP/IP was ever tuned for (RFC 1144, 5.2), with 40
-	// bytes of headers; Linux stops at 552. It bounds the work and memory that
-	// one frame with a GSO size of 1 can cost.
+	// maxSegments is how many segments make 64 KiB if each, with 40 bytes of
+	// headers, fits an MTU of 296 bytes, the smallest that TCP/IP was ever tuned for
+	// (RFC 1144, 5.2); Linux goes no lower than 552. It bounds the work and memory
+	// that one frame with a GSO size of 1 can cost.
 	maxSegments = 65536 / (296 - 40)
 
 	protoTCP = 6
@@ -68,8 +68,8 @@ func (x *Finisher) segment(o Out, dst []Out) ([]Out, error) {
 	}
 }
 
-// parse copies and checks the headers of o. Of its Hdr it uses the type, and
-// compares the checksum's place with the one it finds.
+// parse copies and checks the headers of o. It takes the type from Hdr, and compares
+// the checksum's place there with the one it finds.
 func (h *headers) parse(o *Out) error {
 	f := o.Frame
 	want := byte(protoTCP)
@@ -162,8 +162,8 @@ func (h *headers) parseIPv6(b []byte) (byte, error) {
 	}
 }
 
-// trim leaves out what lies behind the IP packet's end. A length that ends
-// before TCP or UDP begins is none: some stacks leave it to segmentation.
+// trim leaves out what lies behind the IP packet's end. A length too short for
+// the headers says nothing: some stacks leave it to be filled in by segmentation.
 func (h *headers) trim(end int) {
 	if end > h.l4 {
 		h.total = min(h.total, end)

@@ -190,7 +190,7 @@ func TestCloseGivesEverythingBack(t *testing.T) {
 					t.Fatal(err)
 				}
 				if start {
-					if err := p.Start(func() {}); err != nil {
+					if err := p.Start(func() { p.Acted(p.State()) }); err != nil {
 						t.Fatal(err)
 					}
 					f := newFrontend(t, p, guestOptions{size: 64})

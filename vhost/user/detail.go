@@ -11,11 +11,11 @@ type Detail struct {
 	Socket      string   `json:"socket"`
 	Mode        string   `json:"mode"` // server or client
 	Peer        *Peer    `json:"peer,omitempty"`
-	Connections uint64   `json:"connections"` // since the port is open
+	Connections uint64   `json:"connections"` // since the port was opened
 	Features    []string `json:"features"`    // of virtio, negotiated, by name in lower case
 	Protocol    []string `json:"protocol_features"`
-	Status      uint64   `json:"device_status"` // as virtio 1.2, 2.1 has it; 0 if never told
-	MTU         int      `json:"mtu"`           // that the front end set; 0: none
+	Status      uint64   `json:"device_status"` // as virtio 1.2, 2.1 has it; 0 if the front end never said
+	MTU         int      `json:"mtu"`           // set by the front end; 0: none
 	Logging     bool     `json:"logging"`       // the dirty log of a migration is kept
 	Memory      []Region `json:"memory"`
 	Rings       []Ring   `json:"rings"`

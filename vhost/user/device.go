@@ -174,8 +174,8 @@ var (
 
 // refresh brings ring i to where the messages so far want it: running or not, in
 // which memory, with which features. Workers use the ring all the while. An
-// error says why it can't run; it is also kept as the ring's reason. One that
-// rests until the dirty log comes, which may be last of all, is no error.
+// error says why it can't run; it is also kept as the ring's reason. That the dirty
+// log, which may come last of all, has still to come is no error.
 func (d *device) refresh(i int) error {
 	var next *live
 	var err error
@@ -200,7 +200,8 @@ func (d *device) refresh(i int) error {
 }
 
 // refreshAll refreshes every ring. The error is that of the first ring that could
-// run before and now can't; one that its driver has broken is no one else's fault.
+// run before and now can't: a ring that its driver had broken before says nothing
+// about the request.
 func (d *device) refreshAll() error {
 	var first error
 	for i := range d.rings {

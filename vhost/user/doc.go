@@ -14,18 +14,17 @@
 // What a guest or its front end does wrong stays with its own port. A chain that
 // is wrong costs that chain; a ring that is wrong, or memory that is taken away,
 // costs the port its link, with the reason in State, until the front end sets it
-// up anew; a message that makes no sense costs the connection. Files and eventfds
+// up again; a message that makes no sense costs the connection. Files and eventfds
 // are taken only where their owner can't keep the switch waiting. What ports do
 // share:
-//   - a worker's time, of which a guest gets a batch at a time, bad chains
-//     included (maxWork);
-//   - address space and mappings, of which a port has a limit, and all ports
-//     together have one: 32 guests of the largest size leave nothing for another
-//     (share.go);
-//   - the memory that the kernel accounts to the switch: a page of a guest that the
-//     switch is the first to touch is one of them;
-//   - a thread and a descriptor for a file that its server does not let go of
-//     (discard), one at a time for each port that is opened;
+//   - a worker's time: a guest gets a batch of it at a time, bad chains included
+//     (maxWork);
+//   - address space and mappings: each port has a limit, and so have all ports
+//     together, which 32 guests of the largest size use up (share.go);
+//   - the memory that the kernel accounts to the switch: that includes each page of
+//     a guest that the switch is the first to touch;
+//   - a thread and a descriptor for a file whose server does not let it be closed
+//     (discard), at most one at a time for each open port;
 //   - where the kernel has no asynchronous I/O, or a sandbox forbids it, the worker
 //     itself, which a front end can put to sleep by making its eventfd a blocking
 //     one and filling it (sysio.Signal).

@@ -44,7 +44,7 @@ func openPort(t testing.TB, o Options) *Port {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { p.Close() })
-	if err := p.Start(func() {}); err != nil {
+	if err := p.Start(func() { p.Acted(p.State()) }); err != nil {
 		t.Fatal(err)
 	}
 	return p

@@ -308,6 +308,7 @@ func (g *guest) attach(features uint64) *Port {
 		}
 	}
 	p.update()
+	p.Acted(p.State())
 	g.port = p
 	return p
 }

@@ -45,7 +45,7 @@ func TestClientModeReconnects(t *testing.T) {
 	}
 	defer p.Close()
 	var news atomic.Int64
-	if err := p.Start(func() { news.Add(1) }); err != nil {
+	if err := p.Start(func() { news.Add(1); p.Acted(p.State()) }); err != nil {
 		t.Fatal(err)
 	}
 	wait(t, "an attempt to fail", func() bool { return news.Load() > 0 })
@@ -305,5 +305,52 @@ func TestLoggingStops(t *testing.T) {
 	}
 	if p.Detail().(Detail).Logging {
 		t.Error("shown to be logging")
+	}
+}
+
+// A guest may send as soon as its rings run. Until the switch has acted on that, a
+// frame stays in the ring; on a port that is not up it can only be dropped.
+func TestFirstFramesWaitForTheSwitch(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	p, err := Open(Options{Path: path})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	if err := p.Start(func() {}); err != nil {
+		t.Fatal(err)
+	}
+	down := p.State()
+	f := newFrontend(t, p, guestOptions{size: 64})
+	q := p.queues[0]
+	var b [4]frame.Frame
+	f.negotiate(modern | featProtocol)
+	f.setMemory()
+	f.startRing(1, 0)
+	f.enable(1, 1)
+	f.transmit(0, 60) // with half a port
+	if n := q.Rx(b[:]); n != 1 {
+		t.Fatalf("Rx = %d on a port that is not up", n)
+	}
+	q.Release()
+	f.transmit(0, 61)
+	f.startRing(0, 0)
+	f.enable(0, 1)
+	for round := range 2 {
+		if !p.State().Up {
+			t.Fatal("the link is down")
+		}
+		p.Acted(down) // what the switch found before
+		if n := q.Rx(b[:]); n != 0 || !q.Arm() {
+			t.Fatalf("round %d: Rx = %d before the switch is ready, or it would sleep", round, n)
+		}
+		p.Acted(p.State())
+		if n := q.Rx(b[:]); n != 1 || b[0].Len() != 61 {
+			t.Fatalf("round %d: Rx = %d after the switch is ready", round, n)
+		}
+		q.Release()
+		f.enable(0, 0) // the link goes down and comes up again
+		f.enable(0, 1)
+		f.transmit(0, 61)
 	}
 }

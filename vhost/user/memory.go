@@ -17,8 +17,8 @@ type mapping struct {
 }
 
 // mapFile maps size bytes at offset of a front end's descriptor, which the
-// caller goes on to close. It must be a file in memory. A front end that cuts the
-// file short later makes accesses fault, which every access here is ready for.
+// caller closes afterwards. It must be a file in memory. If a front end truncates
+// the file later, accesses fault, and every access here is ready for that.
 func mapFile(fd int, offset, size uint64) (m mapping, err error) {
 	if !inMemory(fd) {
 		return m, fmt.Errorf("%s is no memfd or other file on tmpfs or hugetlbfs", nameOf(fd))
@@ -63,7 +63,7 @@ type memory struct {
 	maps    []mapping // of regions
 }
 
-// newMemory makes a table of regions that are mapped already.
+// newMemory makes a table of regions whose mappings are given.
 func newMemory(regions []memRegion, maps []mapping) (*memory, error) {
 	list := make([]virtq.Region, len(regions))
 	for i, r := range regions {

@@ -70,9 +70,8 @@ type message struct {
 	fds     []int
 }
 
-// errProtocol marks what leaves no way to go on with a connection: the bytes
-// that follow can't be told apart any more, or the front end does what no front
-// end does by mistake.
+// errProtocol marks what ends a connection: where the next message begins can't be
+// known any more, or the front end does what none does by mistake.
 var errProtocol = errors.New("protocol violation")
 
 // parseHeader decodes and checks a message's first headerBytes bytes.

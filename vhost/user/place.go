@@ -18,10 +18,10 @@ func putPlainHeader(b []byte, hdrLen int) {
 	}
 }
 
-// place puts one frame into the chains of the batch from next on, whatever it
-// takes: a tag, an offload header, many buffers on either side. It says how many
-// chains it used; a frame that this guest can't be sent is dropped and counted.
-// Not ok means that there are too few chains now.
+// place puts one frame into the chains of the batch from next on, in the general
+// case: with a tag, an offload header, many buffers on either side. It says how
+// many chains it used; a frame that this guest can't be sent is dropped and counted.
+// If not ok, there are too few chains now.
 func (r *ring) place(l *live, o *frame.Out, next int) (used int, ok bool) {
 	hdr := o.WireHdr()
 	if !l.offloads.Takes(hdr) {
@@ -77,8 +77,8 @@ const (
 	fitBad       // one of the chains is faulty
 )
 
-// reserve finds how many chains from next on hold size bytes, and takes more if
-// those of the batch do not.
+// reserve finds how many chains from next on hold size bytes, and takes more from
+// the ring if the batch has too few.
 func (r *ring) reserve(l *live, next, size int) (used int, _ fit) {
 	for room := 0; room < size; {
 		if next+used == len(r.batch.Chains) {

@@ -47,10 +47,10 @@ type Options struct {
 	Path       string // of the Unix socket
 	Mode       Mode
 	QueuePairs int // 1 to MaxQueuePairs; 0 is 1
-	MTU        int // the largest that a front end may set, in bytes, and what State says before; 0: no limit
+	MTU        int // bytes: the largest that a front end may set, and what State says until it does; 0: no limit
 
-	// Server: the socket file's permissions, 0660 if 0, and its owner and group;
-	// 0 leaves those as they come.
+	// Server: the socket file's permissions, 0660 if 0, and its owner and group,
+	// which 0 leaves as they are.
 	Perm     fs.FileMode
 	UID, GID int
 
@@ -96,6 +96,8 @@ type Port struct {
 	egress    atomic.Pointer[[]*ring] // sinks in use; nil if none
 	steer     *steering               // nil: there is one pair
 	state     atomic.Pointer[frame.State]
+	taken     atomic.Bool   // the switch takes the port for up
+	settling  atomic.Bool   // it is, or may be in a moment; stored with mu held
 	attention chan struct{} // a worker found a ring broken
 	done      chan struct{} // closed by Close
 	running   sync.WaitGroup
@@ -118,6 +120,7 @@ var (
 	_ frame.Port     = (*Port)(nil)
 	_ frame.Detailer = (*Port)(nil)
 	_ frame.Warner   = (*Port)(nil)
+	_ frame.Waiter   = (*Port)(nil)
 	_ frame.Ringer   = (*Port)(nil)
 	_ frame.Refuser  = (*Port)(nil)
 	_ frame.Queue    = (*queue)(nil)
@@ -149,9 +152,10 @@ func Open(o Options) (*Port, error) {
 const piecesPerBatch = 1024
 
 func newPort(o Options) (*Port, error) {
-	sysio.PrepareSignals() // without, they are writes: see Warnings
+	sysio.PrepareSignals() // if it fails, signals are writes: see Warnings
 	p := &Port{opts: o, attention: make(chan struct{}, 1), done: make(chan struct{}), notify: func() {}}
 	p.refused.Store(new(refusals))
+	p.state.Store(new(frame.State))
 	if o.QueuePairs > 1 {
 		p.steer = new(steering)
 	}
@@ -177,8 +181,8 @@ func (p *Port) free() {
 	}
 }
 
-// ring is ring i by the protocol's count: 0 receives and 1 sends, as the guest
-// sees it, then the same for the next pair.
+// ring is ring i as the protocol counts: the guest receives with 0 and sends with
+// 1, and so on for the next pair.
 func (p *Port) ring(i int) *ring {
 	if i%2 == 0 {
 		return p.sinks[i/2]
@@ -241,6 +245,13 @@ func (p *Port) Close() error {
 
 // State implements frame.Port.
 func (p *Port) State() frame.State { return *p.state.Load() }
+
+// Acted implements frame.Waiter. A guest may send as soon as its rings run; until
+// the switch has acted on that, its frames stay in the ring.
+func (p *Port) Acted(on frame.State) { p.taken.Store(on.Up) }
+
+// early reports that what a guest sends now would only be dropped.
+func (p *Port) early() bool { return !p.taken.Load() && p.settling.Load() }
 
 // Counters implements frame.Port.
 func (p *Port) Counters() (c frame.Counters) {

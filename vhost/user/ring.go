@@ -39,9 +39,9 @@ type ring struct {
 // brokenRing is what is left of live when a worker had to stop it.
 type brokenRing struct {
 	reason error
-	memory bool          // because guest memory could not be accessed
+	memory bool          // guest memory could not be accessed
 	last   *virtq.Device // where it was, if it ran
-	told   bool          // the front end was; Port.mu guards it
+	told   bool          // the front end was told; Port.mu guards it
 }
 
 // live is a started ring. Its configuration never changes: the control side
@@ -58,9 +58,9 @@ type live struct {
 	logFD     int            // eventfd to signal that the dirty log changed, or -1
 }
 
-// exchange makes next what runs; it takes up where the last one was, in this
-// process or an earlier one. A nil next stops the ring: no worker uses it, nor
-// anything it refers to, afterwards. So does an error, which says why next can't
+// exchange makes next what runs; it goes on where the last one was, in this
+// process or an earlier one. A nil next stops the ring: afterwards no worker uses
+// it, nor anything that it refers to. So does an error, which says why next can't
 // run.
 func (r *ring) exchange(next *live, v *vring) (err error) {
 	r.mu.Lock()
@@ -83,12 +83,12 @@ func (r *ring) exchange(next *live, v *vring) (err error) {
 			next = nil
 		}
 	}
-	r.batch.Reset() // whatever ran before, a ring begins with nothing in hand
+	r.batch.Reset() // whatever ran before, a ring begins with no chains taken
 	old := r.live.Swap(next)
 	if r.index%2 == 1 {
 		r.port.queues[r.index/2].bell.ring()
 	}
-	// A fault here shows again, to the worker.
+	// A fault here will meet the worker, too, which reports it.
 	guarded(func() {
 		switch {
 		case next != nil && r.index%2 == 0:

@@ -23,7 +23,7 @@ type queue struct {
 	// The worker's own.
 	looked  *live                   // what load returned last
 	owned   bool                    // mu is held
-	found   bool                    // Arm found what no kick told of
+	found   bool                    // Arm found frames that no kick had told of
 	lent    int                     // frames lent since the last Release
 	headers [frame.BatchSize]uint64 // see look
 	touched byte
@@ -55,7 +55,7 @@ func (q *queue) Rx(b []frame.Frame) (n int) {
 	if (l == nil || l.Empty()) && !q.announce.Load() {
 		return 0
 	}
-	if !q.own() {
+	if q.port.early() || !q.own() {
 		return 0 // the control side is at work, and will ring afterwards
 	}
 	if l = q.load(); l != nil {
@@ -116,7 +116,7 @@ func (q *queue) receive(l *live, b []frame.Frame) int {
 	if l.KicksDisabled() {
 		q.polls.Add(1)
 	} else {
-		// Awake, the worker looks by itself until Arm.
+		// The worker is awake, and will look without being told until Arm.
 		l.DisableKicks()
 		if q.found {
 			q.polls.Add(1)
@@ -180,7 +180,7 @@ func (q *queue) look(chains []virtq.Chain, hdrLen int) {
 			touched ^= d[hdrLen]
 		}
 	}
-	q.touched = touched // lest the compiler find the loads useless
+	q.touched = touched // or the compiler would leave the loads out
 }
 
 // plausible reports that a single buffer has a length that a frame may have, and
@@ -195,7 +195,7 @@ func plausible(d []byte, hdrLen int) bool {
 const knownWork = frame.HdrNeedsCsum | 0xff<<8
 
 // unfinished checks the header of a frame that leaves work to do against what
-// was negotiated and the frame's length, and takes it over. hdr_len is but a hint.
+// was negotiated and the frame's length, and takes it over. hdr_len is only a hint.
 func (q *queue) unfinished(l *live, f *frame.Frame, hdr uint64, csumOffset uint16) bool {
 	h := frame.VnetHdr{
 		Flags:      uint8(hdr) & frame.HdrNeedsCsum,

@@ -51,7 +51,7 @@ func (p *Port) connect() {
 	}
 }
 
-// pause waits for d and reports whether the port is still open.
+// pause waits for d. It reports false if the port was closed meanwhile.
 func (p *Port) pause(d time.Duration) bool {
 	t := time.NewTimer(d)
 	defer t.Stop()
@@ -134,6 +134,7 @@ func (p *Port) serve(conn *net.UnixConn) {
 // handle does what a message asks for and replies. An error ends the connection.
 func (p *Port) handle(conn *net.UnixConn, m *message) error {
 	p.mu.Lock()
+	p.settling.Store(true) // it may start rings; update knows
 	rep, err := p.dev.do(m)
 	if err != nil {
 		p.refuse(err)
@@ -191,7 +192,7 @@ func (d *device) free() {
 	closeFD(&d.logFD)
 }
 
-// refusals are what front ends were refused since the port is open.
+// refusals counts what front ends were refused since the port was opened.
 type refusals struct {
 	n    uint64
 	last string
@@ -269,9 +270,13 @@ func (p *Port) update() {
 	p.mu.Lock()
 	s := p.look()
 	old := p.state.Swap(&s)
+	if s.Up && !old.Up {
+		p.taken.Store(false) // until the switch has acted on this
+	}
+	p.settling.Store(s.Up)
 	notify := p.notify
 	p.mu.Unlock()
-	if old != nil && *old != s {
+	if *old != s {
 		notify()
 	}
 }

@@ -21,7 +21,7 @@ const (
 	maxPortBytes = 2 << 40
 	// maxLogBytes is a dirty log's bits for all that 52 address bits reach.
 	maxLogBytes = 1 << (52 - 12 - 3)
-	// maxInflightBytes is more than any port's rings can need to note.
+	// maxInflightBytes is more than the rings of any port need.
 	maxInflightBytes = 1 << 30
 	// maxSharedBytes is the most of all ports together: half the address space
 	// that Linux gives a process on a machine with 47 bits.
@@ -63,10 +63,10 @@ func unshare(n int) {
 }
 
 // inMemory reports whether a descriptor is a file in memory, on tmpfs or
-// hugetlbfs, as memfds are: whose pages nobody can keep others waiting for. A
-// file of FUSE, say, can have its server put to sleep whoever reads it, maps and
-// touches it, or merely asks for its size; so the kernel is asked what it knows
-// without the file system's help: only these two have seals.
+// hugetlbfs, as memfds are: nobody can keep others waiting for its pages. The
+// server of a FUSE file, for one, can put to sleep whoever reads the file, touches
+// a mapping of it, or merely asks for its size. So this asks what the kernel knows
+// without the file system's help: only files of those two have seals.
 func inMemory(fd int) bool {
 	_, err := unix.FcntlInt(uintptr(fd), unix.F_GET_SEALS, 0)
 	return err == nil
@@ -81,9 +81,10 @@ func nameOf(fd int) string {
 	return name
 }
 
-// discard closes descriptors that nobody took, and those that are -1 not. close(2)
-// asks a file's server, too, and waits for the answer; so whatever is not known
-// to be harmless is closed apart, and waited for no longer than until done.
+// discard closes descriptors that nobody took; -1 is one that somebody did. close(2)
+// asks a file's server, too, and waits for the answer; so what is not known to be
+// harmless is closed by a goroutine of its own, which is waited for until done at
+// the longest.
 func discard(fds []int, done <-chan struct{}) {
 	var strange []int
 	for _, fd := range fds {

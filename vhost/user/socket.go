@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// maxPath is the longest path of a Unix socket, its final zero left out.
+// maxPath is the longest path of a Unix socket, without its final zero.
 const maxPath = 107
 
 // backlog is how many front ends may wait to be accepted, or turned away.
@@ -48,7 +48,7 @@ func listen(o Options) (*socket, error) {
 	}
 	s := &socket{path: o.Path}
 	if s.file, err = unix.Open(o.Path, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0); err != nil {
-		os.Remove(o.Path) // it was ours a moment ago, and will be taken for somebody's else
+		os.Remove(o.Path) // it was ours a moment ago, and the next start would take it for somebody else's
 		return nil, fmt.Errorf("open socket %s: %w", o.Path, err)
 	}
 	l, err := s.open(fd, file, o)

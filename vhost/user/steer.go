@@ -13,7 +13,7 @@ import (
 // their own, both ways. What it has not sent anything of goes where the flow's
 // hash says, so that a flow's frames keep their order in any case.
 //
-// Nothing of this is done for a guest with one pair.
+// A guest with one pair has no steering.
 
 // steering remembers for each flow, as far as their hashes differ, by which queue
 // the guest sends it.
@@ -21,10 +21,10 @@ type steering [steerSlots]atomic.Uint32
 
 const steerSlots = 4096
 
-// A slot is the queue's number + 1, or 0, and how firmly it is believed: a flow
-// moves to another queue when the guest has sent so many more of its frames by
-// that one. Two flows that share a slot don't take it from each other with every
-// batch, then, which would have both of them overtake themselves.
+// A slot is the queue's number + 1, or 0, and how firmly that is believed: a flow
+// moves to another queue when the guest has sent that many more of its frames by
+// the other. So two flows that share a slot don't take it from each other with
+// every batch, by which the frames of both would overtake each other.
 const (
 	steerQueue = 0xffff
 	steerStep  = 1 << 16

@@ -11,8 +11,8 @@ import (
 )
 
 // The requests that share memory: the guest's, the dirty log, and the note of
-// what is in flight. Each maps the new, moves the rings over to it one by one,
-// and unmaps the old, which no worker has in its hands then.
+// what is in flight. Each maps the new memory, moves the rings over to it one by
+// one, and unmaps the old, which no worker uses any more by then.
 
 func (d *device) setMemTable(m *message) (reply, error) {
 	regions, err := m.memTable()

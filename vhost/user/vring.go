@@ -22,14 +22,14 @@ type vring struct {
 	call     int
 	err      int
 	inflight *virtq.Inflight
-	last     *virtq.Device // what rests for want of memory, and will be resumed
+	last     *virtq.Device // stopped until there is memory for it, and resumed then
 	reason   string        // why it does not run although it was started
 }
 
 var noVring = vring{kick: -1, call: -1, err: -1}
 
-// logged refuses a dirty log that does not cover the used ring, if that is to be
-// logged at all.
+// logged refuses a dirty log that does not cover the used ring, if writes to it
+// are to be logged at all.
 func (v *vring) logged(log *virtq.Log) error {
 	if v.addr.flags&vringFlagLog != 0 && !log.Covers(v.addr.log, uint64(virtq.UsedBytes(v.size))) {
 		return fmt.Errorf("dirty log does not cover the used ring, at %#x there", v.addr.log)
@@ -162,7 +162,7 @@ func (d *device) setVringCall(m *message) (reply, error) {
 	}
 	old := v.call
 	v.call = fd
-	d.refresh(i) // no worker has the old one in its hands afterwards
+	d.refresh(i) // afterwards no worker uses the old one any more
 	closeFD(&old)
 	return reply{}, nil
 }

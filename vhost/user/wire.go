@@ -22,8 +22,8 @@ func newReader(conn *net.UnixConn, done <-chan struct{}) *reader {
 	return &reader{conn: conn, done: done, oob: make([]byte, unix.CmsgSpace(4*maxTableFDs))}
 }
 
-// next waits for a message. Descriptors travel with a message's first byte. If
-// an error is returned, none is left open.
+// next waits for a message. Descriptors travel with a message's first byte. After
+// an error no descriptor is left open.
 func (r *reader) next() (m *message, err error) {
 	n, oobn, flags, _, err := r.conn.ReadMsgUnix(r.header[:], r.oob)
 	if err != nil {
@@ -61,8 +61,8 @@ func endOf(err error) error {
 	return err
 }
 
-// parseFDs lists the descriptors in control messages. All of them are the
-// caller's, even if it gets an error, too.
+// parseFDs lists the descriptors in control messages. The caller has to close
+// them, also if there is an error.
 func parseFDs(oob []byte) (fds []int, err error) {
 	list, err := unix.ParseSocketControlMessage(oob)
 	if err != nil {

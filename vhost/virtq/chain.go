@@ -53,7 +53,7 @@ func (b *Batch) Full() bool { return b.full || b.Room() == 0 }
 // more than one, the bad ones included.
 func (b *Batch) Walked() int { return b.walked }
 
-// Work is how many descriptors are worth a batch: as many as make it full.
+// Work is how many descriptors count as a batch of work: as many as make it full.
 func (b *Batch) Work() int { return cap(b.pieces) + cap(b.Chains) }
 
 // Room is how many more chains the batch takes.
@@ -73,14 +73,14 @@ func (b *Batch) Size(c *Chain) int {
 	return n
 }
 
-// walk fills c with the chain that starts with the descriptor e: the general
-// case, of which Take handles only the commonest by itself. It reads at most as
-// many descriptors as the queue has, an indirect table's included: no chain may
+// walk fills c with the chain that starts with the descriptor e, in the general
+// case; takeNew handles the commonest without it. It reads at most as many
+// descriptors as the queue has, those of an indirect table included: no chain may
 // be longer than the queue (2.7.5.3.1), and a loop is.
 //
 // It reports false, and c is not to be used, if the chains before it left too
-// little room, or were work enough: a driver can have a thousand descriptors read
-// for every bad chain, and others wait meanwhile.
+// little room, or were enough work: a driver can make the device read a thousand
+// descriptors for every bad chain, and others wait meanwhile.
 func (d *Device) walk(b *Batch, c *Chain, e desc) bool {
 	if b.full = b.walked >= b.Work(); b.full {
 		return false

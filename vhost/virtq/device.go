@@ -49,9 +49,8 @@ type Device struct {
 	resumed    int      // how many of them were
 }
 
-// NewDevice takes up the queue where its used ring says that the last device
-// left it. The driver is not asked for anything and nothing is written before the
-// first Take. Recover or Resume must follow.
+// NewDevice goes on with the queue where its used ring says that the last device
+// left it. It writes nothing. Recover or Resume must follow.
 func NewDevice(m *Memory, c Config) (*Device, error) {
 	if err := checkSize(c.Size); err != nil {
 		return nil, err
@@ -221,9 +220,9 @@ func (d *Device) takeAgain(b *Batch, n int) int {
 	return n
 }
 
-// Rewind gives up the last n chains of b, as if they had not been taken. With
-// them go their buffers, and with the last chain all that Take noted: what stayed
-// would count against every later batch.
+// Rewind gives up the last n chains of b, as if they had not been taken. Their
+// buffers go with them, and with b's last chain all that Take noted in b: what
+// stayed would count against every later batch.
 func (d *Device) Rewind(b *Batch, n int) {
 	if n <= 0 {
 		return

@@ -83,11 +83,10 @@ func OpenDgram(opts DgramOptions) (_ *Dgram, err error) {
 	return p, nil
 }
 
-// openUnix receives on the bound socket and sends from another one. A unix
-// datagram socket that is connected refuses everybody but that peer, a guest's
-// next incarnation at the same path included, for as long as we have not
-// noticed that the first is dead; an unconnected one would look the path up for
-// every frame.
+// openUnix receives on the bound socket and sends from another one. A connected
+// unix datagram socket refuses everybody but its peer, even the same guest started
+// again at the same path, until we notice that the first one is dead; an
+// unconnected one would look the path up for every frame.
 func (p *Dgram) openUnix() (err error) {
 	if p.rx.fd, err = socket(unix.AF_UNIX); err != nil {
 		return err
@@ -139,7 +138,7 @@ func socket(family int) (int, error) {
 	return fd, nil
 }
 
-// setBuffers is a wish: the kernel's own size will do, too.
+// setBuffers asks for more; the kernel's own size will do, too.
 func setBuffers(fd int) {
 	unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, sockBuf)
 	unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF, sockBuf)

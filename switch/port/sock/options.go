@@ -25,9 +25,9 @@ type StreamOptions struct {
 	Addr string // host:port, TCP
 	// Client connects, and connects again for as long as the port lives. A
 	// server listens and serves one peer at a time; the next one waits in the
-	// kernel's backlog until the first has gone, as QEMU's own servers have it.
-	// That is what lets a guest's successor (a restart, the target of a live
-	// migration) connect before its predecessor has let go.
+	// kernel's backlog until the first has gone, as with QEMU's own servers. So a
+	// guest's successor (a restart, the target of a live migration) can connect
+	// before its predecessor has disconnected.
 	Client    bool
 	Reconnect time.Duration    // 0 is DefaultReconnect; at least 10 ms
 	File      sockfile.Options // the socket file of a server with a Path

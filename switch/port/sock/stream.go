@@ -17,11 +17,11 @@ import (
 )
 
 // Stream is a port whose peer is at the other end of a unix or TCP stream: each
-// frame behind its length. It implements frame.Port and frame.Detailer.
+// frame behind its length.
 type Stream struct {
 	opts   StreamOptions
 	listen net.Listener   // nil in a client
-	file   *sockfile.File // nil but for a server with a path
+	file   *sockfile.File // only a server with a path has one
 	wake   *wake
 	rx     streamRx
 	tx     streamTx
@@ -63,6 +63,7 @@ type StreamDetail struct {
 var (
 	_ frame.Port     = (*Stream)(nil)
 	_ frame.Detailer = (*Stream)(nil)
+	_ frame.Waiter   = (*Stream)(nil)
 )
 
 // OpenStream makes the port. A server's address is bound when it returns, so
@@ -275,6 +276,9 @@ func (s *Stream) State() frame.State {
 	defer s.mu.Unlock()
 	return frame.State{Up: s.shown.up, Reason: s.shown.reason}
 }
+
+// Acted implements frame.Waiter: a peer that connects may send at once.
+func (s *Stream) Acted(on frame.State) { s.rx.acted(on.Up) }
 
 // Counters implements frame.Port: RxErrors counts runts and half frames,
 // TxErrors frames that could not be sent or were still waiting when the peer

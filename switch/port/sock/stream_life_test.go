@@ -182,6 +182,44 @@ func TestStreamHotPathDoesNotAllocate(t *testing.T) {
 	}
 }
 
+// A peer may send as soon as it is connected, and hang up. What it sends waits until
+// the switch has acted on the link, and is not lost with it.
+func TestStreamFirstFramesWaitForTheSwitch(t *testing.T) {
+	forKinds(t, func(t *testing.T, opts StreamOptions) {
+		s, err := OpenStream(opts)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.Close()
+		down := s.State()
+		if err := s.Start(func() {}); err != nil {
+			t.Fatal(err)
+		}
+		q := s.Queues()[0]
+		var b [1]frame.Frame
+		for i := range 2 {
+			peer := dial(t, s)
+			peer.Write(wire(testFrame(60, byte(i))))
+			peer.Close()
+			if !readable(t, q, patience) {
+				t.Fatal("the frame does not come")
+			}
+			s.Acted(down) // what the switch found before
+			if n := q.Rx(b[:]); n != 0 {
+				t.Fatalf("Rx = %d before the switch is ready", n)
+			}
+			if !s.State().Up {
+				t.Fatal("the port gave the connection up with its frame")
+			}
+			s.Acted(s.State())
+			if got := receive(t, q, 1)[0]; got[20] != byte(i) {
+				t.Fatalf("frame of connection %d in connection %d", got[20], i)
+			}
+			await(t, "the port to go down", func() bool { q.Rx(b[:]); return !s.State().Up })
+		}
+	})
+}
+
 func TestStreamNotifiesEveryChangeOfLink(t *testing.T) {
 	s, err := OpenStream(kinds[0].options(t))
 	if err != nil {
@@ -189,7 +227,7 @@ func TestStreamNotifiesEveryChangeOfLink(t *testing.T) {
 	}
 	defer s.Close()
 	states := make(chan bool, 16)
-	s.Start(func() { states <- s.State().Up })
+	s.Start(func() { states <- s.State().Up; s.Acted(s.State()) })
 	c, err := net.Dial("unix", s.opts.Path)
 	if err != nil {
 		t.Fatal(err)

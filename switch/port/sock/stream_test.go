@@ -44,7 +44,7 @@ func start(t *testing.T, opts StreamOptions) *Stream {
 			t.Errorf("close: %v", err)
 		}
 	})
-	if err := s.Start(func() {}); err != nil {
+	if err := s.Start(func() { s.Acted(s.State()) }); err != nil {
 		t.Fatal(err)
 	}
 	return s

@@ -32,6 +32,9 @@ type streamRx struct {
 	// before end may be overwritten or moved.
 	start, end int
 	lent       bool
+	// ready: the switch takes the port for up. Until then what the peer sends stays
+	// in the socket.
+	ready bool
 }
 
 func (q *streamRx) init(s *Stream) {
@@ -42,9 +45,16 @@ func (q *streamRx) init(s *Stream) {
 func (q *streamRx) open(fd int) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.fd = fd
+	q.fd, q.ready = fd, false
 	q.start = q.end
 	q.port.wake.raise(false)
+}
+
+// acted implements Acted.
+func (q *streamRx) acted(up bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.ready = up
 }
 
 func (q *streamRx) close() {
@@ -59,6 +69,9 @@ func (q *streamRx) Rx(b []frame.Frame) int {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.port.tx.flush()
+	if !q.ready {
+		return 0
+	}
 	n := q.parse(b)
 	if n == 0 && q.fill() {
 		n = q.parse(b)

@@ -25,8 +25,8 @@ type streamTx struct {
 	mu  sync.Mutex
 	fd  int // -1: no connection
 	buf []byte
-	// buf[:end] is still to be written; next is where the first frame begins of
-	// which the kernel has nothing yet.
+	// buf[:end] is still to be written; the first frame of which the kernel has no
+	// byte yet begins at next.
 	next, end int
 	waiting   bool        // epoll looks out for room
 	queued    atomic.Bool // something is to be written; read without mu

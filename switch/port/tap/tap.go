@@ -27,11 +27,11 @@ import (
 // MaxQueues is the most queues a tap can have (MAX_TAP_QUEUES).
 const MaxQueues = 256
 
-// Options say what a tap shall be like. Zeros leave it to the kernel.
+// Options say how a tap is set up. What is zero is left to the kernel.
 type Options struct {
 	MAC    frame.MAC
 	MTU    int     // bytes, 68–65521; 0 = 1500
-	Queues int     // more than 1 makes it multi-queue: Create, as queues= of QEMU wants it; Open, one for each worker
+	Queues int     // more than 1 makes it multi-queue. Create: as QEMU's queues= needs it; Open: so many for workers
 	Owner  *uint32 // Create: the user who may open it besides root
 	Group  *uint32 // Create: the group that may
 }
@@ -77,8 +77,8 @@ func (o Options) checkQueues() error {
 	return nil
 }
 
-// permit lets others than root open the tap. water sets user and group only
-// together, and the kernel takes no word for "any".
+// permit lets others than root open the tap. It does so without water, which sets
+// user and group only together, and there is no value for "any".
 func permit(dev *water.Interface, o Options) error {
 	file, ok := dev.ReadWriteCloser.(*os.File)
 	if !ok {
