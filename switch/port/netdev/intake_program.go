@@ -3,6 +3,8 @@ package netdev
 import (
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"sync"
 	"weak"
 
@@ -135,6 +137,9 @@ func loadError(err error, hint string) error {
 	case errors.Is(err, unix.EPERM):
 		return fmt.Errorf("load BPF program: %w%s", unix.EPERM, hint)
 	case errors.As(err, &verifier):
+		if slices.ContainsFunc(verifier.Log, func(line string) bool { return strings.Contains(line, "!root") }) {
+			return fmt.Errorf("load BPF program: %w%s", unix.EPERM, hint) // no CAP_PERFMON, as the verifier puts it
+		}
 		err = verifier
 	}
 	return fmt.Errorf("load BPF program: %w", err)

@@ -300,3 +300,26 @@ func mapName(t *testing.T, m *ebpf.Map) string {
 	}
 	return info.Name
 }
+
+// The kernel lets a program look at its own data by CAP_PERFMON only. Without it a
+// port has rings, and the shield.
+func TestWithoutPermissionToLookAtTheKernelsDataAPortHasRings(t *testing.T) {
+	sw, far := cable(t)
+	netns.Need(t, "BPF functions of the kernel and its type information (Linux 6.2)", kernelHasIntakes())
+	w := watcherOf(t, sw)
+	w.Do(func() { dropCapabilities(t, unix.CAP_PERFMON, unix.CAP_SYS_ADMIN) })
+	p, err := Open("port", Options{Watcher: w})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	d := p.Detail().(Detail)
+	if d.Receive != receiveRing || d.NotBPF != "load BPF program: operation not permitted" || d.Shield == shieldNone {
+		t.Errorf("%+v", d)
+	}
+	if err := p.Start(func() {}); err != nil {
+		t.Fatal(err)
+	}
+	awaitState(t, p, "up", up)
+	roundTrip(t, p, far.Station("eth0"), 1)
+}
