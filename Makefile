@@ -15,7 +15,7 @@ RACE  = $(shell go list ./... | grep -vE '$(SLOW)')
 PLAIN = $(shell go list ./... | grep -E '$(SLOW)|/(fdb|stp)$$')
 
 .DEFAULT_GOAL := build
-.PHONY: help build test race lint fuzz demo bench bench-quick guest deps install clean
+.PHONY: help build test race lint generate fuzz demo bench bench-quick guest deps install clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,10 +23,11 @@ help: ## list the targets
 build: ## build the static binary ./kvswitch
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o kvswitch ./cmd/kvswitch
 
-test: ## lint, then every test: unit, race, end to end, real guests
+test: ## lint, then every test: generated files, unit, race, end to end, real guests
 	.ci/deps test
 	$(MAKE) --no-print-directory guest lint build
 	@status=0; set -x; \
+	.ci/generated || status=1; \
 	go test -count=1 -race -timeout 10m $(RACE) || status=1; \
 	KVSWITCH_BIN=$(CURDIR)/kvswitch go test -count=1 -p 1 -timeout 14m $(PLAIN) || status=1; \
 	exit $$status
@@ -37,6 +38,10 @@ race: ## every test under the race detector, end to end included
 
 lint: ## gofmt, vet, and the rules of this project that no tool knows
 	.ci/lint
+
+generate: ## compile the BPF programs, whose objects are committed, from their C (bpf/*.bpf.c)
+	.ci/deps test
+	go generate ./...
 
 fuzz: ## run each fuzz target for FUZZTIME (10s)
 	.ci/fuzz $(FUZZTIME)

@@ -36,11 +36,11 @@ func newTestCounter(t *testing.T, gso bool) *Counter {
 // see has the kernel run the program on one frame.
 func see(t *testing.T, c *Counter, b []byte) {
 	t.Helper()
-	verdict, err := c.programs[0].Run(&ebpf.RunOptions{Data: b})
+	verdict, err := c.ports[0].program.Run(&ebpf.RunOptions{Data: b})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if verdict != shot {
+	if verdict != 2 { // TC_ACT_SHOT
 		t.Errorf("verdict %d, want the frame to end here", verdict)
 	}
 }
@@ -90,7 +90,7 @@ func TestCounterSortsFrames(t *testing.T) {
 	}
 }
 
-// The assembled arithmetic must agree with its Go twin over the whole range.
+// The arithmetic in C must agree with its Go twin over the whole range.
 func TestProgramSortsLatenciesAsBucketDoes(t *testing.T) {
 	c := newTestCounter(t, false)
 	tmpl := probe.Build(make([]byte, 60), false, 1)

@@ -6,7 +6,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/cilium/ebpf"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
@@ -199,28 +198,24 @@ func (p *Port) shield(a *attachment, index int) (err error) {
 }
 
 // takeIn makes an intake for each queue, and the program that fills them.
-func (p *Port) takeIn(index int) (intakes []*intake, s shield, err error) {
-	defer func() {
-		if err != nil {
-			for _, r := range intakes {
-				r.free()
-			}
-			intakes = nil
-		}
-	}()
-	if p.opt.noIntake || p.opt.Queues > maxIntakes {
-		return nil, shield{}, fmt.Errorf("%d queues: %d at most", p.opt.Queues, maxIntakes)
+func (p *Port) takeIn(index int) ([]*intake, shield, error) {
+	if p.opt.noIntake {
+		return nil, shield{kind: shieldNone}, errors.New("turned off")
 	}
-	size := sizeOfIntake(p.opt.RingBytes)
-	for range p.opt.Queues {
-		r, err := newIntake(size)
-		if err != nil {
-			return intakes, shield{kind: shieldNone}, err
-		}
-		intakes = append(intakes, r)
+	set, err := newIntakeSet(p.opt.Queues, sizeOfIntake(p.opt.RingBytes))
+	s := shield{kind: shieldNone}
+	if err == nil {
+		s, err = newShield(p.watcher.Handle(), index, set.program)
 	}
-	s, err = newShield(p.watcher.Handle(), index, func() (*ebpf.Program, error) { return intakeProgram(intakes, size) })
-	return intakes, s, err
+	if hangErr := set.close(); err == nil && hangErr != nil {
+		s.remove()
+		err = hangErr
+	}
+	if err != nil {
+		set.free()
+		return nil, shield{kind: shieldNone}, err
+	}
+	return set.intakes, s, nil
 }
 
 const shieldAdvice = "use a kernel with BPF (CONFIG_NET_XGRESS or CONFIG_NET_CLS_BPF) and run with CAP_BPF and CAP_NET_ADMIN"

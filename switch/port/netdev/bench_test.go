@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"runtime"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -28,16 +29,16 @@ func forward(b *testing.B, length int, tagged bool) {
 	sw, far := lab.Host("sw"), lab.Host("far")
 	lab.Cable(sw, "in", far, "source")
 	lab.Cable(sw, "out", far, "sink")
-	open := func(h *netns.Host, name string) *Port {
-		p, err := tryOpen(h, name, Options{})
+	open := func(h *netns.Host, name string, o Options) *Port {
+		p, err := tryOpen(h, name, o)
 		if err != nil {
 			b.Fatal(err)
 		}
 		b.Cleanup(func() { p.Close() })
 		return p
 	}
-	source, in, out := open(far, "source"), open(sw, "in"), open(sw, "out")
-	sink := open(far, "sink") // for its shield: the far stack takes no part
+	source, in, out := open(far, "source", Options{}), open(sw, "in", Options{}), open(sw, "out", Options{})
+	sink := open(far, "sink", Options{noIntake: true}) // for its shield: the far stack takes no part
 	w := sink.watcher
 	w.Do(func() { _ = shut(sink.at.rings[0].fd) })
 
@@ -115,4 +116,47 @@ func BenchmarkGather(b *testing.B) {
 		clear(l.iov[:pieces])
 	}
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/frame.BatchSize, "ns/frame")
+}
+
+// BenchmarkIntakeProgram is what the program takes for a frame, with what the
+// kernel does to run it over and over, and without a device.
+func BenchmarkIntakeProgram(b *testing.B) {
+	netns.RequirePrivilege(b)
+	for _, queues := range []int{1, 2} {
+		for _, length := range []int{60, 1514} {
+			b.Run(fmt.Sprintf("%d bytes, %d queues", length, queues), func(b *testing.B) { fill(b, length, queues) })
+		}
+	}
+}
+
+func fill(b *testing.B, length, queues int) {
+	set, err := newIntakeSet(queues, sizeOfIntake(DefaultRingBytes))
+	defer set.free()
+	defer set.close()
+	if err != nil {
+		b.Fatal(err)
+	}
+	program, err := set.program()
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer program.Close()
+	spent, runs := time.Duration(0), 0
+	for b.Loop() {
+		_, each, err := program.Benchmark(numbered(1, length), 1000, nil)
+		if err != nil {
+			b.Fatal(err)
+		}
+		spent += 1000 * each
+		runs += 1000
+		for _, r := range set.intakes {
+			r.shared.Tail = r.shared.Head
+		}
+	}
+	for _, r := range set.intakes {
+		if r.shared.Lost > 0 {
+			b.Errorf("%d frames found no room", r.shared.Lost)
+		}
+	}
+	b.ReportMetric(float64(spent.Nanoseconds())/float64(runs), "ns/frame")
 }

@@ -7,7 +7,6 @@ import (
 	"sync/atomic"
 
 	"github.com/cilium/ebpf"
-	"golang.org/x/sys/unix"
 
 	"github.com/kvswitch/kvswitch/switch/frame"
 	"github.com/kvswitch/kvswitch/switch/host/sysio"
@@ -15,7 +14,7 @@ import (
 
 // intake is where the shield puts frames when it does more than keep them from
 // the host: a BPF program copies each into memory that it shares with the
-// worker (intake_program.go). The program runs at every netdev that has tc
+// worker (bpf/intake.h). The program runs at every netdev that has tc
 // ingress, so nothing here depends on a driver.
 //
 // Why not a packet socket's ring, which does the same: it takes a lock twice,
@@ -36,36 +35,22 @@ import (
 // before. Any number of processors fill the rings; one goroutine, which drives
 // the queue, empties them.
 type intake struct {
-	memory, bell *ebpf.Map
-	mem          []byte
-	shared       *intakeShared
-	entries      []uint64
-	data         []byte // ends with room for a frame that begins at its end
-	consumed     []byte // of the bell: how far it was heard,
-	rung         []byte // and how far it was rung
+	bell     *ebpf.Map
+	mem      []byte
+	shared   *intakeShared // struct shared in bpf/intake.h
+	entries  []uint64
+	data     []byte // ends with room for a frame that begins at its end
+	consumed []byte // of the bell: how far it was heard,
+	rung     []byte // and how far it was rung
 
 	frames, units uint32 // the next frame's number, and where it begins
 	lent          int
 	armed         bool
 }
 
-// intakeShared is what program and worker tell each other. Each has lines that
-// only it writes.
-type intakeShared struct {
-	head uint64 // of the program: numbers of the next frame and unit, as position makes them
-	seen uint64 // its copy of tail, which saves it looking at the worker's line
-	_    [48]byte
-	tail uint64 // of the worker: up to where frames were given back
-	_    [56]byte
-	bell uint64 // not 0: the worker sleeps, and wants to be woken up by the next frame
-	_    [56]byte
-	lost uint64 // frames that found no room
-	bad  uint64 // frames too short or too long for the switch
-	_    [48]byte
-}
-
 const (
-	// intakeUnit is the granularity of frames in the data: a cache line.
+	// intakeUnit is the granularity of frames in the data: a cache line. What the
+	// program must know of these numbers is in bpf/intake.h as well.
 	intakeUnit      = 64
 	intakeUnitShift = 6
 	// intakePerRing is how much larger than Options.RingBytes the data is: it
@@ -74,9 +59,6 @@ const (
 	// intakePerEntry is how much data there is for each entry, in bytes: few frames
 	// are shorter on average, so that entries are seldom what runs out.
 	intakePerEntry = 512
-	// maxIntakes is how many one program can fill: the kernel allows it 64 maps,
-	// and each has two. A port with more queues has rings.
-	maxIntakes = 32
 	// intakeSharedLen is the length of intakeShared; the entries come after it.
 	intakeSharedLen = 256
 	// intakeExtra comes before the bytes of a frame that is not plain: its
@@ -115,37 +97,29 @@ func sizeOfIntake(ringBytes int) (s intakeSize) {
 	return s
 }
 
-// newIntake makes the memory. A program must be made to fill it.
-func newIntake(s intakeSize) (_ *intake, err error) {
-	r := &intake{}
-	defer func() {
-		if err != nil {
-			r.free()
-		}
-	}()
-	if r.memory, err = ebpf.NewMap(&ebpf.MapSpec{
-		Name: "kvswitch_frames", Type: ebpf.Array, KeySize: 4, ValueSize: uint32(s.total), MaxEntries: 1, Flags: unix.BPF_F_MMAPABLE,
-	}); err != nil {
-		return nil, fmt.Errorf("make memory for frames: %w", err)
-	}
-	if r.mem, err = sysio.Map(r.memory.FD(), 0, s.total); err != nil {
-		return nil, err
+// open maps the i-th part of the memory, and makes the bell.
+func (r *intake) open(frames *ebpf.Map, i int, s intakeSize) (err error) {
+	if r.mem, err = sysio.Map(frames.FD(), int64(i)*int64(s.total), s.total); err != nil {
+		return err
 	}
 	r.shared, r.entries = intakeAt(r.mem, s.entries)
 	r.data = r.mem[s.data:]
 	// A worker that sleeps is woken up by a ring buffer, which is the one thing
 	// that a program can ring and epoll hear. What is in it doesn't matter.
 	page := os.Getpagesize()
-	if r.bell, err = ebpf.NewMap(&ebpf.MapSpec{Name: "kvswitch_bell", Type: ebpf.RingBuf, MaxEntries: uint32(page)}); err != nil {
-		return nil, fmt.Errorf("make bell: %w", err)
+	if r.bell, err = ebpf.NewMap(bellSpec()); err != nil {
+		return fmt.Errorf("make bell: %w", err)
 	}
 	if r.consumed, err = sysio.Map(r.bell.FD(), 0, page); err != nil {
-		return nil, err
+		return err
 	}
-	if r.rung, err = sysio.MapReadOnly(r.bell.FD(), int64(page), page); err != nil {
-		return nil, err
-	}
-	return r, nil
+	r.rung, err = sysio.MapReadOnly(r.bell.FD(), int64(page), page)
+	return err
+}
+
+// bellSpec is a ring buffer of the least size.
+func bellSpec() *ebpf.MapSpec {
+	return &ebpf.MapSpec{Name: "kvswitch_bell", Type: ebpf.RingBuf, MaxEntries: uint32(os.Getpagesize())}
 }
 
 // free gives the memory back. The program may still hold it.
@@ -153,10 +127,8 @@ func (r *intake) free() {
 	for _, b := range [][]byte{r.mem, r.consumed, r.rung} {
 		_ = sysio.Unmap(b)
 	}
-	for _, m := range []*ebpf.Map{r.memory, r.bell} {
-		if m != nil {
-			m.Close()
-		}
+	if r.bell != nil {
+		r.bell.Close()
 	}
 	*r = intake{}
 }
@@ -209,18 +181,18 @@ func (r *intake) last() int { return len(r.entries)*intakePerEntry - 1 }
 // release implements receiver.
 func (r *intake) release() {
 	r.lent = 0
-	if p := position(r.frames, r.units); p != r.shared.tail { // nobody else writes it
-		atomic.StoreUint64(&r.shared.tail, p)
+	if p := position(r.frames, r.units); p != r.shared.Tail { // nobody else writes it
+		atomic.StoreUint64(&r.shared.Tail, p)
 	}
 }
 
 // ready implements receiver: from now on the next frame rings the bell. A frame
 // that comes at the same time either finds the bell armed or is found here: both
-// sides write with a fence before they look (program: see publish).
+// sides write with a fence before they look (program: see copy in bpf/intake.h).
 func (r *intake) ready() bool {
 	r.quiet()
 	r.armed = true
-	atomic.StoreUint64(&r.shared.bell, 1)
+	atomic.StoreUint64(&r.shared.Bell, 1)
 	_, ok := r.next()
 	return ok
 }
@@ -228,7 +200,7 @@ func (r *intake) ready() bool {
 // disarm spares the sender the bell, as the worker is awake.
 func (r *intake) disarm() {
 	r.armed = false
-	atomic.StoreUint64(&r.shared.bell, 0)
+	atomic.StoreUint64(&r.shared.Bell, 0)
 	r.quiet()
 }
 
@@ -239,7 +211,7 @@ func (r *intake) quiet() {
 
 // drops implements receiver.
 func (r *intake) drops() (lost, bad uint64) {
-	return atomic.SwapUint64(&r.shared.lost, 0), atomic.SwapUint64(&r.shared.bad, 0)
+	return atomic.SwapUint64(&r.shared.Lost, 0), atomic.SwapUint64(&r.shared.Bad, 0)
 }
 
 // socket implements receiver.

@@ -5,11 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 
 	"github.com/kvswitch/kvswitch/bench/testbed/netns"
@@ -23,7 +25,7 @@ func fakeIntake(at uint32) (*intake, *filler) {
 	r := &intake{mem: make([]byte, s.total), consumed: make([]byte, 8), rung: make([]byte, 8), frames: at, units: at}
 	r.shared, r.entries = intakeAt(r.mem, s.entries)
 	r.data = r.mem[s.data:]
-	r.shared.head, r.shared.tail = position(at, at), position(at, at)
+	r.shared.Head, r.shared.Tail = position(at, at), position(at, at)
 	return r, &filler{r, s, at, at}
 }
 
@@ -40,7 +42,7 @@ func (f *filler) put(number, length int, marks uint64, hdr frame.VnetHdr, tag fr
 		room = intakeExtra
 	}
 	need := uint32((room + length + intakeUnit - 1) / intakeUnit)
-	tail := atomic.LoadUint64(&f.shared.tail)
+	tail := atomic.LoadUint64(&f.shared.Tail)
 	if f.frames-uint32(tail>>32) >= uint32(f.size.entries) || f.units+need-uint32(tail) > uint32(f.size.units) {
 		return false
 	}
@@ -71,7 +73,7 @@ func TestIntakeLendsInOrderAroundEveryEnd(t *testing.T) {
 			for f.put(put, 60+put*37%3000, 0, frame.VnetHdr{}, 0) {
 				put++
 			}
-			tail := r.shared.tail
+			tail := r.shared.Tail
 			n := r.receive(b[:1+got%7], &lost, &bad)
 			if n != 1+got%7 {
 				t.Fatalf("start %d: %d frames lent, want %d", start, n, 1+got%7)
@@ -81,11 +83,11 @@ func TestIntakeLendsInOrderAroundEveryEnd(t *testing.T) {
 					t.Fatalf("start %d: frame %d is number %d of %d bytes", start, k, number(b[i].Data), len(b[i].Data))
 				}
 			}
-			if r.shared.tail != tail {
+			if r.shared.Tail != tail {
 				t.Fatal("room was given back before release")
 			}
 			r.release()
-			if r.shared.tail != position(r.frames, r.units) {
+			if r.shared.Tail != position(r.frames, r.units) {
 				t.Fatal("room was not given back by release")
 			}
 			got += n
@@ -138,9 +140,9 @@ func TestIntakeLeavesBPDUsAlone(t *testing.T) {
 }
 
 func TestThisKernelHasIntakes(t *testing.T) {
-	_, err := theSKB()
+	err := kernelHasIntakes()
 	netns.Need(t, "BPF functions of the kernel and its type information (Linux 6.2)", err)
-	for _, queues := range []int{1, 2, 3, maxIntakes} {
+	for _, queues := range []int{1, 2, 3, MaxQueues} {
 		sw, _ := cable(t)
 		p := openOn(t, sw, "port", Options{Queues: queues, RingBytes: 2 * blockSize})
 		if d := p.Detail().(Detail); d.Receive != receiveIntake || d.Rings != queues {
@@ -151,13 +153,6 @@ func TestThisKernelHasIntakes(t *testing.T) {
 			t.Errorf("%d queues: %+v: %v", queues, d, err)
 		}
 	}
-	sw, far := cable(t)
-	p := openOn(t, sw, "port", Options{Queues: maxIntakes + 1, RingBytes: 2 * blockSize})
-	awaitState(t, p, "up", up)
-	if d := p.Detail().(Detail); d.Receive != receiveRing {
-		t.Errorf("%+v with %d queues", d, maxIntakes+1)
-	}
-	roundTrip(t, p, far.Station("eth0"), 1)
 }
 
 // Whoever sleeps after Arm found nothing is woken up by the next frame, whenever
@@ -251,4 +246,80 @@ func testProcessorsShareAnIntake(t *testing.T) {
 	if c := b.Counters(); c != (frame.Counters{}) {
 		t.Errorf("counters %+v", c)
 	}
+}
+
+// bpftool shows whose programs and maps those are.
+func TestProgramsAndMapsHaveNamesThatSayWhose(t *testing.T) {
+	netns.RequirePrivilege(t)
+	netns.Need(t, "BPF functions of the kernel and its type information (Linux 6.2)", kernelHasIntakes())
+	set, err := newIntakeSet(2, sizeOfIntake(2*blockSize))
+	defer set.free()
+	defer set.close()
+	if err != nil {
+		t.Fatal(err)
+	}
+	intake, err := set.program()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer intake.Close()
+	shield, err := shieldProgram()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer shield.Close()
+	names := []string{mapName(t, set.intakes[0].bell)}
+	for _, p := range []*ebpf.Program{intake, shield} {
+		info, err := p.Info()
+		if err != nil {
+			t.Fatal(err)
+		}
+		names = append(names, info.Name)
+		ids, _ := info.MapIDs()
+		for _, id := range ids {
+			m, err := ebpf.NewMapFromID(id)
+			if err != nil {
+				t.Fatal(err)
+			}
+			names = append(names, mapName(t, m))
+			m.Close()
+		}
+	}
+	slices.Sort(names)
+	want := []string{"kvswitch_bell", "kvswitch_bells", "kvswitch_frames", "kvswitch_intake", "kvswitch_shield", "kvswitch_sizes"}
+	if !slices.Equal(names, want) {
+		t.Errorf("names %q, want %q", names, want)
+	}
+}
+
+func mapName(t *testing.T, m *ebpf.Map) string {
+	t.Helper()
+	info, err := m.Info()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return info.Name
+}
+
+// The kernel lets a program look at its own data by CAP_PERFMON only. Without it a
+// port has rings, and the shield.
+func TestWithoutPermissionToLookAtTheKernelsDataAPortHasRings(t *testing.T) {
+	sw, far := cable(t)
+	netns.Need(t, "BPF functions of the kernel and its type information (Linux 6.2)", kernelHasIntakes())
+	w := watcherOf(t, sw)
+	w.Do(func() { dropCapabilities(t, unix.CAP_PERFMON, unix.CAP_SYS_ADMIN) })
+	p, err := Open("port", Options{Watcher: w})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	d := p.Detail().(Detail)
+	if d.Receive != receiveRing || d.NotBPF != "load BPF program: operation not permitted" || d.Shield == shieldNone {
+		t.Errorf("%+v", d)
+	}
+	if err := p.Start(func() {}); err != nil {
+		t.Fatal(err)
+	}
+	awaitState(t, p, "up", up)
+	roundTrip(t, p, far.Station("eth0"), 1)
 }

@@ -24,15 +24,5 @@ func readExtra(b []byte) (frame.VnetHdr, frame.Tag) {
 	return frame.ReadVnetHdr(b), frame.Tag(binary.NativeEndian.Uint32(b[intakeTag:]))
 }
 
-// Where the program finds the fields of intakeShared.
-const (
-	offHead = int16(unsafe.Offsetof(intakeShared{}.head))
-	offSeen = int16(unsafe.Offsetof(intakeShared{}.seen))
-	offTail = int16(unsafe.Offsetof(intakeShared{}.tail))
-	offBell = int16(unsafe.Offsetof(intakeShared{}.bell))
-	offLost = int16(unsafe.Offsetof(intakeShared{}.lost))
-	offBad  = int16(unsafe.Offsetof(intakeShared{}.bad))
-)
-
 // The entries begin right behind.
 var _ = [1]struct{}{}[intakeSharedLen-unsafe.Sizeof(intakeShared{})]

@@ -5,7 +5,6 @@ import (
 	"fmt"
 
 	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/link"
 	"github.com/cilium/ebpf/rlimit"
 	"github.com/vishvananda/netlink"
@@ -22,21 +21,8 @@ import (
 // however it ends. By clsact it is a filter that stays; Close removes it, and
 // the next Open one that a crash left.
 
-// shieldName is the program's name, 15 bytes at most, as bpftool and tc show it.
+// shieldName is the filter's name, as tc shows it. Either program hangs under it.
 const shieldName = "kvswitch_shield"
-
-// Verdicts of a program: TC_ACT_OK and TC_ACT_SHOT, which are TCX_PASS and
-// TCX_DROP.
-const (
-	tcActOK   = 0
-	tcActShot = 2
-)
-
-// Offsets in struct __sk_buff.
-const (
-	skbProtocol    = 16 // in network byte order
-	skbVLANPresent = 20
-)
 
 // shieldKind says how a shield is attached, in words of Detail.
 type shieldKind string
@@ -106,35 +92,18 @@ func attachClsact(nl *netlink.Handle, index int, program *ebpf.Program) (shield,
 	return s, nil
 }
 
-// verdict ends a program whose context is R1: it drops everything but untagged
-// 802.2 frames.
-func verdict() asm.Instructions {
-	return asm.Instructions{
-		asm.Mov.Imm(asm.R0, tcActShot),
-		asm.LoadMem(asm.R2, asm.R1, skbProtocol, asm.Word),
-		asm.JNE.Imm(asm.R2, unix.ETH_P_802_2<<8, "out"),
-		asm.LoadMem(asm.R2, asm.R1, skbVLANPresent, asm.Word),
-		asm.JNE.Imm(asm.R2, 0, "out"),
-		asm.Mov.Imm(asm.R0, tcActOK),
-		asm.Return().WithSymbol("out"),
-	}
-}
+// The plain program is C, as intakes' is: bpf/shield.bpf.c. It uses nothing of
+// BPF that every kernel with packet rings has not.
+//
+//go:generate go tool bpf2go -cc clang-19 -strip llvm-strip-19 -target bpfel shield bpf/shield.bpf.c -- -Wall -Werror
 
 func shieldProgram() (*ebpf.Program, error) {
 	_ = rlimit.RemoveMemlock() // Linux before 5.11 counts BPF as locked memory
-	program, err := ebpf.NewProgram(&ebpf.ProgramSpec{
-		Name:         shieldName,
-		Type:         ebpf.SchedCLS,
-		License:      "Apache-2.0",
-		Instructions: verdict(),
-	})
-	if errors.Is(err, unix.EPERM) {
-		return nil, fmt.Errorf("load BPF program: %w: needs root or CAP_BPF and CAP_NET_ADMIN", unix.EPERM)
+	var p shieldPrograms
+	if err := loadShieldObjects(&p, nil); err != nil {
+		return nil, loadError(err, ": needs root or CAP_BPF and CAP_NET_ADMIN")
 	}
-	if err != nil {
-		return nil, fmt.Errorf("load BPF program: %w", err)
-	}
-	return program, nil
+	return p.KvswitchShield, nil
 }
 
 func clsact(index int) *netlink.Clsact {

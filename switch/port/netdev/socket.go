@@ -103,6 +103,9 @@ func setBuffer(fd, force, option, bytes int) {
 // does, it would cost each of them some 100 ns to be refused by its filter. By
 // then the kernel has forgotten the tag of a tagged frame; the shield keeps those
 // away. Without a shield the socket has to listen to every frame.
+//
+// The sockets' filters are classic BPF, a dozen instructions that the kernel takes
+// from whoever may open the socket: a port must work without CAP_BPF, too.
 const (
 	linkLocalHigh = 0x0180c200 // octets 0–3
 	linkLocalMask = 0xfff0     // of octets 4–5, which must be 000x
