@@ -9,13 +9,15 @@ import (
 	"strings"
 	"time"
 
+	"github.com/kvswitch/kvswitch/bench/measure"
 	"github.com/kvswitch/kvswitch/bench/probe"
 	"github.com/kvswitch/kvswitch/bench/stats"
 	"github.com/kvswitch/kvswitch/bench/subject"
+	"github.com/kvswitch/kvswitch/bench/trial"
 )
 
 // Tests in the order in which they run.
-var Tests = []string{"throughput", "latency", "bulk", "address", "broadcast", "scale"}
+var Tests = measure.Tests
 
 // Paths between the contenders and the far ends.
 var Paths = subject.Paths
@@ -181,9 +183,6 @@ func (o *Options) sort() {
 	}
 }
 
-// plain reports a size that is a number of bytes.
-func plain(size string) bool { return size != "imix" && size != "gso" }
-
 // inOrder is the list in ascending order of rank, without doubles.
 func inOrder[T comparable](list []T, rank func(T) int) []T {
 	list = slices.Clone(list)
@@ -191,7 +190,17 @@ func inOrder[T comparable](list []T, rank func(T) int) []T {
 	return slices.CompactFunc(list, func(a, b T) bool { return rank(a) == rank(b) })
 }
 
+// entrants are the contenders whose families take part.
+func (o *Options) entrants() []subject.Kind {
+	return slices.DeleteFunc(slices.Clone(o.kinds), func(k subject.Kind) bool { return !o.enters(k.Family) })
+}
+
 // enters reports whether a family takes part.
 func (o *Options) enters(family string) bool {
 	return !slices.Contains([]string{"ovs", "vde"}, family) || slices.Contains(o.Against, family)
+}
+
+// settings are what measurements need to know of complete options.
+func (o *Options) settings() trial.Settings {
+	return trial.Settings{Path: o.Path, Sizes: o.Sizes, Flows: o.Flows, Runs: o.Runs, Length: o.trialLength, Quick: o.Quick}
 }
