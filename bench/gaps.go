@@ -29,7 +29,7 @@ func (o *Options) gaps() []string {
 	add(throughput && o.Path != "veth", "processor time for each frame forwarded is not measured on path %s: it has no plain cable to compare with", o.Path)
 	add(throughput && o.Path == "veth" && !bare && !slices.Contains(o.Flows, 1), "costs at equal load are not measured: they take 1 flow")
 	if o.asked.against {
-		for _, family := range inOrder(o.Against, func(s string) int { return slices.Index(families, s) }) {
+		for _, family := range inOrder(o.Against, func(s string) int { return slices.Index(Families, s) }) {
 			there := slices.ContainsFunc(o.kinds, func(k subject.Kind) bool { return k.Family == family })
 			add(!there, "%s does not race on path %s", family, o.Path)
 		}

@@ -19,11 +19,14 @@ import (
 // Tests in the order in which they run.
 var Tests = measure.Tests
 
+// Sizes are those of Options.Sizes that every run has by default.
+var Sizes = probe.StandardSizes
+
 // Paths between the contenders and the far ends.
 var Paths = subject.Paths
 
-// families that Options.Against chooses from.
-var families = []string{"kernel", "ovs", "vde"}
+// Families are what Options.Against chooses from.
+var Families = []string{"kernel", "ovs", "vde"}
 
 // possible says which tests a path allows: where this program holds the far ends
 // itself there is no network stack behind them, and there are two of them; and
@@ -96,7 +99,7 @@ func (o *Options) complete() error {
 		}
 		return nil
 	}
-	if err := def(&o.Against, families, "contender"); err != nil {
+	if err := def(&o.Against, Families, "contender"); err != nil {
 		return err
 	}
 	if o.Path == "" {
