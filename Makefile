@@ -6,6 +6,9 @@ FUZZTIME ?= 10s
 
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 LDFLAGS := -s -w -X main.version=$(VERSION)
+# What is built and installed. The bench is a program of its own that the verb
+# executes: nothing of it is in the daemon.
+PROGRAMS := kvswitch kvswitch-bench
 
 # Packages whose tests are worth the race detector's price, and those that
 # spend their time in other processes, guests and timings, where it would find
@@ -20,8 +23,8 @@ PLAIN = $(shell go list ./... | grep -E '$(SLOW)|/(fdb|stp)$$')
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-build: ## build the static binary ./kvswitch
-	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o kvswitch ./cmd/kvswitch
+build: ## build the static programs ./kvswitch and ./kvswitch-bench
+	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o ./ $(PROGRAMS:%=./cmd/%)
 
 test: ## lint, then every test: generated files, unit, race, end to end, real guests
 	.ci/deps test
@@ -70,7 +73,7 @@ deps: ## install the Debian packages that the tests need
 install: build ## install under PREFIX (/usr/local), below DESTDIR if set
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/systemd/system \
 		$(DESTDIR)$(PREFIX)/share/bash-completion/completions
-	install -m 755 kvswitch $(DESTDIR)$(PREFIX)/bin/kvswitch
+	install -m 755 $(PROGRAMS) $(DESTDIR)$(PREFIX)/bin
 	for name in ifup ifdown bridge-helper; do \
 		ln -sf kvswitch $(DESTDIR)$(PREFIX)/bin/kvswitch-$$name || exit 1; done
 	sed 's,@PREFIX@,$(PREFIX),' cmd/kvswitch/systemd/kvswitch@.service \
@@ -78,4 +81,4 @@ install: build ## install under PREFIX (/usr/local), below DESTDIR if set
 	./kvswitch completion bash >$(DESTDIR)$(PREFIX)/share/bash-completion/completions/kvswitch
 
 clean: ## remove what make made
-	rm -rf kvswitch build report
+	rm -rf $(PROGRAMS) build report

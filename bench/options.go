@@ -9,19 +9,24 @@ import (
 	"strings"
 	"time"
 
+	"github.com/kvswitch/kvswitch/bench/measure"
 	"github.com/kvswitch/kvswitch/bench/probe"
 	"github.com/kvswitch/kvswitch/bench/stats"
 	"github.com/kvswitch/kvswitch/bench/subject"
+	"github.com/kvswitch/kvswitch/bench/trial"
 )
 
 // Tests in the order in which they run.
-var Tests = []string{"throughput", "latency", "bulk", "address", "broadcast", "scale"}
+var Tests = measure.Tests
+
+// Sizes are those of Options.Sizes that every run has by default.
+var Sizes = probe.StandardSizes
 
 // Paths between the contenders and the far ends.
 var Paths = subject.Paths
 
-// families that Options.Against chooses from.
-var families = []string{"kernel", "ovs", "vde"}
+// Families are what Options.Against chooses from.
+var Families = []string{"kernel", "ovs", "vde"}
 
 // possible says which tests a path allows: where this program holds the far ends
 // itself there is no network stack behind them, and there are two of them; and
@@ -94,7 +99,7 @@ func (o *Options) complete() error {
 		}
 		return nil
 	}
-	if err := def(&o.Against, families, "contender"); err != nil {
+	if err := def(&o.Against, Families, "contender"); err != nil {
 		return err
 	}
 	if o.Path == "" {
@@ -181,9 +186,6 @@ func (o *Options) sort() {
 	}
 }
 
-// plain reports a size that is a number of bytes.
-func plain(size string) bool { return size != "imix" && size != "gso" }
-
 // inOrder is the list in ascending order of rank, without doubles.
 func inOrder[T comparable](list []T, rank func(T) int) []T {
 	list = slices.Clone(list)
@@ -191,7 +193,17 @@ func inOrder[T comparable](list []T, rank func(T) int) []T {
 	return slices.CompactFunc(list, func(a, b T) bool { return rank(a) == rank(b) })
 }
 
+// entrants are the contenders whose families take part.
+func (o *Options) entrants() []subject.Kind {
+	return slices.DeleteFunc(slices.Clone(o.kinds), func(k subject.Kind) bool { return !o.enters(k.Family) })
+}
+
 // enters reports whether a family takes part.
 func (o *Options) enters(family string) bool {
 	return !slices.Contains([]string{"ovs", "vde"}, family) || slices.Contains(o.Against, family)
+}
+
+// settings are what measurements need to know of complete options.
+func (o *Options) settings() trial.Settings {
+	return trial.Settings{Path: o.Path, Sizes: o.Sizes, Flows: o.Flows, Runs: o.Runs, Length: o.trialLength, Quick: o.Quick}
 }

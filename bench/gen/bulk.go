@@ -55,9 +55,9 @@ func Bulk(ctx context.Context, network string, from, to *netns.Host, addr netip.
 			}
 		}
 	})
-	wait(ctx, warm)
+	Wait(ctx, warm)
 	begin, before := time.Now(), received.Load()
-	wait(ctx, length)
+	Wait(ctx, length)
 	bits = 8 * float64(received.Load()-before) / time.Since(begin).Seconds()
 	err = errors.Join(out.Close(), in.Close(), ctx.Err())
 	ends.Wait()
@@ -69,13 +69,6 @@ func Bulk(ctx context.Context, network string, from, to *netns.Host, addr netip.
 func transient(err error) bool {
 	var op *net.OpError
 	return errors.As(err, &op) && op.Op == "write" && !errors.Is(err, net.ErrClosed) && op.Net == "udp"
-}
-
-func wait(ctx context.Context, d time.Duration) {
-	select {
-	case <-ctx.Done():
-	case <-time.After(d):
-	}
 }
 
 // connect opens both ends.

@@ -1,6 +1,7 @@
 package gen
 
 import (
+	"context"
 	"fmt"
 	"time"
 
@@ -33,3 +34,11 @@ func NewClock() (Clock, error) {
 
 // Now is CLOCK_MONOTONIC in nanoseconds.
 func (c Clock) Now() int64 { return c.ns + int64(time.Since(c.zero)) }
+
+// Wait returns after d, or when ctx ends.
+func Wait(ctx context.Context, d time.Duration) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(d):
+	}
+}

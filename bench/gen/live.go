@@ -237,13 +237,13 @@ func (s *LiveSender) watch(ctx context.Context, l Load, first uint64) (sent Sent
 		}
 		sleep(nap)
 	}
-	wait(ctx, l.Warm)
+	Wait(ctx, l.Warm)
 	begin := time.Now()
 	before, err := s.sent()
 	if l.Mark != nil {
 		l.Mark()
 	}
-	wait(ctx, l.Length)
+	Wait(ctx, l.Length)
 	after, err2 := s.sent()
 	if l.Mark != nil {
 		l.Mark()

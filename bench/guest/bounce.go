@@ -43,10 +43,10 @@ func (b *Bounce) Send(ctx context.Context, l gen.Load) (sent gen.Sent, err error
 	if err := b.peer.Go(bounceBursts); err != nil {
 		return sent, err
 	}
-	wait(ctx, l.Warm)
+	gen.Wait(ctx, l.Warm)
 	before, begin := b.sent(&err), time.Now()
 	l.Mark()
-	wait(ctx, l.Length)
+	gen.Wait(ctx, l.Length)
 	l.Mark()
 	sent = gen.Sent{Frames: b.sent(&err) - before, Elapsed: time.Since(begin)}
 	if err == nil {
@@ -56,13 +56,6 @@ func (b *Bounce) Send(ctx context.Context, l gen.Load) (sent gen.Sent, err error
 		err = ctx.Err()
 	}
 	return sent, err
-}
-
-func wait(ctx context.Context, d time.Duration) {
-	select {
-	case <-ctx.Done():
-	case <-time.After(d):
-	}
 }
 
 func (b *Bounce) sent(err *error) (sum uint64) {

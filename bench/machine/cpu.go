@@ -112,6 +112,7 @@ type identity struct {
 
 // process is what else /proc/PID/stat says.
 type process struct {
+	name   string
 	begun  int64
 	parent int
 	kernel bool
@@ -165,29 +166,35 @@ func foreign(proc fs.FS, self int) (map[identity]process, error) {
 	return strangers, nil
 }
 
-// usedSince is what strangers used between two looks at them. Time of children
-// that were waited for is added to their parent's when they end, so a compiler
-// that starts and ends in between is not overlooked; what a child had used before
-// the first look does not count, and is nobody's gain when it ends.
-func usedSince(before, after map[identity]process) (sum time.Duration) {
+// usedSince is what strangers used between two looks at them, and the one that used
+// most. Time of children that were waited for is added to their parent's when they
+// end, so a compiler that starts and ends in between is not overlooked; what a
+// child had used before the first look does not count, and is nobody's gain when
+// it ends.
+func usedSince(before, after map[identity]process) (sum time.Duration, foremost string) {
 	inherited := map[int]time.Duration{} // by parent
 	for id, p := range before {
 		if _, there := after[id]; !there {
 			inherited[p.parent] += p.used
 		}
 	}
+	var most time.Duration
 	for id, p := range after {
-		sum += max(0, p.used-before[id].used-inherited[id.pid])
+		used := max(0, p.used-before[id].used-inherited[id.pid])
+		sum += used
+		if used > most {
+			most, foremost = used, fmt.Sprintf("%q (process %d)", p.name, id.pid) // a name may hold anything
+		}
 	}
-	return sum
+	return sum, foremost
 }
 
-// parseProcess reads fields 4 (parent), 9 (flags), 14–17 (times) and 22 (begun).
-// The command name before them may hold anything, so they count from its closing
-// bracket.
+// parseProcess reads fields 2 (name), 4 (parent), 9 (flags), 14–17 (times) and 22 (begun).
+// The name may hold anything, so they count from its closing bracket.
 func parseProcess(text string) (process, error) {
-	f := strings.Fields(text[strings.LastIndexByte(text, ')')+1:])
-	if len(f) < 20 {
+	open, end := strings.IndexByte(text, '('), strings.LastIndexByte(text, ')')
+	f := strings.Fields(text[end+1:])
+	if len(f) < 20 || open < 0 || end < open {
 		return process{}, fmt.Errorf("parse /proc/PID/stat: %q", text)
 	}
 	var n [7]int64
@@ -199,6 +206,7 @@ func parseProcess(text string) (process, error) {
 		n[i] = v
 	}
 	return process{
+		name:   text[open+1 : end],
 		begun:  n[6],
 		parent: int(n[0]),
 		kernel: n[1]&kernelThread != 0,
@@ -212,18 +220,23 @@ type Usage struct {
 	// Busy is the time of all processors that was not idle. What the hypervisor
 	// stole is in it where the kernel measures idle time, and else not.
 	Busy time.Duration
+	// Foremost is the program outside the bench that used most, as `"name"
+	// (process 123)`; empty if none used anything.
+	Foremost string
 }
 
 // Since is the usage from an earlier sample to this one.
 func (s Sample) Since(before Sample) Usage {
+	used, foremost := usedSince(before.foreign, s.foreign)
 	u := Usage{
 		Disturbance: stats.Disturbance{
 			Wall:       s.At.Sub(before.At),
 			Processors: s.CPUs,
 			Steal:      s.Steal - before.Steal,
-			Foreign:    usedSince(before.foreign, s.foreign),
+			Foreign:    used,
 		},
-		Busy: s.Busy - before.Busy,
+		Busy:     s.Busy - before.Busy,
+		Foremost: foremost,
 	}
 	if s.awake.begin != 0 && before.awake.end != 0 {
 		u.Busy = s.awake.begin - before.awake.end

@@ -37,9 +37,12 @@ func TestSampleAddsUpProcessorTimes(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	foreign := usedSince(nil, s.foreign)
+	foreign, most := usedSince(nil, s.foreign)
 	if s.CPUs != 2 || s.Busy != 1630*time.Millisecond || s.Steal != 800*time.Millisecond || foreign != 1100*time.Millisecond {
 		t.Errorf("%+v, foreign %v; want 2 CPUs, busy 1.63 s, steal 0.8 s, foreign 1.1 s", s, foreign)
+	}
+	if most != `"a) R (b" (process 50)` {
+		t.Errorf("most was used by %s", most)
 	}
 }
 
@@ -66,8 +69,9 @@ func TestStrangersCountForWhatTheyUseInBetween(t *testing.T) {
 		},
 		{"a number given again", all{shell: {used: 90 * s}}, all{{pid: 5, begun: 2}: {used: s}}, s},
 	} {
-		if got := usedSince(tc.before, tc.after); got != tc.want {
-			t.Errorf("%s: %v, want %v", tc.name, got, tc.want)
+		got, most := usedSince(tc.before, tc.after)
+		if got != tc.want || tc.want > 0 != strings.Contains(most, "(process 5)") {
+			t.Errorf("%s: %v, most by %q; want %v by process 5", tc.name, got, most, tc.want)
 		}
 	}
 }

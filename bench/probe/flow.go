@@ -20,6 +20,32 @@ type Flows struct {
 	Broadcast bool
 }
 
+// OneWay are the flows from port 0 to port 1, of so many stations each.
+func OneWay(count int) Flows { return Flows{From: 0, To: []int{1}, Count: count} }
+
+// Ring has every port send to the next, the last to the first.
+func Ring(ports int) []Flows {
+	flows := make([]Flows, ports)
+	for i := range flows {
+		flows[i] = Flows{From: i, To: []int{(i + 1) % ports}, Count: 1}
+	}
+	return flows
+}
+
+// Mesh has every port send to every other in turn.
+func Mesh(ports int) []Flows {
+	flows := make([]Flows, ports)
+	for i := range flows {
+		flows[i] = Flows{From: i, Count: 1}
+		for p := range ports {
+			if p != i {
+				flows[i].To = append(flows[i].To, p)
+			}
+		}
+	}
+	return flows
+}
+
 // Address is the address pair of the n-th frame.
 func (f Flows) Address(n uint32) (dst, src frame.MAC) {
 	if f.Broadcast {

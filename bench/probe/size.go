@@ -54,6 +54,12 @@ func ParseSize(s string) (Size, error) {
 	return Size{Name: s, Lengths: []int{n - fcsLen}}, nil
 }
 
+// Smallest is the smallest size, 64 bytes with frame check sequence.
+func Smallest() Size { return Size{Name: strconv.Itoa(MinSize), Lengths: []int{MinSize - fcsLen}} }
+
+// Plain reports the name of a size that is a number of bytes.
+func Plain(name string) bool { return name != "imix" && name != "gso" }
+
 // ParseSizes reads a comma-separated list, in its order.
 func ParseSizes(list string) ([]Size, error) {
 	var sizes []Size
@@ -65,6 +71,14 @@ func ParseSizes(list string) ([]Size, error) {
 		sizes = append(sizes, size)
 	}
 	return sizes, nil
+}
+
+// String is the size in words: "64 bytes", "mixed sizes".
+func (s Size) String() string {
+	if s.Name == "imix" {
+		return "mixed sizes"
+	}
+	return s.Name + " bytes"
 }
 
 // MeanLength is the mean length of a frame of this size, in bytes without frame

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -134,10 +135,30 @@ func TestAbsentContendersSayWhatIsMissing(t *testing.T) {
 	}
 }
 
-func TestKvswitchIsTheProgramNamed(t *testing.T) {
+func TestKvswitchIsTheProgramNamedOrTheOneBeside(t *testing.T) {
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
 	t.Setenv("KVSWITCH_BIN", "")
+	t.Setenv("PATH", t.TempDir())
+	if err := os.WriteFile(filepath.Join(os.Getenv("PATH"), "kvswitch"), nil, 0o755); err != nil {
+		t.Fatal(err)
+	}
 	if bin, err := kvswitchBinary(); err == nil {
-		t.Errorf("a test binary is taken for %s", bin)
+		t.Errorf("none beside this test, and yet %s is found", bin)
+	}
+	beside := filepath.Join(filepath.Dir(self), "kvswitch")
+	if err := os.WriteFile(beside, nil, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	defer os.Remove(beside)
+	if bin, err := kvswitchBinary(); err != nil || bin != beside {
+		t.Errorf("%s beside this test is taken for %q: %v", beside, bin, err)
+	}
+	t.Setenv("KVSWITCH_BIN", self)
+	if bin, err := kvswitchBinary(); err != nil || bin != self {
+		t.Errorf("%s is named, %q is taken: %v", self, bin, err)
 	}
 	t.Setenv("KVSWITCH_BIN", "/nonexistent/kvswitch")
 	if bin, err := kvswitchBinary(); err == nil {

@@ -1,123 +1,81 @@
 package main
 
 import (
-	"bytes"
-	"context"
+	"errors"
 	"fmt"
 	"os"
-	"os/signal"
+	"os/exec"
+	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
-
-	"github.com/kvswitch/kvswitch/bench"
 
 	"github.com/spf13/cobra"
 )
 
+// benchProgram is what the verb bench executes: a daemon that runs as root has no
+// use for generators, plots and other switches.
+const benchProgram = "kvswitch-bench"
+
+// benchCommand hands all of its words to the program, --help included.
 func (a *app) benchCommand() *cobra.Command {
-	var o bench.Options
-	c := &cobra.Command{
-		Use:   "bench",
-		Short: "Race against the kernel's bridge and other switches on this machine",
-		Long: `bench measures kvswitch, the kernel's bridge, Open vSwitch and vde_switch with the
-same generator and the same receiver, taking turns, in network namespaces of its
-own. It needs root, and a machine that does nothing else meanwhile: trials that
-something disturbed are thrown out.
-
-  kvswitch bench --quick                      see that it works: two or three minutes
-  kvswitch bench --report results             everything, into a folder: half an hour
-  kvswitch bench --tests bulk --against kernel
-
-Sizes are for throughput and latency, numbers of flows for throughput. The order
-of lists plays no part, and what is named twice counts once: every size is
-measured with the lowest number of flows, the smallest with the others. What is
-left out for other reasons is said in the report.
-
-Ctrl-C ends it within seconds, and the report then has what there was; a second
-one ends it at once. The report of such a run is called report-incomplete.html
-and so on where it would replace that of a whole one.`,
-		Args: args(0, 0),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := notEmpty(cmd); err != nil {
-				return err
-			}
-			var tables bytes.Buffer
-			o.Program = buildVersion()
-			o.Progress, o.Out = a.stderr, &tables
-			if err := o.Validate(); err != nil {
-				return usagef("%w", err)
-			}
-			r, err := race(cmd.Context(), o)
-			switch {
-			case r == nil: // it may be writing still
-			case a.json:
-				if e := a.printJSON(r); err == nil {
-					err = e
-				}
-			default:
-				tables.WriteTo(a.out)
-			}
-			return err
-		},
+	return &cobra.Command{
+		Use:                "bench",
+		Short:              "Race against the kernel's bridge and other switches on this machine",
+		DisableFlagParsing: true,
+		RunE:               func(_ *cobra.Command, words []string) error { return becomeBench(words) },
 	}
-	f := c.Flags()
-	f.StringSliceVar(&o.Against, "against", nil, "other switches: kernel,ovs,vde (default all that are installed)")
-	f.StringVar(&o.Path, "path", bench.Paths[0], "how ends are attached: "+strings.Join(bench.Paths, ","))
-	f.StringSliceVar(&o.Sizes, "sizes", nil, "frame sizes: bytes with FCS, imix, gso (default all of RFC 2544, imix, gso)")
-	f.IntSliceVar(&o.Flows, "flows", nil, "numbers of address pairs (default 1,1000,100000)")
-	f.IntVar(&o.Runs, "runs", 0, "rounds in which every contender has a turn (default 10, with --quick 3)")
-	f.StringSliceVar(&o.Tests, "tests", nil, "some of "+strings.Join(bench.Tests, ","))
-	f.StringVar(&o.ReportDir, "report", "", "write report.json, report.html and results.md into this folder")
-	f.BoolVar(&o.Quick, "quick", false, "a smoke run, too short for conclusions")
-	f.BoolVar(&a.json, "json", false, "print one JSON document")
-	return c
 }
 
-// notEmpty refuses flags that were given without a value, as a script's unset
-// variable gives them: they would mean the default, and so everything.
-func notEmpty(c *cobra.Command) error {
-	for _, name := range []string{"against", "path", "sizes", "flows", "tests", "report"} {
-		if f := c.Flags().Lookup(name); f.Changed && strings.Trim(f.Value.String(), "[] ") == "" {
-			return usagef("--%s is empty", name)
-		}
+// becomeBench replaces this process by the program: what is typed, signalled and
+// waited for reaches it as if it had been called itself. It returns only if that
+// can't be done.
+func becomeBench(words []string) error {
+	self, err := os.Executable()
+	if err != nil {
+		return fmt.Errorf("bench: find own program: %w", err)
 	}
-	if f := c.Flags().Lookup("runs"); f.Changed && f.Value.String() == "0" {
-		return usagef("--runs 0: want at least 1")
+	path, err := findBench(self)
+	if err != nil {
+		return fmt.Errorf("bench: %w", err)
 	}
-	return nil
+	env := os.Environ()
+	if os.Getenv("KVSWITCH_BIN") == "" { // the switch that races is this one
+		env = append(slices.DeleteFunc(env, func(kv string) bool { return strings.HasPrefix(kv, "KVSWITCH_BIN=") }), "KVSWITCH_BIN="+self)
+	}
+	err = syscall.Exec(path, append([]string{path}, words...), env)
+	return fmt.Errorf("bench: execute %s: %w", path, err)
 }
 
-// race runs the bench until it is over or a signal stops it, which takes as long
-// as tidying up does. A second signal does not wait for that, and there is no
-// report then: contenders die with this process, and a guard of the bench removes
-// its namespaces.
-func race(ctx context.Context, o bench.Options) (*bench.Report, error) {
-	signals := make(chan os.Signal, 2)
-	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
-	defer signal.Stop(signals)
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	var r *bench.Report
-	done := make(chan error, 1)
-	go func() {
-		var err error
-		r, err = bench.Run(ctx, o)
-		done <- err
-	}()
-	var first os.Signal
-	for {
-		select {
-		case err := <-done:
-			if err != nil && first != nil {
-				err = fmt.Errorf("stopped by %v: %w", first, err)
-			}
-			return r, err
-		case sig := <-signals:
-			if first != nil {
-				return nil, fmt.Errorf("stopped by a second %v", sig)
-			}
-			first = sig
-			cancel()
-		}
+// findBench looks beside this program, links resolved, where it is when both were
+// built or installed together, and then in PATH. Neither lends anybody a right:
+// who can write where this program lies could replace this program; PATH is the
+// caller's own, as for all that they type, the current directory is never taken
+// from it, and what file capabilities gave to us ends with exec.
+func findBench(self string) (string, error) {
+	if real, err := filepath.EvalSymlinks(self); err == nil {
+		self = real
 	}
+	if path, err := exec.LookPath(filepath.Join(filepath.Dir(self), benchProgram)); err == nil {
+		return path, nil
+	}
+	path, err := exec.LookPath(benchProgram)
+	if errors.Is(err, exec.ErrNotFound) || errors.Is(err, exec.ErrDot) {
+		return "", fmt.Errorf("%s is not installed: not beside %s and not in PATH; make install installs both, make build builds both", benchProgram, self)
+	}
+	return path, err
+}
+
+// completesBench reports that a shell asks for words of the verb bench, and what
+// the program is to be asked for instead.
+func completesBench(root *cobra.Command, words []string) ([]string, bool) {
+	if len(words) < 2 || words[0] != cobra.ShellCompRequestCmd && words[0] != cobra.ShellCompNoDescRequestCmd {
+		return nil, false
+	}
+	last := len(words) - 1
+	c, rest, err := root.Find(words[1:last])
+	if err != nil || c.Name() != "bench" || c.Parent() != root {
+		return nil, false
+	}
+	return slices.Concat(words[:1], rest, words[last:]), true
 }

@@ -36,7 +36,11 @@ const (
 func execute(argv []string, stdout, stderr io.Writer) int {
 	a := &app{out: bufio.NewWriter(stdout), stderr: stderr}
 	root := a.rootCommand()
-	root.SetArgs(arguments(argv))
+	words := arguments(argv)
+	if ask, ok := completesBench(root, words); ok {
+		_ = becomeBench(ask) // where it is not installed there is nothing to complete
+	}
+	root.SetArgs(words)
 	root.SetOut(a.out)
 	root.SetErr(stderr)
 	strict(root) // after SetOut: a completion keeps the output that it finds
@@ -134,6 +138,9 @@ func strict(root *cobra.Command) {
 					return usagef("help: unknown verb %q: see `kvswitch help`", strings.Join(words, " "))
 				}
 				topic.InitDefaultHelpFlag()
+				if topic.DisableFlagParsing { // --help is one of the words that are its own affair
+					return topic.RunE(topic, []string{"--help"})
+				}
 				return topic.Help()
 			}
 		case "completion":

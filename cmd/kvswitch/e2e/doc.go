@@ -2,7 +2,8 @@
 // network namespaces, speaks to it by its command line, puts frames on its
 // ports' cables, and boots real guests on it. It has tests only.
 //
-// The binary is the one that KVSWITCH_BIN names, or is built once per run.
+// The binary is the one that KVSWITCH_BIN names, with kvswitch-bench beside it, or
+// both are built once per run.
 //
 // Test names carry the numbers of the conformance cases they prove: L1–L16 for
 // learning, forwarding and ageing, V1–V8 for VLANs.

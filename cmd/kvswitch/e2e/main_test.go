@@ -15,7 +15,8 @@ func TestMain(m *testing.M) {
 	os.Exit(withBinary(m.Run))
 }
 
-// withBinary finds the program or builds it, as it is shipped: static.
+// withBinary finds the program or builds it, as it is shipped: static, and beside
+// the one that its verb bench executes.
 func withBinary(run func() int) int {
 	if program = os.Getenv("KVSWITCH_BIN"); program != "" {
 		return run()
@@ -27,7 +28,8 @@ func withBinary(run func() int) int {
 	}
 	defer os.RemoveAll(dir)
 	program = filepath.Join(dir, "kvswitch")
-	build := exec.Command("go", "build", "-o", program, "github.com/kvswitch/kvswitch/cmd/kvswitch")
+	const commands = "github.com/kvswitch/kvswitch/cmd/"
+	build := exec.Command("go", "build", "-o", dir+"/", commands+"kvswitch", commands+"kvswitch-bench")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		fmt.Fprintf(os.Stderr, "build kvswitch: %v\n%s", err, out)

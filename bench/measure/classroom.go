@@ -1,4 +1,4 @@
-package bench
+package measure
 
 import (
 	"context"
@@ -7,9 +7,11 @@ import (
 
 	"github.com/kvswitch/kvswitch/bench/gen"
 	"github.com/kvswitch/kvswitch/bench/probe"
+	"github.com/kvswitch/kvswitch/bench/rig"
 	"github.com/kvswitch/kvswitch/bench/sink"
 	"github.com/kvswitch/kvswitch/bench/subject"
 	"github.com/kvswitch/kvswitch/bench/topo"
+	"github.com/kvswitch/kvswitch/bench/trial"
 )
 
 // Ports of RFC 2889's address tests.
@@ -24,32 +26,29 @@ const (
 // frames sent to each of them from the test port must reach that port alone. What
 // the monitor port sees was flooded, so not learned.
 type classroom struct {
-	*rig
+	*rig.Rig
 	size          probe.Size
 	here, monitor *sink.Auditor
 }
 
-// classroom attaches a contender that knows no addresses; nil without error
+// openClassroom attaches a contender that knows no addresses; nil without error
 // means that it can't be attached.
-func (b *run) classroom(ctx context.Context, k subject.Kind) (*classroom, error) {
-	g, err := b.assemble(ctx, []subject.Kind{k}, topo.Spec{Ports: addressPorts})
+func openClassroom(ctx context.Context, s *trial.Session, k subject.Kind) (*classroom, error) {
+	g, err := s.Assemble(ctx, []subject.Kind{k}, topo.Spec{Ports: addressPorts})
 	if err != nil || len(g) == 0 {
 		return nil, err
 	}
-	c := &classroom{rig: g[0]}
-	if c.size, err = probe.ParseSize("64"); err == nil {
-		c.here, err = sink.NewAuditor(c.top, learningPort, c.size.MaxLength())
+	c := &classroom{Rig: g[0], size: probe.Smallest()}
+	c.here, err = sink.NewAuditor(c.Top, learningPort, c.size.MaxLength())
+	if err == nil {
+		c.monitor, err = sink.NewAuditor(c.Top, monitorPort, c.size.MaxLength())
 	}
 	if err == nil {
-		c.monitor, err = sink.NewAuditor(c.top, monitorPort, c.size.MaxLength())
-	}
-	if err == nil {
-		err = c.resume()
+		err = c.Resume()
 	}
 	if err != nil {
 		return nil, errors.Join(err, c.close())
 	}
-	time.Sleep(rouse)
 	return c, nil
 }
 
@@ -60,7 +59,7 @@ func (c *classroom) close() error {
 			errs = append(errs, a.Close())
 		}
 	}
-	return errors.Join(append(errs, c.rig.close())...)
+	return errors.Join(append(errs, c.Rig.Close())...)
 }
 
 // span are the stations from base on.
@@ -79,7 +78,7 @@ func (c *classroom) teach(ctx context.Context, stations []int, rate float64) (fl
 	if _, err := c.send(ctx, probe.Flows{From: testPort, To: []int{learningPort}}, 1, 0); err != nil {
 		return 0, err
 	}
-	time.Sleep(still)
+	time.Sleep(rig.Still)
 	return c.send(ctx, probe.Flows{From: learningPort, To: []int{testPort}, Stations: stations, OneTarget: true}, len(stations), rate)
 }
 
@@ -132,7 +131,7 @@ func (c *classroom) ask(ctx context.Context, stations []int) (flooded, lost []in
 
 // send sends exactly n frames.
 func (c *classroom) send(ctx context.Context, f probe.Flows, n int, rate float64) (float64, error) {
-	s, err := gen.NewSender(c.top, c.size, f)
+	s, err := gen.NewSender(c.Top, c.size, f)
 	if err != nil {
 		return 0, err
 	}

@@ -1,4 +1,4 @@
-package bench
+package measure
 
 import (
 	"errors"
@@ -91,30 +91,29 @@ func (f *forwarder) Detach() error {
 func faultsOf(t *testing.T, tamper func(n int, frame []byte) [][]byte) []string {
 	t.Helper()
 	netns.RequirePrivilege(t)
-	kind := subject.Kind{
-		Name: "forwarder", Family: "test", About: "made for this test",
-		Absent: func() error { return nil }, Version: func() string { return "1" },
-		New: func() subject.Subject { return &forwarder{tamper: tamper} },
-	}
-	o := Options{Quick: true, tolerant: true, trialLength: 50 * time.Millisecond, kinds: []subject.Kind{kind}}
-	if err := o.complete(); err != nil {
-		t.Fatal(err)
-	}
-	b := newRun(o)
-	b.start()
-	g, err := b.assemble(t.Context(), b.entrants, topo.Spec{Ports: 2})
+	s := session(50*time.Millisecond, 2, kind("forwarder", &forwarder{tamper: tamper}))
+	g, err := s.Assemble(t.Context(), s.Entrants, topo.Spec{Ports: 2})
 	if err != nil || len(g) != 1 {
-		t.Fatalf("%d rigs, error %v, notes %v", len(g), err, b.rep.Notes)
+		t.Fatalf("%d rigs, error %v, notes %v", len(g), err, s.Results.Notes)
 	}
 	defer func() {
-		if err := g.close(); err != nil {
+		if err := g.Close(); err != nil {
 			t.Error(err)
 		}
 	}()
-	if err := b.audit(t.Context(), g); err != nil {
+	if err := new(audit).Measure(t.Context(), s, g); err != nil {
 		t.Fatal(err)
 	}
-	return b.rep.Contender("forwarder").Faults
+	return s.Results.Contender("forwarder").Faults
+}
+
+// kind is a contender made for a test.
+func kind(name string, s subject.Subject) subject.Kind {
+	return subject.Kind{
+		Name: name, Family: "test", About: "made for this test",
+		Absent: func() error { return nil }, Version: func() string { return "1" },
+		New: func() subject.Subject { return s },
+	}
 }
 
 func once(frame []byte) [][]byte { return [][]byte{frame} }
@@ -174,7 +173,7 @@ func TestTamperingIsCaughtAndNamed(t *testing.T) {
 }
 
 func TestFaultyContenderGetsNoRatio(t *testing.T) {
-	r := &Report{Refer: "a", Contenders: []report.Contender{{Name: "a"}, {Name: "b", Faults: []string{"dropped"}}}}
+	r := &report.Report{Refer: "a", Contenders: []report.Contender{{Name: "a"}, {Name: "b", Faults: []string{"dropped"}}}}
 	for round := range 5 {
 		r.Add(metricReceived, report.Case{}, "a", round, 100)
 		r.Add(metricReceived, report.Case{}, "b", round, 140)
@@ -212,45 +211,31 @@ func (q *quitter) Attach(t *topo.Topology) error {
 
 func TestContenderThatEndsIsFaultyAndTheOthersGoOn(t *testing.T) {
 	netns.RequirePrivilege(t)
-	bad := &quitter{}
-	kind := func(name string, s subject.Subject) subject.Kind {
-		return subject.Kind{
-			Name: name, Family: "test", Absent: func() error { return nil }, Version: func() string { return "1" },
-			New: func() subject.Subject { return s },
-		}
-	}
-	o := Options{
-		Quick: true, tolerant: true, trialLength: 10 * time.Millisecond, Runs: 3,
-		kinds: []subject.Kind{kind("quitter", bad), kernelOnly()[1]},
-	}
-	if err := o.complete(); err != nil {
-		t.Fatal(err)
-	}
-	b := newRun(o)
-	b.start()
-	g, err := b.assemble(t.Context(), b.entrants, topo.Spec{Ports: 2})
+	s := session(10*time.Millisecond, 3, kind("quitter", &quitter{}), subject.Kinds("veth")[1])
+	g, err := s.Assemble(t.Context(), s.Entrants, topo.Spec{Ports: 2})
 	if err != nil || len(g) != 2 {
 		t.Fatalf("%d rigs, error %v", len(g), err)
 	}
 	// It ends in the middle of the first case, and is not there in the second.
 	for _, size := range []string{"64", "1518"} {
-		if err := b.fullLoad(t.Context(), g, report.Case{Size: size, Flows: 1, Source: "af_packet", Load: "full"}); err != nil {
+		full := fullLoad{{Size: size, Flows: 1, Source: "af_packet", Load: "full"}}
+		if err := full.Measure(t.Context(), s, g); err != nil {
 			t.Fatalf("%s bytes: %v", size, err)
 		}
 	}
-	if err := g.close(); err != nil {
+	if err := g.Close(); err != nil {
 		t.Error(err)
 	}
 	values := map[string]int{}
-	for _, s := range b.rep.Series {
-		if s.Metric == metricReceived {
-			values[s.Contender] += len(s.Values)
+	for _, series := range s.Results.Series {
+		if series.Metric == metricReceived {
+			values[series.Contender] += len(series.Values)
 		}
 	}
 	if values["quitter"] != 0 || values["kernel"] != 6 {
 		t.Errorf("values %v, want 3 in each case of the kernel's bridge only", values)
 	}
-	if f := b.rep.Contender("quitter").Faults; len(f) != 1 {
+	if f := s.Results.Contender("quitter").Faults; len(f) != 1 {
 		t.Errorf("faults %q, want one", f)
 	}
 }

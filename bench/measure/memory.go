@@ -1,4 +1,4 @@
-package bench
+package measure
 
 import (
 	"context"
@@ -7,9 +7,12 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/kvswitch/kvswitch/bench/gen"
 	"github.com/kvswitch/kvswitch/bench/machine"
 	"github.com/kvswitch/kvswitch/bench/probe"
 	"github.com/kvswitch/kvswitch/bench/report"
+	"github.com/kvswitch/kvswitch/bench/rig"
+	"github.com/kvswitch/kvswitch/bench/trial"
 	vswitch "github.com/kvswitch/kvswitch/switch"
 	"github.com/kvswitch/kvswitch/switch/frame"
 	"github.com/kvswitch/kvswitch/switch/port/mem"
@@ -25,28 +28,35 @@ const memoryName = "memory"
 
 // memory measures the hot loop in this process: what is left when ports cost
 // nothing. It stands in no comparison.
-func (b *run) memory(ctx context.Context) error {
-	if b.rep.Contender(memoryName) == nil {
-		b.rep.Contenders = append(b.rep.Contenders, report.Contender{
-			Name: memoryName, Family: "kvswitch", Version: b.Program, Faults: []string{},
+type memory struct{}
+
+func (memory) Expect(s *trial.Settings, _ int) time.Duration {
+	return trials(len(s.Flows)*s.Runs, s.Length*5/4)
+}
+
+func (memory) Measure(ctx context.Context, s *trial.Session, _ rig.Grid) error {
+	if s.Results.Contender(memoryName) == nil {
+		s.Results.Contenders = append(s.Results.Contenders, report.Contender{
+			Name: memoryName, Family: "kvswitch", Version: s.Results.Program, Faults: []string{},
 			About: "package vswitch in this process, one spinning worker, RSTP on, ports that lend the same frames again and again and swallow what they get",
 		})
 	}
-	for _, flows := range b.Flows {
+	for i, flows := range s.Flows {
 		c := report.Case{Size: "64", Flows: flows, Source: "memory", Load: "full"}
-		for round := range b.Runs {
-			b.line.step("forwarding loop, %s: round %d of %d", c, round+1, b.Runs)
+		for round := range s.Runs {
+			s.Line.Part(i*s.Runs+round, len(s.Flows)*s.Runs)
+			s.Line.Step("forwarding loop, %s: round %d of %d", c, round+1, s.Runs)
 			var rate float64
-			_, counts, err := b.judge(memoryName, func() (machine.Usage, error) {
-				return b.observed(func() (err error) {
-					rate, err = loop(ctx, flows, b.trialLength)
+			_, counts, err := s.Referee.Judge(memoryName, func() (machine.Usage, error) {
+				return s.Referee.Observe(func() (err error) {
+					rate, err = loop(ctx, flows, s.Length)
 					return err
 				})
 			})
 			if err != nil {
 				return err
 			}
-			b.file(metricMemory, c, memoryName, round, rate, counts)
+			s.Results.File(metricMemory, c, memoryName, round, rate, counts)
 		}
 	}
 	return nil
@@ -61,7 +71,7 @@ func loop(ctx context.Context, flows int, length time.Duration) (rate float64, e
 	if err != nil {
 		return 0, err
 	}
-	there := oneWay(flows)
+	there := probe.OneWay(flows)
 	ports := []*mem.Endless{memoryPort(there), memoryPort(there.Lesson(1))}
 	ctx, stop := context.WithCancel(ctx)
 	ran := make(chan error, 1)
@@ -77,7 +87,7 @@ func loop(ctx context.Context, flows int, length time.Duration) (rate float64, e
 	}
 	// Every destination speaks once, and is known.
 	ports[1].Lend(int64(flows))
-	for deadline := time.Now().Add(opening); ports[0].Taken.Load() < uint64(flows); {
+	for deadline := time.Now().Add(rig.Opening); ports[0].Taken.Load() < uint64(flows); {
 		if ctx.Err() != nil || time.Now().After(deadline) {
 			return 0, errors.Join(ctx.Err(), fmt.Errorf("switch in memory forwarded %d of %d frames", ports[0].Taken.Load(), flows))
 		}
@@ -85,18 +95,11 @@ func loop(ctx context.Context, flows int, length time.Duration) (rate float64, e
 	}
 	const endless = 1 << 60
 	ports[0].Lend(endless)
-	wait(ctx, length/4)
+	gen.Wait(ctx, length/4)
 	begin, before := time.Now(), ports[1].Taken.Load()
-	wait(ctx, length)
+	gen.Wait(ctx, length)
 	rate = float64(ports[1].Taken.Load()-before) / time.Since(begin).Seconds()
 	return rate, ctx.Err()
-}
-
-func wait(ctx context.Context, d time.Duration) {
-	select {
-	case <-ctx.Done():
-	case <-time.After(d):
-	}
 }
 
 // memoryPort lends the frames of the flows in turn.

@@ -1,4 +1,4 @@
-package bench
+package trial
 
 import (
 	"os"
@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/kvswitch/kvswitch/bench/rig"
 	"github.com/kvswitch/kvswitch/bench/topo"
 )
 
@@ -13,17 +14,17 @@ import (
 // software on a veth.
 var offloads = []string{"rx-gro", "tx-checksum-ip-generic", "tx-tcp-segmentation", "tx-udp-segmentation", "tx-scatter-gather"}
 
-// record notes, once for each contender, the settings of its namespace and ports
+// Record notes, once for each contender, the settings of its namespace and ports
 // that the figures depend on.
-func (b *run) record(r *rig) {
-	c := b.rep.Contender(r.kind.Name)
-	if c == nil || c.Settings != nil || r.top.Switch == nil {
+func (r *Results) Record(of *rig.Rig) {
+	c := r.Contender(of.Kind.Name)
+	if c == nil || c.Settings != nil || of.Top.Switch == nil {
 		return
 	}
 	c.Settings = map[string]string{}
 	// testbed/netns sets the hooks of br_netfilter to 0 in every namespace, for all
 	// contenders alike; this is what the kernel says about it.
-	err := r.top.Switch.Do(func() error {
+	err := of.Top.Switch.Do(func() error {
 		paths, err := filepath.Glob("/proc/sys/net/bridge/bridge-nf-call-*")
 		for _, p := range paths {
 			v, err := os.ReadFile(p)
@@ -38,15 +39,15 @@ func (b *run) record(r *rig) {
 		return err
 	})
 	if err != nil {
-		b.note("%s: settings not read: %v", r.kind.Name, err)
+		r.Note("%s: settings not read: %v", of.Kind.Name, err)
 	}
-	p := r.top.Ports[0]
+	p := of.Top.Ports[0]
 	if p.Name == "" || p.Socket != "" {
 		return
 	}
-	active, err := topo.Offloads(r.top.Switch, p.Name)
+	active, err := topo.Offloads(of.Top.Switch, p.Name)
 	if err != nil {
-		b.note("%s: %v", r.kind.Name, err)
+		r.Note("%s: %v", of.Kind.Name, err)
 		return
 	}
 	var on []string

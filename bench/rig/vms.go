@@ -1,4 +1,4 @@
-package bench
+package rig
 
 import (
 	"context"
@@ -17,9 +17,9 @@ import (
 	"github.com/kvswitch/kvswitch/bench/topo"
 )
 
-// machines are two real guests on the two ports of a topology. They stay awake
+// VMs are two real guests on the two ports of a topology. They stay awake
 // while other contenders have their turn: an idle guest costs next to nothing.
-type machines struct {
+type VMs struct {
 	top    *topo.Topology
 	guests [2]*vm.Guest
 }
@@ -27,8 +27,8 @@ type machines struct {
 func guestAddr(i int) string { return fmt.Sprintf("10.75.1.%d", i+1) }
 
 // boot starts the guests. The contender must be awake. It takes some seconds.
-func boot(top *topo.Topology, vhostUser bool) (*machines, error) {
-	m := &machines{top: top}
+func boot(top *topo.Topology, vhostUser bool) (*VMs, error) {
+	v := &VMs{top: top}
 	err := top.Do(func() {
 		tb := top.TB()
 		for i, p := range top.Ports[:2] {
@@ -46,9 +46,9 @@ func boot(top *topo.Topology, vhostUser bool) (*machines, error) {
 				o.Net = []string{"-netdev", "tap,id=n0,fd=3", "-device", device}
 				o.ExtraFiles = []*os.File{p.File}
 			}
-			m.guests[i] = vm.Launch(tb, o)
+			v.guests[i] = vm.Launch(tb, o)
 		}
-		for i, g := range m.guests {
+		for i, g := range v.guests {
 			g.AwaitBoot()
 			g.Run(fmt.Sprintf("ip link set eth0 up && ip addr add %s/24 dev eth0", guestAddr(i)))
 		}
@@ -56,32 +56,32 @@ func boot(top *topo.Topology, vhostUser bool) (*machines, error) {
 	if err != nil {
 		return nil, fmt.Errorf("boot guests: %w", err)
 	}
-	return m, nil
+	return v, nil
 }
 
 // await returns when the guests reach each other.
-func (m *machines) await(context.Context) error {
-	return m.top.Do(func() {
-		netns.Await(m.top.TB(), opening, "guests reach each other", func() error {
-			_, err := m.guests[0].Try("ping -c 1 -W 1 " + guestAddr(1))
+func (v *VMs) await() error {
+	return v.top.Do(func() {
+		netns.Await(v.top.TB(), Opening, "guests reach each other", func() error {
+			_, err := v.guests[0].Try("ping -c 1 -W 1 " + guestAddr(1))
 			return err
 		})
 	})
 }
 
 // command runs a command in a guest; its exit status does not matter.
-func (m *machines) command(ctx context.Context, guest int, format string, args ...any) (string, error) {
+func (v *VMs) command(ctx context.Context, guest int, format string, args ...any) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	out, _, err := m.guests[guest].Exec(ctx, fmt.Sprintf(format, args...))
+	out, _, err := v.guests[guest].Exec(ctx, fmt.Sprintf(format, args...))
 	return out, err
 }
 
-// ping records the round trips that the first guest's ping reports, a hundred a
+// Ping records the round trips that the first guest's ping reports, a hundred a
 // second. What got lost it only counts.
-func (m *machines) ping(ctx context.Context, length time.Duration, h *hdrhistogram.Histogram) (gen.Pings, error) {
+func (v *VMs) Ping(ctx context.Context, length time.Duration, h *hdrhistogram.Histogram) (gen.Pings, error) {
 	n := max(5, int(length/(10*time.Millisecond)))
-	out, err := m.command(ctx, 0, "ping -c %d -i 0.01 -W 1 %s", n, guestAddr(1))
+	out, err := v.command(ctx, 0, "ping -c %d -i 0.01 -W 1 %s", n, guestAddr(1))
 	if err != nil {
 		return gen.Pings{}, fmt.Errorf("ping between guests: %w", err)
 	}
@@ -108,33 +108,33 @@ func roundTrips(out string) []time.Duration {
 	return rtts
 }
 
-// bulk sends zeros over one TCP connection and returns what the second guest's
+// Bulk sends zeros over one TCP connection and returns what the second guest's
 // network card received, in bit/s, headers included.
-func (m *machines) bulk(ctx context.Context, length time.Duration) (bits float64, err error) {
+func (v *VMs) Bulk(ctx context.Context, length time.Duration) (bits float64, err error) {
 	const port = 5001
 	// Sessions of their own outlive the shell. busybox's nc ends with its standard
 	// input, so that must stay open.
-	if _, err := m.command(ctx, 1, "setsid sh -c 'sleep 300 | nc -l -p %d' >/dev/null 2>&1 &", port); err != nil {
+	if _, err := v.command(ctx, 1, "setsid sh -c 'sleep 300 | nc -l -p %d' >/dev/null 2>&1 &", port); err != nil {
 		return 0, err
 	}
 	defer func() {
-		for i := range m.guests {
-			_, e := m.command(ctx, i, "killall nc sleep; true")
+		for i := range v.guests {
+			_, e := v.command(ctx, i, "killall nc sleep; true")
 			err = errors.Join(err, e)
 		}
 	}()
 	// The listener may need a moment; nc itself does not try again.
-	_, err = m.command(ctx, 0, "setsid sh -c 'until nc %s %d </dev/zero; do sleep 0.1; done' >/dev/null 2>&1 &", guestAddr(1), port)
+	_, err = v.command(ctx, 0, "setsid sh -c 'until nc %s %d </dev/zero; do sleep 0.1; done' >/dev/null 2>&1 &", guestAddr(1), port)
 	if err != nil {
 		return 0, err
 	}
-	wait(ctx, max(length/2, 500*time.Millisecond)) // for TCP to find its window
-	begin, before, err := m.received(ctx)
+	gen.Wait(ctx, max(length/2, 500*time.Millisecond)) // for TCP to find its window
+	begin, before, err := v.received(ctx)
 	if err != nil {
 		return 0, err
 	}
-	wait(ctx, length)
-	end, after, err := m.received(ctx)
+	gen.Wait(ctx, length)
+	end, after, err := v.received(ctx)
 	if err != nil {
 		return 0, err
 	}
@@ -143,9 +143,9 @@ func (m *machines) bulk(ctx context.Context, length time.Duration) (bits float64
 
 // received is what the second guest's network card has counted, in bytes, and
 // when: in the middle of asking.
-func (m *machines) received(ctx context.Context) (at time.Time, bytes float64, err error) {
+func (v *VMs) received(ctx context.Context) (at time.Time, bytes float64, err error) {
 	begin := time.Now()
-	out, err := m.command(ctx, 1, "cat /sys/class/net/eth0/statistics/rx_bytes")
+	out, err := v.command(ctx, 1, "cat /sys/class/net/eth0/statistics/rx_bytes")
 	if err != nil {
 		return at, 0, err
 	}
