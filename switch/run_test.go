@@ -113,14 +113,12 @@ func TestOnePortsBPDUsLeaveRoomForOthers(t *testing.T) {
 		t.Fatal(err)
 	}
 	const ports = 50
-	var all []*mem.Port
 	for i := range ports {
 		p := mem.NewPort()
 		defer p.Close()
 		if _, err := s.AddPort(fmt.Sprintf("p%d", i+1), p, NewPortConfig("memory")); err != nil {
 			t.Fatal(err)
 		}
-		all = append(all, p)
 	}
 	w, err := newWorker(0, s)
 	if err != nil {

@@ -195,13 +195,6 @@ type (
 		Type string  `json:"type"`
 		AgeS float64 `json:"age_s"`
 	}
-	eventDoc struct {
-		Time  time.Time `json:"time"`
-		Event string    `json:"event"`
-		Port  string    `json:"port"`
-		MAC   string    `json:"mac"`
-		VLAN  uint16    `json:"vlan"`
-	}
 )
 
 // status is kvswitch show --json.
