@@ -65,6 +65,7 @@ bench-quick: build ## the same in three minutes: shows that the bench works, not
 	./kvswitch bench --quick --report build/bench-quick
 
 guest: ## prepare the guest that tests and demo boot: build/guest
+	@.ci/deps guest
 	@go run ./bench/testbed/vm/mkguest
 
 deps: ## install the Debian packages that the tests need

@@ -114,7 +114,6 @@ func TestOnePortsBPDUsLeaveRoomForOthers(t *testing.T) {
 	}
 	const ports = 50
 	const bpdusWaiting = 16 // of one port's, at a time
-	var all []*mem.Port
 	for i := range ports {
 		p := mem.NewPort()
 		defer p.Close()
@@ -123,7 +122,6 @@ func TestOnePortsBPDUsLeaveRoomForOthers(t *testing.T) {
 		if _, err := s.AddPort(fmt.Sprintf("p%d", i+1), p, cfg); err != nil {
 			t.Fatal(err)
 		}
-		all = append(all, p)
 	}
 	h, err := s.Hand()
 	if err != nil {

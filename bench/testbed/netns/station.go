@@ -155,9 +155,12 @@ func (s *Station) recv(deadline time.Time) ([]byte, error) {
 	if deadline.IsZero() {
 		// Read with a deadline that has passed does not even look.
 		err = raw.Control(func(fd uintptr) {
-			if !receive(fd) && !receive(fd) { // once for an error of an earlier time
-				recvErr = os.ErrDeadlineExceeded
+			for range 2 { // once for an error of an earlier time
+				if receive(fd) {
+					return
+				}
 			}
+			recvErr = os.ErrDeadlineExceeded
 		})
 	} else {
 		err = raw.Read(receive)

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"bytes"
+	"context"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -297,7 +298,7 @@ func (s *session) http(where, method, path, body string) string {
 		s.t.Fatal(err)
 	}
 	client := http.Client{Timeout: stepPatience, Transport: &http.Transport{
-		Dial: func(string, string) (net.Conn, error) { return conn, nil }, DisableKeepAlives: true}}
+		DialContext: func(context.Context, string, string) (net.Conn, error) { return conn, nil }, DisableKeepAlives: true}}
 	req, err := http.NewRequest(method, "http://switch"+path, strings.NewReader(body))
 	if err != nil {
 		s.t.Fatal(err)

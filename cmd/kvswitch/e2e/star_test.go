@@ -84,7 +84,7 @@ func sweepAmong(ports ...int) *sweep {
 }
 
 // sweepPatience is how long the last broadcast of a sweep may take.
-const sweepPatience = 5 * time.Second
+const sweepPatience = 20 * time.Second
 
 // sweepSource is the address that a port's broadcasts come from; it never moves.
 func sweepSource(port int) frame.MAC { return frame.MAC{0x02, 0, 0, 0xff, 0, byte(port)} }

@@ -107,48 +107,48 @@ func garbage() (frames [][]byte) {
 	return frames
 }
 
-// bpduWatch counts the BPDUs that a port receives from now on.
+// bpduWatch counts the BPDUs that one bridge sends another from now on.
 type bpduWatch struct {
-	k     *kvs
-	port  string
-	since time.Time
-	count int
+	from, to       *treeBridge
+	sent, received int // before
 }
 
-func watchBPDUs(k *kvs, port string) *bpduWatch {
-	w := &bpduWatch{k: k, port: port, since: time.Now()}
-	p := k.treePort(port)
-	w.count = p.received()
+func (l *treeLab) watchBPDUs(from, to string) *bpduWatch {
+	w := &bpduWatch{from: l.bridge(from), to: l.bridge(to)}
+	w.sent, w.received = w.look(l)
 	return w
 }
 
-// look returns for how long it has counted, and how many.
-func (w *bpduWatch) look() (time.Duration, int) {
-	passed := time.Since(w.since)
-	p := w.k.treePort(w.port)
-	return passed, p.received() - w.count
+// look returns how many one has sent and the other received.
+func (w *bpduWatch) look(l *treeLab) (sent, received int) {
+	// The receiver first: what is under way then is not taken for received.
+	to := l.kvs(w.to.name).treePort(w.from.name)
+	from := l.kvs(w.from.name).treePort(w.to.name)
+	return from.sent() - w.sent, to.received() - w.received
 }
 
 func TestGarbageAtLineRateDoesNotLoseTheTree(t *testing.T) {
-	const hello = shortHello * time.Second
 	l := newTriangle(t)
 	was := l.shape("")
-	b, c := l.kvs("b"), l.kvs("c")
+	b := l.kvs("b")
 	before := b.port("a").RX.Frames
 
 	begin := time.Now()
 	f := startFlood(t, l.bridge("a").host, "b", garbage())
 	// What b hears of a comes through the flood, and so does what c hears of b:
 	// unknown and broadcast frames leave through every port.
-	watches := []*bpduWatch{watchBPDUs(b, "a"), watchBPDUs(c, "b"), watchBPDUs(c, "a")}
-	<-time.After(4 * hello) // longer than what a bridge was told lives
+	watches := []*bpduWatch{l.watchBPDUs("a", "b"), l.watchBPDUs("b", "c"), l.watchBPDUs("a", "c")}
 	for _, w := range watches {
-		passed, n := w.look()
-		t.Logf("bridge %s, port %s: %d BPDUs in %v of flood, hello time %v", w.k.tree().BridgeID, w.port, n, passed, hello)
-		// One may be about to come, and one be late.
-		if want := int(passed/hello) - 1; n < want {
-			t.Errorf("port %s received %d BPDUs in %v, want at least %d", w.port, n, passed, want)
-		}
+		netns.Await(t, treePatience, "hellos get through the flood", func() error {
+			sent, received := w.look(l)
+			// Four hellos: longer than what a bridge was told lives. One may be
+			// lost on the way: the kernel's queue between the hosts is full.
+			if sent < 4 || received < sent-1 {
+				return fmt.Errorf("%s sent %d, %s received %d", w.from.name, sent, w.to.name, received)
+			}
+			t.Logf("in the flood %s sent %d BPDUs, %s received %d", w.from.name, sent, w.to.name, received)
+			return nil
+		})
 	}
 	l.keepsShape(was, "")
 	elapsed := time.Since(begin).Seconds()
@@ -190,9 +190,9 @@ func TestFloodOfBPDUsCostsItsPortOnly(t *testing.T) {
 		l.heals(l.now())
 		l.keepsShape(was, "b attacker")
 	}
-	elapsed := time.Since(begin)
 	f.stop()
 	after, used := k.treePort("attacker"), cpuOf(t, k)-cpu
+	elapsed := time.Since(begin) // last: nothing was counted later
 	read := after.received() + after.Counters.RxDiscarded - before.received() - before.Counters.RxDiscarded
 	t.Logf("flood of %.0f BPDUs/s, of which %.0f/s were read; the switch used %.2f of a core",
 		float64(f.sent.Load())/elapsed.Seconds(), float64(read)/elapsed.Seconds(), used.Seconds()/elapsed.Seconds())

@@ -21,13 +21,22 @@ const (
 	shortForwardDelay = 4
 )
 
+// The longest times that it allows: whatever waits for the forward delay, which
+// a port does twice before it forwards, does not come before treePatience ends.
+const (
+	longMaxAge       = 40
+	longForwardDelay = 30
+)
+
 // kvswitchTree is kvswitch with short timers.
-func kvswitchTree(mode string) treeMaker {
+func kvswitchTree(mode string) treeMaker { return timedTree(mode, shortMaxAge, shortForwardDelay) }
+
+// timedTree is kvswitch with the short hello time and others as given, in seconds.
+func timedTree(mode string, maxAge, forwardDelay int) treeMaker {
 	return func(t *testing.T, b *treeBridge) treeMember {
 		t.Helper()
 		return kvsMember{runTree(t, b, "stp: "+mode,
-			fmt.Sprintf("hello: %ds", shortHello), fmt.Sprintf("max-age: %ds", shortMaxAge),
-			fmt.Sprintf("forward-delay: %ds", shortForwardDelay))}
+			fmt.Sprintf("hello: %ds", shortHello), fmt.Sprintf("max-age: %ds", maxAge), fmt.Sprintf("forward-delay: %ds", forwardDelay))}
 	}
 }
 

@@ -17,9 +17,14 @@ import (
 // cable that they block is b-c, at c's end.
 func newTriangle(t *testing.T) *treeLab {
 	t.Helper()
+	return newTriangleOf(t, kvswitchTree("rstp"))
+}
+
+func newTriangleOf(t *testing.T, maker treeMaker) *treeLab {
+	t.Helper()
 	plan := treePlan{name: "triangle of kvswitch", cables: []string{"a-b", "a-c", "b-c"}, pause: 2 * time.Millisecond}
 	for i, name := range []string{"a", "b", "c"} {
-		plan.bridges = append(plan.bridges, treeBridge{name: name, priority: (i + 1) << 12, maker: kvswitchTree("rstp")})
+		plan.bridges = append(plan.bridges, treeBridge{name: name, priority: (i + 1) << 12, maker: maker})
 	}
 	l := newTreeLab(t, plan)
 	if blocked := l.settles("a"); blocked[0] != "b-c" {
@@ -52,19 +57,13 @@ func (l *treeLab) kvs(name string) *kvs {
 	return l.bridge(name).treeMember.(kvsMember).kvs
 }
 
-// The goal is 300 ms; the limit of the test is what no scheduler explains.
-const cutLimit = 2 * time.Second
-
+// The bridges agree at once: with the longest timers there are, a network that
+// waited for one would not heal while heals has patience.
 func TestTrafficPassesAgainWhenACableIsCut(t *testing.T) {
 	t.Parallel()
-	l := newTriangle(t)
+	l := newTriangleOf(t, timedTree("rstp", longMaxAge, longForwardDelay))
 	for _, cable := range []string{"a-b", "a-c"} {
-		m := l.cut(cable)
-		took := l.heals(m)
-		t.Logf("%s cut: traffic between all in %v", cable, took)
-		if took > cutLimit {
-			t.Errorf("%s cut: traffic in %v, want it well below a second", cable, took)
-		}
+		t.Logf("%s cut: traffic between all in %v", cable, l.heals(l.cut(cable)))
 		l.converges("a", cable)
 		l.join(cable)
 		l.settles("a")
@@ -72,21 +71,18 @@ func TestTrafficPassesAgainWhenACableIsCut(t *testing.T) {
 	l.noStorm()
 }
 
+// What the root said lives for three hello times (17.21.23), whatever max age is;
+// then the others agree at once.
 func TestTrafficPassesAgainWhenTheRootIsKilled(t *testing.T) {
 	t.Parallel()
-	l := newTriangle(t)
+	l := newTriangleOf(t, timedTree("rstp", longMaxAge, longForwardDelay))
 	a := l.bridge("a")
 	m := moment{at: time.Now()}
 	l.kvs("a").proc.Signal(unix.SIGKILL)
 	<-l.kvs("a").proc.Done()
 	a.dead = true
 	m.round = l.chatter.rounds()
-	took := l.heals(m)
-	t.Logf("root killed, its links up: traffic between the others in %v, hello time %ds", took, shortHello)
-	// Its information lives for three hello times; the second is for the rest.
-	if limit := (3*shortHello + 1) * time.Second; took > limit+cutLimit {
-		t.Errorf("traffic in %v, want %v", took, limit)
-	}
+	t.Logf("root killed, its links up: traffic between the others in %v, hello time %ds", l.heals(m), shortHello)
 	l.settles("b")
 	l.noStorm()
 }

@@ -44,14 +44,15 @@ func fromNetlink(l netlink.Link) Link {
 }
 
 // CheckName reports why name can't be that of a network device: empty, longer
-// than 15 bytes (IFNAMSIZ-1), or with a character that the kernel refuses.
+// than 15 bytes (IFNAMSIZ-1), or with a byte that the kernel refuses
+// (dev_valid_name, for which 0xa0 is white space whatever stands around it).
 func CheckName(name string) error {
 	switch {
 	case name == "" || name == "." || name == "..":
 		return fmt.Errorf("interface name %q: not a name", name)
 	case len(name) > unix.IFNAMSIZ-1:
 		return fmt.Errorf("interface name %q: %d bytes long, the limit is %d", name, len(name), unix.IFNAMSIZ-1)
-	case strings.ContainsAny(name, "/: \t\n\v\f\r\xa0\x00"):
+	case strings.ContainsAny(name, "/: \t\n\v\f\r\x00") || strings.IndexByte(name, 0xa0) >= 0:
 		return fmt.Errorf("interface name %q: slash, colon and white space are not allowed", name)
 	}
 	return nil

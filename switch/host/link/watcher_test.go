@@ -257,12 +257,12 @@ func openFiles(t *testing.T) int {
 }
 
 func TestCheckNameKnowsTheKernelsRules(t *testing.T) {
-	for _, name := range []string{"eth0", "enp3s0f1np1", "a", "fifteen-bytes-x", "br-12.5@x"} {
+	for _, name := range []string{"eth0", "enp3s0f1np1", "a", "fifteen-bytes-x", "br-12.5@x", "é", "\xff"} {
 		if err := CheckName(name); err != nil {
 			t.Error(err)
 		}
 	}
-	for _, name := range []string{"", ".", "..", "sixteen-bytes-xx", "a/b", "a b", "a\tb", "eth0:1", "nul\x00"} {
+	for _, name := range []string{"", ".", "..", "sixteen-bytes-xx", "a/b", "a b", "a\tb", "eth0:1", "nul\x00", "à", "\xa0"} {
 		err := CheckName(name)
 		if err == nil {
 			t.Errorf("%q passes", name)

@@ -24,17 +24,18 @@ type Signal struct {
 	list *iocb
 }
 
-// iocb is struct iocb of linux/aio_abi.h.
+// iocb is struct iocb of linux/aio_abi.h: 64 bytes, of which a read of nothing
+// that signals a descriptor sets these.
 type iocb struct {
-	data           uint64
-	key, rwFlags   uint32
-	opcode, reqPri uint16
-	fd             uint32
-	buf, n         uint64
-	offset         int64
-	reserved       uint64
-	flags, resFD   uint32
+	_            [16]byte // aio_data, aio_key, aio_rw_flags
+	opcode       uint16
+	_            int16 // aio_reqprio
+	fd           uint32
+	_            [32]byte // aio_buf, aio_nbytes, aio_offset, aio_reserved2
+	flags, resFD uint32
 }
+
+var _ [64]byte = [unsafe.Sizeof(iocb{})]byte{}
 
 // ioEvent is struct io_event.
 type ioEvent struct{ data, obj, res, res2 uint64 }

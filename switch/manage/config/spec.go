@@ -116,18 +116,22 @@ func (ks Kinds) spec(kind, name string, pairs []KeyValue) (Spec, error) {
 	}
 	s := Spec{Kind: kind, Name: name}
 	settings := PortKeyNames()
-	for _, p := range pairs {
+	for i, p := range pairs {
+		own := slices.Contains(k.Keys, p.Key)
+		if !own && !slices.Contains(settings, p.Key) {
+			known := slices.Concat(k.Keys, settings)
+			return Spec{}, fmt.Errorf("unknown key %q for a %s port; known: %s", p.Key, kind, strings.Join(known, " "))
+		}
+		if slices.ContainsFunc(pairs[:i], func(q KeyValue) bool { return q.Key == p.Key }) {
+			return Spec{}, fmt.Errorf("%s is given twice", p.Key)
+		}
 		if err := checkValue(p.Value); err != nil {
 			return Spec{}, fmt.Errorf("%s=%q: %w", p.Key, p.Value, err)
 		}
-		switch {
-		case slices.Contains(k.Keys, p.Key):
+		if own {
 			s.Device = append(s.Device, p)
-		case slices.Contains(settings, p.Key):
+		} else {
 			s.Settings = append(s.Settings, p)
-		default:
-			known := slices.Concat(k.Keys, settings)
-			return Spec{}, fmt.Errorf("unknown key %q for a %s port; known: %s", p.Key, kind, strings.Join(known, " "))
 		}
 	}
 	if _, err := s.PortConfig(); err != nil {

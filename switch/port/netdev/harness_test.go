@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"net/netip"
 	"os"
 	"strings"
 	"testing"
@@ -110,12 +109,6 @@ type lent struct {
 	data  []byte
 	hdr   frame.VnetHdr
 	tag   frame.Tag
-}
-
-// wire is the frame with its tag in place.
-func (l lent) wire() []byte {
-	o := frame.Out{Frame: &frame.Frame{Data: l.data}, EgressTag: l.tag}
-	return o.AppendWire(nil)
 }
 
 // receive takes frames from all queues of a port until it has want of them.
@@ -251,8 +244,6 @@ func (h *hub) carry(in int, q frame.Queue) int {
 	}
 	return n
 }
-
-func addr(s string) netip.Addr { return netip.MustParseAddr(s) }
 
 func openFiles(t *testing.T) int {
 	t.Helper()
