@@ -1,9 +1,8 @@
 // Command kvswitch is a layer-2 switch for virtual machines in one process, and
 // the command line that controls it.
 //
-// This package only wires: it reads flags, opens ports, makes the switch of
-// package vswitch, and prints what package ctl's client brings. Every decision
-// about frames is made elsewhere.
+// This package only reads flags, turns signals into calls of package daemon, and
+// prints what package ctl's client brings. Everything is decided elsewhere.
 package main
 
 import (
