@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net"
+	"os"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -157,6 +158,9 @@ func Open(o Options) (*Port, error) {
 	}
 	if o.Mode == Server {
 		if p.listen, p.file, err = sockfile.Listen("unix", o.Path, o.file()); err != nil {
+			if bind := (*os.SyscallError)(nil); errors.As(err, &bind) && bind.Syscall == "bind" {
+				err = fmt.Errorf("bind socket to %s: %w", o.Path, bind.Err)
+			}
 			p.free()
 			return nil, fmt.Errorf("open vhost-user port: %w", err)
 		}
