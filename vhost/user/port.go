@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io/fs"
 	"net"
+	"os"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -12,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/kvswitch/kvswitch/switch/frame"
+	"github.com/kvswitch/kvswitch/switch/host/sockfile"
 	"github.com/kvswitch/kvswitch/switch/host/sysio"
 	"github.com/kvswitch/kvswitch/vhost/virtq"
 )
@@ -41,6 +44,9 @@ const MaxQueuePairs = 128
 
 // DefaultReconnect is the time between two attempts of a Client.
 const DefaultReconnect = time.Second
+
+// maxPath is the longest path of a Unix socket, without its final zero.
+const maxPath = len(unix.RawSockaddrUnix{}.Path) - 1
 
 // Options of a port. Only Path is required.
 type Options struct {
@@ -87,6 +93,18 @@ func (o *Options) check() error {
 	return nil
 }
 
+// file is the socket file's mode and owner.
+func (o *Options) file() sockfile.Options {
+	f := sockfile.Options{Perm: uint32(o.Perm)}
+	if o.UID > 0 {
+		f.Owner = strconv.Itoa(o.UID)
+	}
+	if o.GID > 0 {
+		f.Owner += ":" + strconv.Itoa(o.GID)
+	}
+	return f
+}
+
 // Port is a vhost-user back end.
 type Port struct {
 	opts   Options
@@ -101,7 +119,8 @@ type Port struct {
 	attention chan struct{} // a worker found a ring broken
 	done      chan struct{} // closed by Close
 	running   sync.WaitGroup
-	socket    *socket // Server
+	listen    *net.UnixListener // Server
+	file      *sockfile.File    // Server: the socket's
 
 	mu       sync.Mutex // the control side's; no worker takes it
 	notify   func()
@@ -138,7 +157,10 @@ func Open(o Options) (*Port, error) {
 		return nil, fmt.Errorf("open vhost-user port: %w", err)
 	}
 	if o.Mode == Server {
-		if p.socket, err = listen(o); err != nil {
+		if p.listen, p.file, err = sockfile.Listen("unix", o.Path, o.file()); err != nil {
+			if bind := (*os.SyscallError)(nil); errors.As(err, &bind) && bind.Syscall == "bind" {
+				err = fmt.Errorf("bind socket to %s: %w", o.Path, bind.Err)
+			}
 			p.free()
 			return nil, fmt.Errorf("open vhost-user port: %w", err)
 		}
@@ -235,8 +257,9 @@ func (p *Port) Close() error {
 	}
 	p.mu.Unlock()
 	var err error
-	if p.socket != nil {
-		err = p.socket.close()
+	if p.listen != nil {
+		err = p.listen.Close()
+		p.file.Remove()
 	}
 	p.running.Wait()
 	p.free()

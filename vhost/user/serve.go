@@ -15,7 +15,7 @@ import (
 // meantime are turned away; at once, unless the one before has hung up.
 func (p *Port) accept() {
 	for {
-		conn, err := p.socket.AcceptUnix()
+		conn, err := p.listen.AcceptUnix()
 		if err != nil {
 			if p.pause(p.opts.Reconnect) { // out of descriptors, perhaps
 				continue

@@ -74,14 +74,14 @@ func testSocketFile(t *testing.T) {
 	if _, err := Open(Options{Path: path}); err == nil || !strings.Contains(err.Error(), "in use") {
 		t.Errorf("a socket in use: %v", err)
 	}
-	first.socket.UnixListener.Close() // as if its process had died
+	first.listen.Close() // as if its process had died
 	second, err := Open(Options{Path: path})
 	if err != nil {
 		t.Fatalf("stale socket: %v", err)
 	}
 	defer second.Close()
 	// The first's own end does not take the second's socket with it.
-	first.socket.unlink()
+	first.file.Remove()
 	if _, err := os.Lstat(path); err != nil {
 		t.Error("a foreign socket was removed")
 	}

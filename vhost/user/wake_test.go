@@ -169,7 +169,7 @@ func TestFailedListenLeavesNoFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer unix.Setrlimit(unix.RLIMIT_NOFILE, &was)
-	for room := range 4 { // descriptors for the socket, the file, the listener
+	for room := range 8 { // descriptors for the bell, the socket, its listener and its file
 		next, err := unix.FcntlInt(0, unix.F_DUPFD_CLOEXEC, 0)
 		if err != nil {
 			t.Fatal(err)
@@ -178,10 +178,10 @@ func TestFailedListenLeavesNoFile(t *testing.T) {
 		if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: uint64(next + room), Max: was.Max}); err != nil {
 			t.Fatal(err)
 		}
-		s, err := listen(Options{Path: path, Perm: 0o660})
+		p, err := Open(Options{Path: path})
 		unix.Setrlimit(unix.RLIMIT_NOFILE, &was)
 		if err == nil {
-			s.close()
+			p.Close()
 		}
 		if _, there := os.Lstat(path); there == nil {
 			t.Fatalf("with %d descriptors: %v, and the file stays", room, err)

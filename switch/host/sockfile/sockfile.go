@@ -94,12 +94,12 @@ func CheckPath(path string) error {
 	return nil
 }
 
-// File is a socket's place in the file system, and proof that it is ours: the
-// device and inode it had when we made it.
+// File is a socket's place in the file system, and proof that it is ours: a
+// descriptor (O_PATH) of what we made. While that is open, nobody else's file gets
+// the same inode number.
 type File struct {
 	path string
-	dev  uint64
-	ino  uint64
+	fd   int // -1 once removed
 }
 
 // Listen listens at path; network is "unix" or "unixpacket". The caller closes
@@ -158,11 +158,17 @@ func closeToOthers(fd int) error {
 
 // adopt notes the file just bound and gives it the mode and owner asked for.
 func adopt(path string, o Options) (*File, error) {
-	var st unix.Stat_t
-	if err := unix.Lstat(path, &st); err != nil {
-		return nil, fmt.Errorf("stat socket %s: %w", path, err)
+	fd, err := unix.Open(path, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		unix.Unlink(path) // it was ours a moment ago, and others would think that it is in use
+		return nil, fmt.Errorf("open socket %s: %w", path, err)
 	}
-	f := &File{path: path, dev: st.Dev, ino: st.Ino}
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFSOCK {
+		unix.Close(fd)
+		return nil, fmt.Errorf("socket %s was replaced by something else", path)
+	}
+	f := &File{path: path, fd: fd}
 	if err := f.setOwner(o); err != nil {
 		f.Remove()
 		return nil, err
@@ -170,45 +176,44 @@ func adopt(path string, o Options) (*File, error) {
 	return f, nil
 }
 
-// setOwner works on an O_PATH descriptor, so that what it changes is the file
-// it looked at, whatever happens to the name meanwhile.
+// setOwner works on the descriptor, so that what it changes is the file it looked
+// at, whatever happens to the name meanwhile.
 func (f *File) setOwner(o Options) error {
-	fd, err := unix.Open(f.path, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return fmt.Errorf("open socket %s: %w", f.path, err)
-	}
-	defer unix.Close(fd)
-	var st unix.Stat_t
-	if err := unix.Fstat(fd, &st); err != nil {
-		return fmt.Errorf("stat socket %s: %w", f.path, err)
-	}
-	if !f.is(&st) || st.Mode&unix.S_IFMT != unix.S_IFSOCK {
-		return fmt.Errorf("socket %s was replaced by something else", f.path)
-	}
 	if o.Owner != "" {
 		uid, gid, err := o.ids()
 		if err != nil {
 			return err
 		}
-		if err := unix.Fchownat(fd, "", uid, gid, unix.AT_EMPTY_PATH); err != nil {
+		if err := unix.Fchownat(f.fd, "", uid, gid, unix.AT_EMPTY_PATH); err != nil {
 			return fmt.Errorf("give socket %s to %s: %w", f.path, o.Owner, err)
 		}
 	}
 	// The magic link leads to the very inode; fchmod(2) refuses O_PATH.
-	if err := unix.Chmod(fmt.Sprintf("/proc/self/fd/%d", fd), o.perm()); err != nil {
+	if err := unix.Chmod(fmt.Sprintf("/proc/self/fd/%d", f.fd), o.perm()); err != nil {
 		return fmt.Errorf("set mode %04o of socket %s: %w", o.perm(), f.path, err)
 	}
 	return nil
 }
 
-func (f *File) is(st *unix.Stat_t) bool { return st.Dev == f.dev && st.Ino == f.ino }
-
-// Remove unlinks the file if it is still the one we made. With a nil File it
-// does nothing.
+// Remove unlinks the file if it is still the one we made. A nil File, or one that
+// was removed before, is nothing to remove.
 func (f *File) Remove() {
+	if f == nil || f.fd < 0 {
+		return
+	}
 	var st unix.Stat_t
-	if f != nil && unix.Lstat(f.path, &st) == nil && f.is(&st) {
-		unix.Unlink(f.path)
+	if unix.Fstat(f.fd, &st) == nil {
+		unlink(f.path, &st)
+	}
+	unix.Close(f.fd)
+	f.fd = -1
+}
+
+// unlink removes what is at path if it is the file that st was taken of.
+func unlink(path string, st *unix.Stat_t) {
+	var there unix.Stat_t
+	if unix.Lstat(path, &there) == nil && there.Dev == st.Dev && there.Ino == st.Ino {
+		unix.Unlink(path)
 	}
 }
 
@@ -226,6 +231,8 @@ func prepare(path string, typ int) error {
 		return nil // the directory may be missing, too: then bind says so
 	case err != nil:
 		return fmt.Errorf("stat socket %s: %w", path, err)
+	case st.Mode&unix.S_IFMT == unix.S_IFLNK:
+		return fmt.Errorf("%s is a symbolic link and not a socket: remove it, or give the path it points to", path)
 	case st.Mode&unix.S_IFMT != unix.S_IFSOCK:
 		return fmt.Errorf("%s exists and is not a socket: remove it or choose another path", path)
 	case int(st.Uid) != os.Geteuid() && os.Geteuid() != 0:
@@ -245,6 +252,6 @@ func prepare(path string, typ int) error {
 	default:
 		return fmt.Errorf("socket %s is in use by another process: choose another path", path)
 	}
-	(&File{path: path, dev: st.Dev, ino: st.Ino}).Remove()
+	unlink(path, &st)
 	return nil
 }

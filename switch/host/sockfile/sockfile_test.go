@@ -196,6 +196,31 @@ func TestRemoveSparesWhatReplacedTheSocket(t *testing.T) {
 	})
 }
 
+// A socket that was closed is stale, and a successor takes its path over. The
+// successor's file may get the inode number that the first one had, were that free.
+func TestRemoveSparesTheSuccessor(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	before := descriptors(t)
+	first, file, err := Listen("unix", path, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	first.Close()
+	undo, err := listen("unix", path, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	file.Remove()
+	file.Remove() // once too often does no harm
+	if _, err := os.Lstat(path); err != nil {
+		t.Errorf("the successor's socket was removed: %v", err)
+	}
+	undo()
+	if n := descriptors(t); n != before {
+		t.Errorf("%d descriptors, %d before", n, before)
+	}
+}
+
 func TestCheckPath(t *testing.T) {
 	for _, c := range []struct{ path, want string }{
 		{"", "missing"},
