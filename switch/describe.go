@@ -97,7 +97,7 @@ func (s *Switch) treeStatus() stp.Status {
 
 // describe is a port's status. Called with s.mu held.
 func (s *Switch) describe(p *port, tree *stp.Status) PortStatus {
-	sums := p.sums()
+	sums, carried := s.sums(p)
 	ps := PortStatus{
 		Name: p.name, Kind: p.cfg.Kind, ID: p.id,
 		MAC: p.state.MAC, MTU: p.state.MTU, SpeedBps: p.state.Speed,
@@ -106,6 +106,7 @@ func (s *Switch) describe(p *port, tree *stp.Status) PortStatus {
 		VLAN:     describeVLAN(&p.cfg.VLAN),
 		Offloads: p.state.Offloads,
 		Config:   p.cfg,
+		InKernel: InKernelStatus{carried.Active, carried.Why, carried.RxFrames, carried.TxFrames},
 		Learned:  s.table.PortLen(uint16(p.id)),
 		RX:       Traffic{Frames: sums.RxFrames, Bytes: sums.RxBytes},
 		TX:       Traffic{Frames: sums.TxFrames, Bytes: sums.TxBytes},

@@ -39,6 +39,14 @@ type FDBSummary struct {
 	Max     int `json:"max"`
 }
 
+// InKernelStatus is a port's part in what is forwarded in the kernel.
+type InKernelStatus struct {
+	Active   bool   `json:"active"`
+	Why      string `json:"why"` // not, when it is not
+	RxFrames uint64 `json:"rx_frames"`
+	TxFrames uint64 `json:"tx_frames"`
+}
+
 // PortStatus is one port.
 type PortStatus struct {
 	Name       string            `json:"name"`
@@ -48,6 +56,7 @@ type PortStatus struct {
 	MTU        int               `json:"mtu"`
 	Link       string            `json:"link"` // up, down
 	LinkReason string            `json:"link_reason,omitempty"`
+	InKernel   InKernelStatus    `json:"in_kernel"`
 	SpeedBps   uint64            `json:"speed_bps,omitempty"`
 	Uplink     bool              `json:"uplink"`
 	STP        PortSTPStatus     `json:"stp"`

@@ -5,6 +5,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/kvswitch/kvswitch/fdb"
 	vswitch "github.com/kvswitch/kvswitch/switch"
 	"github.com/kvswitch/kvswitch/switch/frame"
 
@@ -17,8 +18,9 @@ import (
 func Running(sw *vswitch.Switch, kinds Kinds, started *Config) (*Config, error) {
 	c := Default()
 	c.Switch = sw.Config()
-	c.Switch.Logger = nil
-	c.Metrics = started.Metrics
+	c.Switch.Logger, c.Switch.Clock, c.Switch.Follower = nil, nil, nil
+	c.Switch.Memory = fdb.Memory{}
+	c.Metrics, c.InKernel = started.Metrics, started.InKernel
 	status := sw.Status()
 	c.Host, c.MTU = HostOff, started.MTU
 	if status.HostPort != nil {

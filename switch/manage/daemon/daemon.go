@@ -52,6 +52,7 @@ func New(o Options) (_ *Daemon, err error) {
 		return nil, err
 	}
 	opener.completeAll(d.started)
+	d.makeTier()
 	// The name first: a second daemon must not touch the first one's interfaces.
 	if d.listener, err = ctl.Listen(o.RunDir, d.started.Switch.Name); err != nil {
 		return nil, err
@@ -78,6 +79,9 @@ func (d *Daemon) start() (err error) {
 	d.opener.tapMTU = cmp.Or(want.MTU, first.MTU)
 	sc := want.Switch
 	sc.Logger = d.log
+	if t := d.opener.tier; t != nil {
+		sc.Memory, sc.Follower = t.Memory(), t
+	}
 	if sc.MAC.IsZero() {
 		if sc.MAC = first.MAC; !sc.MAC.IsUnicast() {
 			sc.MAC = ownMAC(sc.Name, d.options.RunDir)
