@@ -6,9 +6,17 @@ import (
 	"testing"
 )
 
-// Sizes at which the table is measured: one that fits the first-level cache,
-// the default limit, and one that fits no cache.
-var benchSizes = []int{1 << 10, 1 << 16, 1 << 20}
+// Sizes at which the table is measured: one station, what fits the first-level
+// cache, what fits the second, and what fits none.
+var benchSizes = []int{1, 1000, 100_000, 1_000_000}
+
+// next is the index after i of n: a division would cost as much as a lookup.
+func next(i, n int) int {
+	if i++; i == n {
+		return 0
+	}
+	return i
+}
 
 // benchKeys are n stations that are in the table, in random order, and n that
 // are not.
@@ -43,20 +51,24 @@ func bySize(b *testing.B, f func(b *testing.B, tb *Table, in, out []Key)) {
 
 func BenchmarkLookupHit(b *testing.B) {
 	bySize(b, func(b *testing.B, tb *Table, in, _ []Key) {
-		for i := range b.N {
-			if _, ok := tb.Lookup(in[i&(len(in)-1)]); !ok {
+		i := 0
+		for range b.N {
+			if _, ok := tb.Lookup(in[i]); !ok {
 				b.Fatal("miss")
 			}
+			i = next(i, len(in))
 		}
 	})
 }
 
 func BenchmarkLookupMiss(b *testing.B) {
 	bySize(b, func(b *testing.B, tb *Table, _, out []Key) {
-		for i := range b.N {
-			if _, ok := tb.Lookup(out[i&(len(out)-1)]); ok {
+		i := 0
+		for range b.N {
+			if _, ok := tb.Lookup(out[i]); ok {
 				b.Fatal("hit")
 			}
+			i = next(i, len(out))
 		}
 	})
 }
@@ -71,10 +83,12 @@ func BenchmarkLookupHitOracle(b *testing.B) {
 				o.set(k, 1, Dynamic)
 			}
 			b.ResetTimer()
-			for i := range b.N {
-				if _, ok := o.lookup(in[i&(len(in)-1)]); !ok {
+			i := 0
+			for range b.N {
+				if _, ok := o.lookup(in[i]); !ok {
 					b.Fatal("miss")
 				}
+				i = next(i, len(in))
 			}
 		})
 	}
@@ -83,11 +97,12 @@ func BenchmarkLookupHitOracle(b *testing.B) {
 // A station that is where it was, within the second in which it was heard.
 func BenchmarkLearnKnown(b *testing.B) {
 	bySize(b, func(b *testing.B, tb *Table, in, _ []Key) {
-		for i := range b.N {
-			j := i & (len(in) - 1)
-			if r, _ := tb.Learn(in[j], Dest{Port: uint16(j % 64)}); r != Known {
+		i := 0
+		for range b.N {
+			if r, _ := tb.Learn(in[i], Dest{Port: uint16(i % 64)}); r != Known {
 				b.Fatal(r)
 			}
+			i = next(i, len(in))
 		}
 	})
 }
@@ -96,7 +111,7 @@ func BenchmarkLearnKnown(b *testing.B) {
 func BenchmarkLearnKnownParallel(b *testing.B) {
 	bySize(b, func(b *testing.B, tb *Table, in, _ []Key) {
 		b.RunParallel(func(pb *testing.PB) {
-			for j := rand.IntN(len(in)); pb.Next(); j = (j + 1) & (len(in) - 1) {
+			for j := rand.IntN(len(in)); pb.Next(); j = next(j, len(in)) {
 				if r, _ := tb.Learn(in[j], Dest{Port: uint16(j % 64)}); r != Known {
 					b.Error(r)
 				}
@@ -108,21 +123,26 @@ func BenchmarkLearnKnownParallel(b *testing.B) {
 // The first frame of a station in a second, and of one that moved.
 func BenchmarkLearnRefreshed(b *testing.B) {
 	bySize(b, func(b *testing.B, tb *Table, in, _ []Key) {
-		for i := range b.N {
-			j := i & (len(in) - 1)
-			if j == 0 {
-				c := clock(tb.clock.Load()) // Advance without the sweep
-				tb.clock.Store(uint64(makeClock(c.now()+1, c.limit())))
+		i := 0
+		for range b.N {
+			if i == 0 {
+				c := clock(tb.head.clock.Load()) // Advance without the sweep
+				tb.head.clock.Store(uint64(makeClock(c.now()+1, c.limit())))
 			}
-			tb.Learn(in[j], Dest{Port: uint16(j % 64)})
+			tb.Learn(in[i], Dest{Port: uint16(i % 64)})
+			i = next(i, len(in))
 		}
 	})
 }
 
 func BenchmarkLearnMoved(b *testing.B) {
 	bySize(b, func(b *testing.B, tb *Table, in, _ []Key) {
-		for i := range b.N {
-			tb.Learn(in[i&(len(in)-1)], Dest{Port: 64 + uint16(i/len(in)%2)})
+		i, port := 0, uint16(64)
+		for range b.N {
+			tb.Learn(in[i], Dest{Port: port})
+			if i = next(i, len(in)); i == 0 {
+				port ^= 1
+			}
 		}
 	})
 }
@@ -130,12 +150,13 @@ func BenchmarkLearnMoved(b *testing.B) {
 // A station that goes and comes again.
 func BenchmarkDeleteAndLearn(b *testing.B) {
 	bySize(b, func(b *testing.B, tb *Table, in, _ []Key) {
-		for i := range b.N {
-			k := in[i&(len(in)-1)]
-			tb.Delete(k)
-			if r, _ := tb.Learn(k, Dest{Port: 1}); r != Added {
+		i := 0
+		for range b.N {
+			tb.Delete(in[i])
+			if r, _ := tb.Learn(in[i], Dest{Port: 1}); r != Added {
 				b.Fatal(r)
 			}
+			i = next(i, len(in))
 		}
 	})
 }
@@ -143,10 +164,12 @@ func BenchmarkDeleteAndLearn(b *testing.B) {
 // An address flood against a table at its limit: no lock, no store.
 func BenchmarkLearnFull(b *testing.B) {
 	bySize(b, func(b *testing.B, tb *Table, _, out []Key) {
-		for i := range b.N {
-			if r, _ := tb.Learn(out[i&(len(out)-1)], Dest{Port: 1}); r != Full {
+		i := 0
+		for range b.N {
+			if r, _ := tb.Learn(out[i], Dest{Port: 1}); r != Full {
 				b.Fatal(r)
 			}
+			i = next(i, len(out))
 		}
 	})
 }

@@ -25,7 +25,7 @@ func (t *Table) add(k Key, d Dest) Result {
 	if r := t.take(d); r != Added {
 		return r
 	}
-	t.fill(b, s, k, makeWord(d.Port, d.Gen, Dynamic, clock(t.clock.Load()).now()))
+	t.fill(b, s, k, makeWord(d.Port, d.Gen, Dynamic, clock(t.head.clock.Load()).now()))
 	return Added
 }
 
@@ -35,10 +35,10 @@ func (t *Table) add(k Key, d Dest) Result {
 //
 // The first bucket is preferred while two of its slots are free, because find
 // looks there first; then the emptier one.
-func (t *Table) place(k Key) (int, *slot) {
-	var room [3]*slot
+func (t *Table) place(k Key) (int, *Slot) {
+	var room [3]*Slot
 	var used [3]int
-	homes := t.homes(t.hash(k))
+	homes := t.homes(k)
 	for i, b := range homes {
 		for j := range t.all[b] {
 			s := &t.all[b][j]
@@ -61,9 +61,9 @@ func (t *Table) place(k Key) (int, *slot) {
 
 // fill stores an entry in a slot that place returned. The caller holds mu and
 // has counted it.
-func (t *Table) fill(b int, s *slot, k Key, w word) {
+func (t *Table) fill(b int, s *Slot, k Key, w word) {
 	if b >= len(t.buckets) {
-		t.spilled.Add(1)
+		t.head.spilled.Add(1)
 	}
 	// In this order: whoever sees the value finds the key.
 	s.key.Store(uint64(k))
@@ -73,7 +73,7 @@ func (t *Table) fill(b int, s *slot, k Key, w word) {
 // vacate frees a slot of bucket b unless stays says that its entry stays, and
 // reports whether it is free. The caller holds mu; workers may still refresh or
 // move the entry, and then stays is asked again.
-func (t *Table) vacate(b int, s *slot, stays func(word) bool) bool {
+func (t *Table) vacate(b int, s *Slot, stays func(word) bool) bool {
 	for {
 		v := word(s.val.Load())
 		if v.kind() == free {
@@ -85,7 +85,7 @@ func (t *Table) vacate(b int, s *slot, stays func(word) bool) bool {
 		if s.val.CompareAndSwap(uint64(v), uint64(v.freed())) {
 			s.key.Store(0)
 			if b >= len(t.buckets) {
-				t.spilled.Add(-1)
+				t.head.spilled.Add(^uint64(0))
 			}
 			t.drop(v)
 			return true
@@ -145,8 +145,8 @@ func (t *Table) set(k Key, port uint16, kind Kind) error {
 func (t *Table) Delete(k Key) (Entry, bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	c := clock(t.clock.Load())
-	for _, b := range t.homes(t.hash(k)) {
+	c := clock(t.head.clock.Load())
+	for _, b := range t.homes(k) {
 		for i := range t.all[b] {
 			s := &t.all[b][i]
 			if _, ok := s.read(k); !ok {

@@ -53,7 +53,7 @@ func TestTableHoldsAsManyStationsAsItsLimit(t *testing.T) {
 						t.Fatalf("station %d of %d is not found", i, n)
 					}
 				}
-				t.Logf("%d of %d entries in the overflow", tb.spilled.Load(), tb.Len())
+				t.Logf("%d of %d entries in the overflow", tb.head.spilled.Load(), tb.Len())
 			})
 		}
 	}
@@ -63,7 +63,7 @@ func TestTableHoldsAsManyStationsAsItsLimit(t *testing.T) {
 func TestTableIsThreeFifthsFullBeforeAStationDoesNotFit(t *testing.T) {
 	for name, key := range sequences {
 		t.Run(name, func(t *testing.T) {
-			tb := newTable(MaxEntries, DefaultAgeing, 1<<12, 1<<9)
+			tb := smallTable(MaxEntries, DefaultAgeing, 1<<12, 1<<9)
 			r := rand.New(rand.NewPCG(5, 5))
 			slots := 4 * len(tb.buckets)
 			for i := range slots {
@@ -83,12 +83,12 @@ func TestTableIsThreeFifthsFullBeforeAStationDoesNotFit(t *testing.T) {
 // choose them a guest would have to know the table's secret. Where they do meet,
 // others don't suffer.
 func TestCollidingAddressesCollideInOneTableOnly(t *testing.T) {
-	tb, other := newTable(1000, DefaultAgeing, 256, 32), newTable(1000, DefaultAgeing, 256, 32)
+	tb, other := smallTable(1000, DefaultAgeing, 256, 32), smallTable(1000, DefaultAgeing, 256, 32)
 	wantLearn(t, tb, testKey(0), 2, Added)
 	refused := 0
 	for i, n := 0, 0; n < 400; i++ {
 		k := MakeKey(macOf(uint64(i)<<8|2<<40), 1)
-		if h := tb.homes(tb.hash(k)); h[0] > 3 || h[1] > 3 {
+		if h := tb.homes(k); h[0] > 3 || h[1] > 3 {
 			continue
 		}
 		n++
@@ -106,7 +106,7 @@ func TestCollidingAddressesCollideInOneTableOnly(t *testing.T) {
 		t.Errorf("only %d of 400 refused: do they collide?", refused)
 	}
 	for i := 2; i < 2*testStations; i++ {
-		if h := tb.homes(tb.hash(testKey(i))); h[0] > 3 || h[1] > 3 {
+		if h := tb.homes(testKey(i)); h[0] > 3 || h[1] > 3 {
 			wantLearn(t, tb, testKey(i), 3, Added)
 		}
 	}

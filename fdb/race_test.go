@@ -51,7 +51,7 @@ func workers(wg *sync.WaitGroup, stop <-chan struct{}, n int, f func(w int, r *r
 // time: no lookup ever returns another station's port, limits hold, and when
 // all is quiet the counts are what a walk finds.
 func TestRacingWorkersAndControl(t *testing.T) {
-	for _, tb := range []*Table{newTable(24, 3, 1, 1), newTable(40, 3, 4, 1), newTable(30, 3, 16, 1), New(64, 3)} {
+	for _, tb := range []*Table{smallTable(24, 3, 1, 1), smallTable(40, 3, 4, 1), smallTable(30, 3, 16, 1), New(64, 3)} {
 		const stations, learners, portLimit = 2 * testStations, 3, 4
 		limit := int(tb.max.Load())
 		tb.SetPortLimit(home(1), portLimit)
@@ -143,7 +143,7 @@ func TestRacingWorkersAndControl(t *testing.T) {
 // A slot that changes hands between two stations as fast as it can, with
 // readers and learners of both.
 func TestSlotReuseNeverShowsAnotherStation(t *testing.T) {
-	tb := newTable(8, DefaultAgeing, 1, 1)
+	tb := smallTable(8, DefaultAgeing, 1, 1)
 	stop := make(chan struct{})
 	var wg sync.WaitGroup
 	var found, added atomic.Int64
@@ -217,7 +217,7 @@ func TestLateLearnDoesNotUndoAFlush(t *testing.T) {
 // What a worker read of a slot can't be mistaken for what is there after the
 // slot changed hands, even if it is the same again to the bit.
 func TestSlotThatChangedHandsHasAnotherIncarnation(t *testing.T) {
-	tb := newTable(8, DefaultAgeing, 1, 1)
+	tb := smallTable(8, DefaultAgeing, 1, 1)
 	a, b := testKey(0), testKey(1)
 	for i := range 1<<incBits - 1 {
 		wantLearn(t, tb, a, 1, Added)

@@ -40,7 +40,7 @@ func (p *pair) learn(k Key, d Dest) {
 
 // hasRoom looks for a free slot in the buckets of k.
 func (p *pair) hasRoom(k Key) bool {
-	for _, b := range p.tb.homes(p.tb.hash(k)) {
+	for _, b := range p.tb.homes(k) {
 		for i := range p.tb.all[b] {
 			if !p.tb.live(word(p.tb.all[b][i].val.Load())) {
 				return true
@@ -155,7 +155,8 @@ func (p *pair) check() {
 // slots, and every entry is where it is looked for.
 func checkSlots(t testing.TB, tb *Table) {
 	t.Helper()
-	var learned, fixed, spilled int64
+	var learned, fixed int64
+	var spilled uint64
 	ports := map[uint16]int{}
 	seen := map[Key]bool{}
 	for b := range tb.all {
@@ -168,7 +169,7 @@ func checkSlots(t testing.TB, tb *Table) {
 			if b >= len(tb.buckets) {
 				spilled++
 			}
-			if homes := tb.homes(tb.hash(k)); !slices.Contains(homes[:], b) {
+			if homes := tb.homes(k); !slices.Contains(homes[:], b) {
 				t.Fatalf("%v is in bucket %d, not in one of %v", k, b, homes)
 			}
 			if seen[k] {
@@ -184,9 +185,9 @@ func checkSlots(t testing.TB, tb *Table) {
 			}
 		}
 	}
-	if tb.learned.Load() != learned || tb.fixed.Load() != fixed || tb.spilled.Load() != spilled {
+	if tb.learned.Load() != learned || tb.fixed.Load() != fixed || tb.head.spilled.Load() != spilled {
 		t.Fatalf("counted learned %d fixed %d spilled %d, there are %d %d %d",
-			tb.learned.Load(), tb.fixed.Load(), tb.spilled.Load(), learned, fixed, spilled)
+			tb.learned.Load(), tb.fixed.Load(), tb.head.spilled.Load(), learned, fixed, spilled)
 	}
 	for port := range uint16(32) { // more than the tests use
 		if tb.PortLen(port) != ports[port] {
@@ -237,11 +238,16 @@ func (p *pair) run(ops []byte) {
 	}
 }
 
+// smallTable has numbers of buckets and overflow buckets that are powers of two.
+func smallTable(max int, ageing uint32, buckets, overflow int) *Table {
+	return newTable(Memory{new(Head), make([]Bucket, buckets+overflow)}, max, ageing, buckets)
+}
+
 // Tables with so few buckets that stations meet in them, spill and don't fit,
 // and one as New makes it.
 func testTables() []*Table {
 	return []*Table{
-		newTable(64, 10, 1, 1), newTable(64, 10, 4, 1), newTable(64, 10, 16, 2), newTable(64, 10, 32, 1), New(64, 10),
+		smallTable(64, 10, 1, 1), smallTable(64, 10, 4, 1), smallTable(64, 10, 16, 2), smallTable(64, 10, 32, 1), New(64, 10),
 	}
 }
 
@@ -261,7 +267,7 @@ func TestTableDoesWhatAMapUnderAMutexDoes(t *testing.T) {
 				for i := range ops {
 					ops[i] = byte(r.Uint32())
 				}
-				tb := newTable(64, 10, len(tb.buckets), len(tb.all)-len(tb.buckets))
+				tb := smallTable(64, 10, len(tb.buckets), len(tb.all)-len(tb.buckets))
 				p := &pair{t, tb, newOracle(64, 10)}
 				p.advance(0)
 				p.run(ops)
@@ -281,7 +287,7 @@ func FuzzOperations(f *testing.F) {
 			ops = ops[:3*300]
 		}
 		for _, n := range []int{1, 8} {
-			p := &pair{t, newTable(64, 10, n, 1), newOracle(64, 10)}
+			p := &pair{t, smallTable(64, 10, n, 1), newOracle(64, 10)}
 			p.advance(0)
 			p.run(ops)
 		}

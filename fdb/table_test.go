@@ -302,7 +302,7 @@ func TestWhatCannotBeSetIsRefused(t *testing.T) {
 }
 
 func TestFullTableRefusesStaticEntriesAndKeepsTheOthers(t *testing.T) {
-	tb := newTable(100, DefaultAgeing, 1, 1)
+	tb := smallTable(100, DefaultAgeing, 1, 1)
 	for i := range 8 {
 		if err := tb.Set(testKey(i), 1, Static); err != nil {
 			t.Fatalf("entry %d of 8: %v", i, err)
@@ -338,7 +338,7 @@ func TestPortsThatDoNotExistAreHarmless(t *testing.T) {
 }
 
 func TestBucketIsACacheLine(t *testing.T) {
-	if n := reflect.TypeFor[bucket]().Size(); n != 64 {
+	if n := reflect.TypeFor[Bucket]().Size(); n != 64 {
 		t.Errorf("a bucket is %d bytes", n)
 	}
 	for _, tb := range append(testTables(), New(0, 1), New(1<<20, 1)) {

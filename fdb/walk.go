@@ -23,12 +23,12 @@ func (t *Table) SetAgeing(seconds uint32) {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.clock.Store(uint64(makeClock(clock(t.clock.Load()).now(), limit)))
+	t.head.clock.Store(uint64(makeClock(clock(t.head.clock.Load()).now(), limit)))
 }
 
 // Ageing is the ageing time in seconds.
 func (t *Table) Ageing() uint32 {
-	if limit := clock(t.clock.Load()).limit(); limit > 0 {
+	if limit := clock(t.head.clock.Load()).limit(); limit > 0 {
 		return limit - 1
 	}
 	return 0
@@ -55,10 +55,10 @@ func (t *Table) tick(now uint32) (c clock, step uint32) {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	c = clock(t.clock.Load())
+	c = clock(t.head.clock.Load())
 	// A longer step would expire no more entries, but take ages past 2^21.
 	c = makeClock(c.now()+min(step, MaxAgeing+1), c.limit())
-	t.clock.Store(uint64(c))
+	t.head.clock.Store(uint64(c))
 	return c, step
 }
 
@@ -108,7 +108,7 @@ func (t *Table) remove(match func(Key, word) bool) (n int) {
 // returns how many there were. It walks the table: for a whole port Flush is
 // faster, and only Flush stops workers that are about to learn.
 func (t *Table) FlushMatch(port, vid int) int {
-	c := clock(t.clock.Load())
+	c := clock(t.head.clock.Load())
 	return t.remove(func(k Key, v word) bool {
 		return v.kind() == Dynamic && t.live(v) && !c.expired(v) &&
 			(port < 0 || int(v.port()) == port) && (vid < 0 || int(k.VID()) == vid)
@@ -145,7 +145,7 @@ func (t *Table) DropLocal(port uint16, gone func(Key) bool) {
 // changes while they are collected is shown as before or as after.
 func (t *Table) Entries() []Entry {
 	list := make([]Entry, 0, max(t.Len(), 0))
-	c := clock(t.clock.Load())
+	c := clock(t.head.clock.Load())
 	for b := range t.all {
 		for i := range t.all[b] {
 			s := &t.all[b][i]

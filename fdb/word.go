@@ -65,5 +65,8 @@ func (c clock) age(w word) uint32 {
 	return age
 }
 
+// fresh reports that w, which is a dynamic entry, is not expired.
+func (c clock) fresh(w word) bool { return c.age(w) < c.limit() }
+
 // expired reports that w is a dynamic entry whose time has passed.
 func (c clock) expired(w word) bool { return w.kind() == Dynamic && c.age(w) >= c.limit() }
