@@ -15,8 +15,6 @@ const (
 	untaggedOnly
 	toPeer
 	toStack
-
-	stateGen = 1<<16 - 1
 )
 
 // port is what Follow last made of a port.
@@ -39,9 +37,9 @@ type shape struct {
 // when it returns.
 //
 // A row's state is one word. Where nothing but that changes, it is stored at once.
-// Else the row is closed first, so that no program sees half a change. Whatever
-// takes something away waits until every program that may have seen it has
-// ended, once for all ports; what only gives waits for nothing.
+// Else the row is closed first, so that no program sees half a change. A change of
+// a port that was open waits until every program that may have seen it as it was
+// has ended, once for all ports; to open one waits for nothing.
 func (t *Tier) Follow(v *relay.View) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -60,7 +58,7 @@ func (t *Tier) Follow(v *relay.View) {
 		}
 		if have.state != state {
 			t.rows[n].state.Store(state)
-			forbids = forbids || have.state&^state != 0 || have.state&stateGen != state&stateGen
+			forbids = forbids || have.state&(mayReceive|maySend) != 0 && have.state|refreshes != state
 		}
 		if have.device != want.device {
 			t.rebind(n, have.device, want.device)

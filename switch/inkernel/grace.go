@@ -31,6 +31,10 @@ func newGrace() (wait func() error, free func(), err error) {
 	if errno == 0 && mask&membarrierGlobal != 0 {
 		return barrier, func() {}, nil
 	}
+	return graceByMap()
+}
+
+func graceByMap() (wait func() error, free func(), err error) {
 	spec := &ebpf.MapSpec{Name: "kvswitch_grace", Type: ebpf.Array, KeySize: 4, ValueSize: 4, MaxEntries: 1}
 	inner, err := ebpf.NewMap(spec)
 	if err != nil {
