@@ -10,11 +10,11 @@ import (
 var (
 	// ErrNoPort: the bridge has no port of this number.
 	ErrNoPort = errors.New("no such port")
-	// ErrDown: a BPDU for a port that is down, which is nothing to a bridge.
+	// ErrDown: a BPDU for a port that is down; it is ignored.
 	ErrDown = errors.New("port is down")
 	// ErrFiltered: a BPDU for a port with PortConfig.BPDUFilter.
 	ErrFiltered = errors.New("port filters BPDUs")
-	// ErrGuarded: a BPDU for a port with PortConfig.BPDUGuard, which is
+	// ErrGuarded: a BPDU for a port with PortConfig.BPDUGuard; the port is
 	// disabled now.
 	ErrGuarded = errors.New("port is disabled by BPDU guard")
 	// ErrOwn: a BPDU that the port sent itself. The port discards until it
@@ -34,14 +34,14 @@ type Bridge struct {
 	rootTimes    times  // 17.18.7
 	rootPort     *port  // its identifier is rootPortId, 17.18.5; nil if this bridge is the root
 
-	announced   vector // what designated ports announce, but for the port; strict.go
+	announced   vector // what designated ports announce, without the port's own identifier; strict.go
 	toTheLetter bool   // tests only: the rules of the standard as they are written; strict.go
 
 	clock  uint64 // Ticks so far
 	ageing uint32 // seconds that short ageing stays in force, mode STP (17.19.1)
 
 	topologyChanges uint64
-	lastChange      uint64 // in clock
+	lastChange      uint64 // the clock at the last topology change
 	lastChangePort  uint16
 	lastChangeBy    string
 
@@ -135,13 +135,13 @@ func (p *port) configure(cfg PortConfig) {
 		p.portPathCost = cost
 		p.selected, p.reselect = false, true
 	}
-	// A filter forgets what came in before it.
+	// Turning the filter on forgets what came in before.
 	if cfg.BPDUFilter && !old.BPDUFilter {
 		p.rcvdInfoWhile = 0
 		p.neighbour = ""
 	}
-	// An edge port by configuration is one from BEGIN on (17.25); a change
-	// takes effect now, unless the port has met a bridge in the meantime.
+	// A port that is configured as an edge port is one from BEGIN (17.25); a
+	// change takes effect now, unless the port has met a bridge meanwhile.
 	if p.adminEdge() != wasEdge && (wasEdge || p.neighbour == "") {
 		p.bdmBegin()
 	}
@@ -204,8 +204,8 @@ func (b *Bridge) Mcheck(num uint16) error {
 //
 // Everything that follows from the BPDU and need not wait for a timer happens
 // before Receive returns, and is in Outputs. An error says why the BPDU was not
-// acted upon: it wraps one of this package's errors, has been counted, and is
-// no reason to do anything. (In mode STP an RST BPDU is of an unknown type.)
+// acted upon: it wraps one of this package's errors, has been counted, and
+// needs no action. (In mode STP an RST BPDU is of an unknown type.)
 func (b *Bridge) Receive(num uint16, pdu []byte) error {
 	p := b.find(num)
 	if p == nil {
@@ -230,8 +230,8 @@ func (b *Bridge) Receive(num uint16, pdu []byte) error {
 		b.settle()
 		err = ErrGuarded
 	case m.Type == TypeRST && !b.rstpVersion():
-		// A bridge of 802.1D-1998 has never heard of it. Its neighbour, which
-		// hears no RST BPDU in answer but Configuration BPDUs, will learn.
+		// A bridge of 802.1D-1998 does not know the type. The neighbour hears
+		// Configuration BPDUs in answer, and will speak STP, too.
 		err = ErrType
 	}
 	if err != nil {
@@ -292,7 +292,7 @@ func (b *Bridge) Tick() {
 // each of New, SetConfig, SetPort, RemovePort, Recover, Mcheck, Receive and
 // Tick.
 //
-// The outputs of one call stand in this order: SetState that close a port or
+// The outputs of one call come in this order: SetState that close a port or
 // stop it learning, other SetState, Flush and SetAgeing, SendBPDU, Event. No
 // SendBPDU may leave before all that stands ahead of it is in force in the
 // datapath: an Agreement tells a neighbour that this bridge has already

@@ -13,8 +13,8 @@ const (
 	// by port, where it hears a neighbour that speaks nothing newer (17.24).
 	RSTP Mode = iota
 	// STP behaves as IEEE 802.1D-1998 does on every port: Configuration and
-	// TCN BPDUs only, two forward delays before a port forwards (edge ports
-	// that were configured so excepted), short ageing instead of flushes.
+	// TCN BPDUs only, two forward delays before a port forwards (except
+	// ports configured as edge ports), short ageing instead of flushes.
 	STP
 )
 
@@ -138,16 +138,16 @@ type PortConfig struct {
 	// until RecoverAfter has passed.
 	BPDUGuard bool
 	// BPDUFilter neither sends nor accepts BPDUs: the port takes no part in the
-	// spanning tree and forwards, as an edge port. A loop through it is the
-	// configurer's to prevent. It wins over BPDUGuard.
+	// spanning tree and forwards, as an edge port. Whoever sets it must
+	// prevent loops through the port. It wins over BPDUGuard.
 	BPDUFilter bool
 	// RootGuard never lets the port learn of a better designated bridge: while
 	// superior BPDUs come in the port is designated and discards
 	// ("root-inconsistent"), and it comes back by itself when they cease.
 	RootGuard bool
-	// TCNGuard is restrictedTcn of 802.1Q: topology changes that come in here
-	// are not acted upon or passed on, and those of the port itself are told
-	// nobody beyond it.
+	// TCNGuard is restrictedTcn of 802.1Q: topology changes that come in on the
+	// port are neither acted upon nor passed on, and its own are not announced
+	// through other ports.
 	TCNGuard bool
 	// LoopGuard distrusts silence, as bridge assurance does: a root, alternate or
 	// backup port whose information ages out discards ("loop-inconsistent") until

@@ -2,25 +2,25 @@ package stp
 
 import "fmt"
 
-// Guards are not in 802.1D. They protect the tree from what a port's
-// configuration says is not to be found there, and work by two levers of the
-// standard: portEnabled (BPDU guard), and the conditions under which a
-// designated port discards (root guard, loop guard, a port that hears itself).
+// Guards are not in 802.1D. They protect the tree from what, by a port's
+// configuration, should not be there, and work by two levers of the standard:
+// portEnabled (BPDU guard), and the conditions under which a designated port
+// discards (root guard, loop guard, a port that hears itself).
 
 // guard is a port's guard in force, if any.
 type guard struct {
 	kind   Guard
 	while  uint32   // seconds until it lets go by itself; 0 is never
 	reason string   // why it tripped, in a line
-	bridge BridgeID // whose BPDU tripped it, zero if none's
+	bridge BridgeID // whose BPDU tripped it; zero if none did
 }
 
 // inconsistent reports a guard that keeps a designated port discarding.
 func (g *guard) inconsistent() bool { return g.kind > GuardBPDU }
 
-// trips puts a guard into force. One that is in force already is kept on, and
-// stays the one that is shown: a port that two guards take turns at is news
-// once. BPDU guard, which goes further, replaces the others.
+// trips puts a guard into force. One that is in force already stays, and stays
+// the one that is shown: two guards that take turns on a port make one event.
+// BPDU guard, which goes further, replaces the others.
 func (p *port) trips(kind Guard, while uint32, bridge BridgeID, reason string) {
 	if p.guard.kind != NoGuard && kind != GuardBPDU {
 		if p.guard.while != 0 {
@@ -74,7 +74,7 @@ func (p *port) selfLoopTrips() {
 		"received its own BPDU: a looped cable, a reflecting station, or another bridge with this bridge's address")
 }
 
-// guardTick counts the guard's second, and lets go when the time has come.
+// guardTick takes one second off the guard's time, and lets go when the time has come.
 func (p *port) guardTick() {
 	if dec(&p.guard.while) {
 		p.release()
@@ -92,7 +92,7 @@ func (p *port) release() {
 
 // guardConfig lets go of a guard that the port's new configuration no longer
 // asks for, or that a link that is down has made pointless. BPDU guard holds
-// through a link that goes down and up, which any guest can do to its own.
+// when the link goes down and up: any guest can do that to its own link.
 func (p *port) guardConfig() {
 	switch {
 	case p.guard.kind == GuardBPDU && (!p.cfg.BPDUGuard || p.cfg.BPDUFilter),

@@ -32,8 +32,8 @@ type Guard uint8
 
 const (
 	NoGuard Guard = iota
-	// GuardBPDU: a BPDU came in on a port with PortConfig.BPDUGuard, which is
-	// disabled since.
+	// GuardBPDU: a BPDU came in on a port with PortConfig.BPDUGuard, and the
+	// port was disabled.
 	GuardBPDU
 	// GuardRoot: superior BPDUs come in on a port with PortConfig.RootGuard.
 	GuardRoot

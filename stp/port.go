@@ -11,7 +11,7 @@ type port struct {
 	edgeDelayWhile uint32 // 17.17.1: until a silent port is an edge port
 	fdWhile        uint32 // 17.17.2: until the port may learn, or forward, unasked
 	helloWhen      uint32 // 17.17.3: until the next BPDU is due
-	mdelayWhile    uint32 // 17.17.4: while the protocol version is not changed
+	mdelayWhile    uint32 // 17.17.4: until the protocol version may change again
 	rbWhile        uint32 // 17.17.5: the port was a backup port until recently
 	rcvdInfoWhile  uint32 // 17.17.6: until received information is too old
 	rrWhile        uint32 // 17.17.7: the port was the root port until recently
@@ -49,7 +49,7 @@ type port struct {
 	agreed    bool // 17.19.3: the neighbour said that the port may
 	sync      bool // 17.19.39: the port is to get in step: to discard, or to have an agreement
 	synced    bool // 17.19.40: the port is in step
-	reRoot    bool // 17.19.33: there is a new root port: ports that were it are to discard
+	reRoot    bool // 17.19.33: there is a new root port: those that were it before are to discard
 	disputed  bool // 17.19.6: an inferior neighbour forwards as if it were designated
 
 	// BPDUs in and out.
@@ -69,7 +69,7 @@ type port struct {
 	tcProp    bool // 17.19.42: another port heard of one: pass it on
 	fdbFlush  bool // 17.19.7: addresses learned on the port are to be forgotten
 
-	bpdu BPDU // the last valid BPDU, of which most of this speaks
+	bpdu BPDU // the last valid BPDU; most of the fields above are about it
 
 	// Where each machine stands.
 	prx prxState
@@ -83,9 +83,9 @@ type port struct {
 
 	guard     guard  // guard.go
 	said      said   // what the owner was told last, run.go
-	neighbour string // version of the last BPDU, "" since the port came up
+	neighbour string // version of the last BPDU; "" if none has come since the port came up
 	rxRecent  uint32 // BPDUs since the last Tick
-	tcHeard   uint32 // while further TC flags belong to a change already counted
+	tcHeard   uint32 // while it runs, further TC flags belong to a change already counted
 	mayHold   bool   // the filtering database may hold addresses of this port
 	held      bool   // a BPDU is waiting for txCount, and has been counted
 	counters  Counters

@@ -127,8 +127,8 @@ func (p *port) pimToSuperiorDesignated() {
 	p.reselect, p.selected = true, false
 	p.rcvdMsg = false
 	// A dispute is over when the other side has become superior. (The standard
-	// leaves disputed set, to close the port for nothing when it is designated
-	// again.)
+	// leaves disputed set, which closes the port for no reason when it is
+	// designated again.)
 	p.disputed = false
 }
 
@@ -209,8 +209,8 @@ func (p *port) recordAgreement() {
 
 // recordDispute is 17.21.10 as 802.1Q has it. (The text of 802.1D-2004 sets
 // agreed here, which would open the port onto the loop that a dispute is the
-// sign of.) A dispute is with the port's own claim to be designated; when it has
-// another's information, the quarrel is between others.
+// sign of.) Only a port that claims to be designated itself can have a dispute; when
+// its information is another's, the dispute is between others.
 func (p *port) recordDispute() {
 	if p.bpdu.Type == TypeRST && p.bpdu.Flags&FlagLearning != 0 && p.infoIs == infoMine {
 		p.disputed = true

@@ -48,8 +48,8 @@ func (p *port) ptxRun() bool {
 	case p.role == RoleDesignated:
 		p.ptxToConfig()
 	default:
-		// News that only RST BPDUs could carry: an agreement, a role. (The
-		// standard lets a root port tell it in a TCN, whether there is a topology
+		// News that only RST BPDUs can carry: an agreement, a role. (By the
+		// standard a root port sends a TCN instead, whether there is a topology
 		// change or not.)
 		p.newInfo = false
 		return false
@@ -111,7 +111,7 @@ func (p *port) txConfig() {
 }
 
 // txRstp is 17.21.20. A topology change is never acknowledged here: tcAck
-// answers TCNs, and who sends them is sent Configuration BPDUs.
+// answers TCNs, and a neighbour that sends those gets Configuration BPDUs.
 func (p *port) txRstp() {
 	m := p.message(TypeRST, 2)
 	m.Flags |= roleFlags(p.role)

@@ -94,7 +94,7 @@ func (b *Bridge) updtRolesTree() {
 	}
 }
 
-// designatedTimes is paragraph e): the root's times, but one's own hello time.
+// designatedTimes is paragraph e): the root's times, but this bridge's own hello time.
 func (b *Bridge) designatedTimes() times {
 	t := b.rootTimes
 	t.helloTime = b.bridgeTimes().helloTime

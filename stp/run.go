@@ -83,7 +83,7 @@ func (p *port) begin() {
 	p.tcmToInactive()
 }
 
-// said is what the owner was told last of a port.
+// said is what the owner was last told of a port.
 type said struct {
 	set   SetState
 	role  Role

@@ -17,7 +17,7 @@ type Status struct {
 	ForwardDelay uint32 `json:"forward_delay"`
 	MessageAge   uint32 `json:"message_age"`
 
-	// The bridge's own times, which it will impose as root.
+	// The bridge's own times, which it imposes when it is the root.
 	BridgeMaxAge       uint32 `json:"bridge_max_age"`
 	BridgeHello        uint32 `json:"bridge_hello"`
 	BridgeForwardDelay uint32 `json:"bridge_forward_delay"`

@@ -41,8 +41,8 @@ package stp
 //
 // A root port sends the vector that it has received (17.21.20), which then must
 // be the port's. Others, Open vSwitch for one, send their bridge's own from it:
-// what they agree to can't be told from that but for the root, and that they are
-// farther from it. That much must be right.
+// that tells only the root they agree to, and that they are farther from it. So
+// much must be right.
 func (p *port) agreementCounts() bool {
 	m, mine := &p.msgPriority, &p.portPriority
 	return p.b.toTheLetter || *m == *mine ||

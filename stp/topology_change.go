@@ -126,8 +126,8 @@ func (p *port) newTcWhile() {
 	}
 }
 
-// setTcPropTree is 17.21.18, with restrictedTcn of 802.1Q: what happens on a port
-// with TCN guard, such as the end of its time at the edge, is nobody else's news.
+// setTcPropTree is 17.21.18, with restrictedTcn of 802.1Q: a change on a port with
+// TCN guard, such as ceasing to be an edge port, is not passed on to other ports.
 func (p *port) setTcPropTree() {
 	if p.cfg.TCNGuard {
 		return

@@ -1,5 +1,5 @@
-// Package doctor tells what this host has of what a switch for virtual machines
-// can use, what follows where something is lacking, and how to mend it.
+// Package doctor tells which of the things that a switch for virtual machines can
+// use this host has, what follows from those it lacks, and how to mend that.
 //
 // It looks and opens; it changes nothing, loads no module and attaches nothing.
 // Every check stands alone: one that can't look says so. Any goroutine may

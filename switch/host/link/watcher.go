@@ -46,7 +46,7 @@ type follower struct{ f func(l Link, gone bool) }
 // that the Watcher has had since.
 type hint struct {
 	index int
-	gone  bool // it left, whatever has its index now
+	gone  bool // the device has left, whatever has its index now
 	all   bool
 }
 

@@ -1,6 +1,6 @@
 // Package sockfile makes the files of unix sockets: with the right mode from
-// the first moment, in the place of what a dead process left and of nothing
-// else, and removed again only if they are still ours.
+// the first moment, replacing what a dead process left and nothing else, and
+// removed again only if they are still ours.
 //
 // It follows no symlink in a path's last element. Any goroutine may call it;
 // nothing in it waits.
@@ -203,8 +203,8 @@ func (f *File) setOwner(o Options) error {
 
 func (f *File) is(st *unix.Stat_t) bool { return st.Dev == f.dev && st.Ino == f.ino }
 
-// Remove unlinks the file if it is still the one we made. A nil File is nothing
-// to remove.
+// Remove unlinks the file if it is still the one we made. With a nil File it
+// does nothing.
 func (f *File) Remove() {
 	var st unix.Stat_t
 	if f != nil && unix.Lstat(f.path, &st) == nil && f.is(&st) {
@@ -223,7 +223,7 @@ func prepare(path string, typ int) error {
 	err := unix.Lstat(path, &st)
 	switch {
 	case errors.Is(err, os.ErrNotExist):
-		return nil // and so may the directory be: bind says so
+		return nil // the directory may be missing, too: then bind says so
 	case err != nil:
 		return fmt.Errorf("stat socket %s: %w", path, err)
 	case st.Mode&unix.S_IFMT != unix.S_IFSOCK:
@@ -236,8 +236,8 @@ func prepare(path string, typ int) error {
 		return fmt.Errorf("open probe socket: %w", err)
 	}
 	defer unix.Close(fd)
-	// Nobody behind it is ECONNREFUSED; every other answer, even a full backlog
-	// or a socket of another type, means that somebody lives there.
+	// ECONNREFUSED means that nobody listens; every other answer, even a full
+	// backlog or a socket of another type, means that somebody does.
 	switch err := unix.Connect(fd, &unix.SockaddrUnix{Name: path}); {
 	case errors.Is(err, unix.ECONNREFUSED):
 	case errors.Is(err, os.ErrNotExist):

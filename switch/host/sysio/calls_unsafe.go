@@ -24,8 +24,8 @@ func Send(fd int, msgs []Mmsghdr) (n int, errno syscall.Errno) {
 }
 
 // Receive fills msgs from a socket without blocking (recvmmsg with MSG_DONTWAIT)
-// and says how many it filled. Nothing there is EAGAIN. With flags MSG_TRUNC, a
-// message's Len is its true length even if its buffers were too short.
+// and says how many it filled. When nothing is there, errno is EAGAIN. With flags
+// MSG_TRUNC, a message's Len is its true length even if its buffers were too short.
 func Receive(fd int, msgs []Mmsghdr, flags int) (n int, errno syscall.Errno) {
 	if len(msgs) == 0 {
 		return 0, 0

@@ -17,8 +17,9 @@ import (
 // has the kernel signal that.
 //
 // Where the kernel has no asynchronous I/O, or a sandbox forbids it, a Signal
-// writes; so it needs descriptors that are non-blocking at least to begin with. A Signal is used by one goroutine at a time; it must be allocated once,
-// not per call.
+// writes; so it needs descriptors that are non-blocking at least to begin with.
+// A Signal is used by one goroutine at a time; it must be allocated once, not per
+// call.
 type Signal struct {
 	cb   iocb
 	list *iocb
@@ -46,10 +47,10 @@ const (
 )
 
 // signals is the process's one context for all Signals. The kernel keeps a result
-// of each read, which nobody wants; they are taken away when there are too many.
+// of each read; nobody needs them, and they are removed when there are too many.
 var signals struct {
 	once    sync.Once
-	err     error   // of it
+	err     error   // of once
 	context uintptr // 0: there is none
 	null    int
 	mu      sync.Mutex
@@ -57,7 +58,7 @@ var signals struct {
 }
 
 // PrepareSignals opens what Signals need, once for the life of the process, and
-// reports why it can't be had. Before it was called, Signals write.
+// reports why that failed. Until it is called, Signals write.
 func PrepareSignals() error {
 	s := &signals
 	s.once.Do(func() {
@@ -74,7 +75,7 @@ func PrepareSignals() error {
 	return s.err
 }
 
-// Send signals fd. A descriptor that can't be signalled is its owner's loss.
+// Send signals fd. If fd can't be signalled, its owner alone is affected.
 func (s *Signal) Send(fd int) {
 	if signals.context == 0 {
 		Write(fd, one[:])
@@ -95,7 +96,7 @@ func (s *Signal) submit() unix.Errno {
 	return e
 }
 
-// forget takes results away, as many as there are; it does not wait for any.
+// forget removes results, as many as there are; it does not wait for any.
 func forget() {
 	s := &signals
 	s.mu.Lock()

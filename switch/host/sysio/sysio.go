@@ -47,8 +47,8 @@ func MapAnonymous(length int) ([]byte, error) {
 	return b, nil
 }
 
-// Unmap gives back what Map, MapReadOnly or MapAnonymous returned; b must be that very slice.
-// Nothing may look at the memory any more. A nil b is nothing to do.
+// Unmap gives back what Map, MapReadOnly or MapAnonymous returned; b must be that
+// very slice. Nothing may look at the memory any more. With a nil b it does nothing.
 func Unmap(b []byte) error {
 	if b == nil {
 		return nil
