@@ -42,6 +42,7 @@ func (s *Switch) status() Status {
 		VLANFiltering: s.cfg.VLANFiltering,
 		Workers:       s.cfg.Workers,
 		BusyPoll:      busyPollText(s.cfg.BusyPoll),
+		InKernel:      map[bool]string{true: "auto", false: "off"}[s.cfg.Follower != nil],
 		UptimeS:       s.uptime().Round(time.Millisecond).Seconds(),
 		FDB:           FDBSummary{Entries: s.table.Len(), Max: s.cfg.MaxEntries},
 		STP: STPSummary{

@@ -17,6 +17,7 @@ type Status struct {
 	VLANFiltering bool         `json:"vlan_filtering"`
 	Workers       int          `json:"workers"`
 	BusyPoll      string       `json:"busy_poll"`
+	InKernel      string       `json:"in_kernel"` // auto or off
 	UptimeS       float64      `json:"uptime_s"`
 	Host          string       `json:"host"`
 	HostPort      *PortStatus  `json:"host_port,omitempty"`

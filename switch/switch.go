@@ -53,7 +53,7 @@ type Config struct {
 	BusyPoll      time.Duration // how long a worker polls after work before it sleeps; BusyPollAlways = for ever
 	STP           STPConfig
 	Logger        *slog.Logger   // nil = slog.Default()
-	Memory        fdb.Memory     // where the table lies; zero = memory of its own
+	Memory        *fdb.Memory    // where the table lies; nil = memory of its own
 	Follower      relay.Follower // gets every view before the BPDUs that announce it leave; nil = none
 	Clock         Clock          // of ageing, spanning tree and events; nil = the system's
 }
@@ -125,10 +125,11 @@ func New(cfg Config) (*Switch, error) {
 	if err := cfg.fill(); err != nil {
 		return nil, err
 	}
-	if cfg.Memory.Head == nil {
-		cfg.Memory = fdb.NewMemory(cfg.MaxEntries)
+	memory := fdb.NewMemory
+	if cfg.Memory != nil {
+		memory = func(int) fdb.Memory { return *cfg.Memory }
 	}
-	table, err := fdb.NewIn(cfg.Memory, cfg.MaxEntries, uint32(cfg.Ageing/time.Second))
+	table, err := fdb.NewIn(memory(cfg.MaxEntries), cfg.MaxEntries, uint32(cfg.Ageing/time.Second))
 	if err != nil {
 		return nil, err
 	}

@@ -5,7 +5,6 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/kvswitch/kvswitch/fdb"
 	vswitch "github.com/kvswitch/kvswitch/switch"
 	"github.com/kvswitch/kvswitch/switch/frame"
 
@@ -18,8 +17,7 @@ import (
 func Running(sw *vswitch.Switch, kinds Kinds, started *Config) (*Config, error) {
 	c := Default()
 	c.Switch = sw.Config()
-	c.Switch.Logger, c.Switch.Clock, c.Switch.Follower = nil, nil, nil
-	c.Switch.Memory = fdb.Memory{}
+	c.Switch.Logger, c.Switch.Clock, c.Switch.Follower, c.Switch.Memory = nil, nil, nil, nil
 	c.Metrics, c.InKernel = started.Metrics, started.InKernel
 	status := sw.Status()
 	c.Host, c.MTU = HostOff, started.MTU

@@ -52,7 +52,6 @@ func New(o Options) (_ *Daemon, err error) {
 		return nil, err
 	}
 	opener.completeAll(d.started)
-	d.makeTier()
 	// The name first: a second daemon must not touch the first one's interfaces.
 	if d.listener, err = ctl.Listen(o.RunDir, d.started.Switch.Name); err != nil {
 		return nil, err
@@ -71,17 +70,15 @@ func New(o Options) (_ *Daemon, err error) {
 // of the host interface and of new taps, are the first one's.
 func (d *Daemon) start() (err error) {
 	want := d.started
+	sc := want.Switch
+	sc.Logger = d.log
+	d.makeTier(&sc) // before any port that is to be part of it
 	early, first, err := d.opener.openUplink(want)
 	if err != nil {
 		return err
 	}
 	defer early.close()
 	d.opener.tapMTU = cmp.Or(want.MTU, first.MTU)
-	sc := want.Switch
-	sc.Logger = d.log
-	if t := d.opener.tier; t != nil {
-		sc.Memory, sc.Follower = t.Memory(), t
-	}
 	if sc.MAC.IsZero() {
 		if sc.MAC = first.MAC; !sc.MAC.IsUnicast() {
 			sc.MAC = ownMAC(sc.Name, d.options.RunDir)
