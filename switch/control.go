@@ -127,11 +127,38 @@ func (s *Switch) tick() {
 			s.announceRefusals(p)
 		}
 	}
-	if s.tree == nil {
+	for range elapsed {
+		if s.tree != nil {
+			s.tree.Tick()
+			s.settleBPDU()
+		}
+	}
+	s.beat()
+}
+
+// beat tells the follower how long it may go on without hearing of the switch.
+// With a tree that is until the neighbours, which age out what a bridge said after
+// three hello times, count this switch out and open ports instead: from then on
+// whoever still forwards here would close a loop. Without one it is as long as
+// stations are remembered.
+//
+// When a beat was missed, the control side first hears what waited for it, which
+// it does before the next second.
+func (s *Switch) beat() {
+	f := s.cfg.Follower
+	if f == nil {
 		return
 	}
-	for range elapsed {
-		s.tree.Tick()
-		s.settleBPDU()
+	if s.late {
+		s.publish()
 	}
+	d := s.cfg.Ageing
+	if s.tree != nil {
+		hello, silent := s.cfg.STP.Hello, s.uptime()-s.spoke
+		if silent > hello {
+			silent = 0 // no port has anything to say to anybody
+		}
+		d = 3*hello - silent
+	}
+	s.late = !f.Beat(d)
 }

@@ -42,6 +42,7 @@ func (s *Switch) status() Status {
 		VLANFiltering: s.cfg.VLANFiltering,
 		Workers:       s.cfg.Workers,
 		BusyPoll:      busyPollText(s.cfg.BusyPoll),
+		InKernel:      map[bool]string{true: "auto", false: "off"}[s.cfg.Follower != nil],
 		UptimeS:       s.uptime().Round(time.Millisecond).Seconds(),
 		FDB:           FDBSummary{Entries: s.table.Len(), Max: s.cfg.MaxEntries},
 		STP: STPSummary{
@@ -97,7 +98,7 @@ func (s *Switch) treeStatus() stp.Status {
 
 // describe is a port's status. Called with s.mu held.
 func (s *Switch) describe(p *port, tree *stp.Status) PortStatus {
-	sums := p.sums()
+	sums, carried := s.sums(p)
 	ps := PortStatus{
 		Name: p.name, Kind: p.cfg.Kind, ID: p.id,
 		MAC: p.state.MAC, MTU: p.state.MTU, SpeedBps: p.state.Speed,
@@ -106,6 +107,7 @@ func (s *Switch) describe(p *port, tree *stp.Status) PortStatus {
 		VLAN:     describeVLAN(&p.cfg.VLAN),
 		Offloads: p.state.Offloads,
 		Config:   p.cfg,
+		InKernel: InKernelStatus{carried.Active, carried.Why, carried.RxFrames, carried.TxFrames},
 		Learned:  s.table.PortLen(uint16(p.id)),
 		RX:       Traffic{Frames: sums.RxFrames, Bytes: sums.RxBytes},
 		TX:       Traffic{Frames: sums.TxFrames, Bytes: sums.TxBytes},

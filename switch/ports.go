@@ -35,12 +35,19 @@ type port struct {
 	refusedAt uint32 // and when, by the coarse clock
 }
 
-// sums adds up the workers' counters of a port.
-func (p *port) sums() (t relay.Totals) {
+// sums adds up the counters of a port: the workers' and the follower's.
+func (s *Switch) sums(p *port) (t relay.Totals, c relay.Carried) {
 	for i := range p.counters {
 		p.counters[i].AddTo(&t)
 	}
-	return t
+	if s.cfg.Follower != nil {
+		c = s.cfg.Follower.Carried(p.id)
+		t.RxFrames += c.RxFrames
+		t.RxBytes += c.RxBytes
+		t.TxFrames += c.TxFrames
+		t.TxBytes += c.TxBytes
+	}
+	return t, c
 }
 
 // AddPort attaches dev under name, which must be unused, and starts it. The

@@ -17,6 +17,7 @@ type Status struct {
 	VLANFiltering bool         `json:"vlan_filtering"`
 	Workers       int          `json:"workers"`
 	BusyPoll      string       `json:"busy_poll"`
+	InKernel      string       `json:"in_kernel"` // auto or off
 	UptimeS       float64      `json:"uptime_s"`
 	Host          string       `json:"host"`
 	HostPort      *PortStatus  `json:"host_port,omitempty"`
@@ -39,6 +40,14 @@ type FDBSummary struct {
 	Max     int `json:"max"`
 }
 
+// InKernelStatus is a port's part in what is forwarded in the kernel.
+type InKernelStatus struct {
+	Active   bool   `json:"active"`
+	Why      string `json:"why"` // not, when it is not
+	RxFrames uint64 `json:"rx_frames"`
+	TxFrames uint64 `json:"tx_frames"`
+}
+
 // PortStatus is one port.
 type PortStatus struct {
 	Name       string            `json:"name"`
@@ -48,6 +57,7 @@ type PortStatus struct {
 	MTU        int               `json:"mtu"`
 	Link       string            `json:"link"` // up, down
 	LinkReason string            `json:"link_reason,omitempty"`
+	InKernel   InKernelStatus    `json:"in_kernel"`
 	SpeedBps   uint64            `json:"speed_bps,omitempty"`
 	Uplink     bool              `json:"uplink"`
 	STP        PortSTPStatus     `json:"stp"`

@@ -52,8 +52,10 @@ type Config struct {
 	Workers       int           // forwarding threads, 1–64; 0 = 1
 	BusyPoll      time.Duration // how long a worker polls after work before it sleeps; BusyPollAlways = for ever
 	STP           STPConfig
-	Logger        *slog.Logger // nil = slog.Default()
-	Clock         Clock        // of ageing, spanning tree and events; nil = the system's
+	Logger        *slog.Logger   // nil = slog.Default()
+	Memory        *fdb.Memory    // where the table lies; nil = memory of its own
+	Follower      relay.Follower // gets every view before the BPDUs that announce it leave; nil = none
+	Clock         Clock          // of ageing, spanning tree and events; nil = the system's
 }
 
 // Clock says what time it is. A lab has one that is moved by hand.
@@ -108,9 +110,10 @@ type Switch struct {
 	tree        *stp.Bridge
 	shortAgeing uint32         // seconds, while the tree asks for it; 0 = cfg.Ageing is in force
 	ticked      uint32         // when tick was last called, by the coarse clock
+	spoke       time.Duration  // uptime when a BPDU was last sent
+	late        bool           // the follower missed a beat
 	workers     []*pump.Worker // while Run runs
 	hand        *Hand          // in place of Run
-	followers   []Follower
 	closed      bool
 }
 
@@ -122,11 +125,19 @@ func New(cfg Config) (*Switch, error) {
 	if err := cfg.fill(); err != nil {
 		return nil, err
 	}
+	memory := fdb.NewMemory
+	if cfg.Memory != nil {
+		memory = func(int) fdb.Memory { return *cfg.Memory }
+	}
+	table, err := fdb.NewIn(memory(cfg.MaxEntries), cfg.MaxEntries, uint32(cfg.Ageing/time.Second))
+	if err != nil {
+		return nil, err
+	}
 	s := &Switch{
 		log:     cfg.Logger.With("switch", cfg.Name),
 		started: cfg.Clock.Now(),
 		cfg:     cfg,
-		table:   fdb.New(cfg.MaxEntries, uint32(cfg.Ageing/time.Second)),
+		table:   table,
 		punts:   make(chan relay.Punt, puntQueue),
 		poke:    make(chan struct{}, 1),
 		slots:   make([]*port, 1), // number 0 is the host's

@@ -139,6 +139,7 @@ func (s *Switch) announceTree(outputs []stp.Output) {
 		case stp.SendBPDU:
 			if p := s.at(o.Port); p != nil {
 				s.sendBPDU(p, o.PDU)
+				s.spoke = s.uptime()
 			}
 		case stp.Event:
 			s.treeEvent(o)

@@ -9,25 +9,6 @@ import (
 	"github.com/kvswitch/kvswitch/switch/relay"
 )
 
-// Follower adopts every view beside the workers: something else that forwards by
-// it.
-type Follower interface {
-	// Follow makes v what is forwarded by, and returns when nothing is forwarded
-	// by an older view any more. It is called from one goroutine at a time, with
-	// the switch's lock held: it must not call the switch, nor wait for anybody
-	// who does.
-	Follow(v *relay.View)
-}
-
-// Follow adds a follower, which gets the present view at once and every later one
-// before the BPDUs that announce it leave.
-func (s *Switch) Follow(f Follower) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.followers = append(s.followers, f)
-	f.Follow(s.view.Load())
-}
-
 // publish makes the present state the one that is forwarded by, and returns
 // when nobody uses an older one any more. Called with s.mu held.
 func (s *Switch) publish() {
@@ -40,7 +21,7 @@ func (s *Switch) publish() {
 	if s.hand != nil {
 		s.hand.take(loads)
 	}
-	for _, f := range s.followers {
+	if f := s.cfg.Follower; f != nil {
 		f.Follow(v)
 	}
 	for _, w := range s.workers {

@@ -32,6 +32,7 @@ var runFlags = []struct{ word, usage string }{
 	{"max-entries", "learn at most `N` stations (default 65536)"},
 	{"workers", "number `N` of forwarding threads (default 1)"},
 	{"busy-poll", "after work, poll for `DURATION` before sleeping; or always, or 0 (default 20us)"},
+	{"in-kernel", "`MODE` auto: frames between known stations at network interfaces never leave the kernel; off: the workers carry all (default auto)"},
 	{"metrics", "serve Prometheus metrics on `ADDR:PORT`"},
 }
 

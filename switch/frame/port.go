@@ -65,6 +65,7 @@ type State struct {
 	MAC      MAC      // the port's own address (a netdev's); zero if it has none
 	MTU      int      // largest payload it can be sent, in bytes; 0 = no limit known
 	Speed    uint64   // bit/s; 0 = unknown
+	Device   int      // index of the interface; 0 = none, or not there
 	HalfDup  bool     // half duplex: a shared medium to spanning tree
 	Offloads Offloads // what it may be given unfinished
 }
@@ -117,4 +118,22 @@ type RingCounters struct {
 // was refused. It never blocks. Any goroutine.
 type Refuser interface {
 	Refusals() (n uint64, last string)
+}
+
+// Redirector is implemented by ports of network devices, between which programs
+// in the kernel may forward by themselves (package inkernel). Any goroutine.
+type Redirector interface {
+	// Target is where such programs send the port's frames. It never blocks.
+	Target() Target
+	// Bind tells the port's own programs its number; -1 is none, and has them
+	// leave every frame to the worker.
+	Bind(number int)
+}
+
+// Target is a device that frames may be redirected to.
+type Target struct {
+	Index int    // of the interface
+	Why   string // that can't be, or ""
+	Peer  bool   // rather to the device's other end, in another namespace
+	Stack bool   // to the host's stack, as if they had come in by the device
 }

@@ -14,13 +14,14 @@ import (
 // it. Make one with Default and change it with Set and Parse, which remember
 // what was said and what was left at its default.
 type Config struct {
-	Switch  vswitch.Config // all but Logger
-	Host    string         // the host interface's name; "" = the switch's; HostOff = none
-	HostSet []KeyValue     // the host interface's settings, such as vlan=10
-	MTU     int            // the host interface's; 0 = the first uplink's, else 1500
-	Metrics string         // ADDR:PORT for Prometheus; "" = none
-	Ports   []Port
-	Static  []Static
+	Switch   vswitch.Config // all but Logger
+	Host     string         // the host interface's name; "" = the switch's; HostOff = none
+	HostSet  []KeyValue     // the host interface's settings, such as vlan=10
+	MTU      int            // the host interface's; 0 = the first uplink's, else 1500
+	InKernel string         // InKernelAuto or InKernelOff: forward in the kernel what can be
+	Metrics  string         // ADDR:PORT for Prometheus; "" = none
+	Ports    []Port
+	Static   []Static
 
 	said      map[string]bool // keys of scalar words that were given
 	unstarted bool            // no switch that runs: Nothing made it
@@ -29,6 +30,12 @@ type Config struct {
 // MinMTU is the least MTU of anything with IP on it (RFC 791), and the kernel's
 // least for Ethernet (ETH_MIN_MTU).
 const MinMTU = 68
+
+// Values of Config.InKernel.
+const (
+	InKernelAuto = "auto"
+	InKernelOff  = "off"
+)
 
 // HostOff as Config.Host is a switch without a host interface.
 const HostOff = "off"
@@ -57,7 +64,7 @@ func (e Static) String() string { return fmt.Sprintf("%v vlan %d on %s", e.MAC, 
 
 // Default is a switch with every default.
 func Default() *Config {
-	return &Config{said: map[string]bool{}, Switch: vswitch.Config{
+	return &Config{said: map[string]bool{}, InKernel: InKernelAuto, Switch: vswitch.Config{
 		Name:       vswitch.DefaultName,
 		Ageing:     vswitch.DefaultAgeing,
 		MaxEntries: fdb.DefaultMax,

@@ -17,8 +17,8 @@ import (
 func Running(sw *vswitch.Switch, kinds Kinds, started *Config) (*Config, error) {
 	c := Default()
 	c.Switch = sw.Config()
-	c.Switch.Logger = nil
-	c.Metrics = started.Metrics
+	c.Switch.Logger, c.Switch.Clock, c.Switch.Follower, c.Switch.Memory = nil, nil, nil, nil
+	c.Metrics, c.InKernel = started.Metrics, started.InKernel
 	status := sw.Status()
 	c.Host, c.MTU = HostOff, started.MTU
 	if status.HostPort != nil {

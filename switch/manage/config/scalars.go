@@ -97,6 +97,13 @@ var scalars = []scalar{
 		}
 		return strings.ReplaceAll(c.Switch.BusyPoll.String(), "µ", "u")
 	}},
+	{"in-kernel", false, func(c *Config, v string) error {
+		if v != InKernelAuto && v != InKernelOff {
+			return errors.New("want auto or off")
+		}
+		c.InKernel = v
+		return nil
+	}, func(c *Config) string { return c.InKernel }},
 	{"metrics", false, func(c *Config, v string) error {
 		c.Metrics = v
 		return checkAddr(v)

@@ -70,14 +70,15 @@ func New(o Options) (_ *Daemon, err error) {
 // of the host interface and of new taps, are the first one's.
 func (d *Daemon) start() (err error) {
 	want := d.started
+	sc := want.Switch
+	sc.Logger = d.log
+	d.makeTier(&sc) // before any port that is to be part of it
 	early, first, err := d.opener.openUplink(want)
 	if err != nil {
 		return err
 	}
 	defer early.close()
 	d.opener.tapMTU = cmp.Or(want.MTU, first.MTU)
-	sc := want.Switch
-	sc.Logger = d.log
 	if sc.MAC.IsZero() {
 		if sc.MAC = first.MAC; !sc.MAC.IsUnicast() {
 			sc.MAC = ownMAC(sc.Name, d.options.RunDir)

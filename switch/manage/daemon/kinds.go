@@ -6,6 +6,7 @@ import (
 
 	"github.com/kvswitch/kvswitch/switch/frame"
 	"github.com/kvswitch/kvswitch/switch/host/link"
+	"github.com/kvswitch/kvswitch/switch/inkernel"
 	"github.com/kvswitch/kvswitch/switch/manage/config"
 	"github.com/kvswitch/kvswitch/switch/port/netdev"
 	"github.com/kvswitch/kvswitch/switch/port/sock"
@@ -15,8 +16,9 @@ import (
 // opener opens ports of every kind: the one place where kinds are known. Its
 // methods may be called from any goroutine.
 type opener struct {
-	watcher *link.Watcher // of the network namespace that the program started in
-	tapMTU  int           // of new taps; set before ports are opened from several goroutines
+	watcher *link.Watcher  // of the network namespace that the program started in
+	tier    *inkernel.Tier // nil: ports leave every frame to the workers
+	tapMTU  int            // of new taps; set before ports are opened from several goroutines
 }
 
 func newOpener() (*opener, error) {
@@ -27,7 +29,12 @@ func newOpener() (*opener, error) {
 	return &opener{watcher: w}, nil
 }
 
-func (o *opener) close() { o.watcher.Close() }
+func (o *opener) close() {
+	o.watcher.Close()
+	if o.tier != nil {
+		o.tier.Close()
+	}
+}
 
 // Open is config.Opener's.
 func (o *opener) Open(s config.Spec) (frame.Port, error) { return o.kinds().Open(s) }
@@ -81,7 +88,7 @@ func (o *opener) openNetdev(s config.Spec) (frame.Port, error) {
 	if err != nil {
 		return nil, err
 	}
-	return netdev.Open(s.Name, netdev.Options{Watcher: o.watcher, Queues: n})
+	return netdev.Open(s.Name, netdev.Options{Watcher: o.watcher, Queues: n, Tier: o.tier})
 }
 
 // link is what the kernel says of an interface now.

@@ -41,7 +41,7 @@ func (o *opener) openTap(s config.Spec) (frame.Port, error) {
 	case dev.Kind != "tun" && dev.Kind != "tuntap":
 		return nil, fmt.Errorf("open tap %s: a %s device has that name: attach it as netdev:%s, or choose another name", s.Name, dev.Kind, s.Name)
 	}
-	p, err := netdev.Open(s.Name, netdev.Options{Watcher: o.watcher, Up: true})
+	p, err := netdev.Open(s.Name, netdev.Options{Watcher: o.watcher, Up: true, Tier: o.tier})
 	if err != nil {
 		_ = o.dropTap(s.Name)
 		return nil, err

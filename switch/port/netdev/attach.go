@@ -12,6 +12,7 @@ import (
 	"github.com/kvswitch/kvswitch/switch/frame"
 	"github.com/kvswitch/kvswitch/switch/host/link"
 	"github.com/kvswitch/kvswitch/switch/host/sysio"
+	"github.com/kvswitch/kvswitch/switch/inkernel"
 )
 
 // attachment is all that ties the port to one device, as long as that lives.
@@ -23,6 +24,7 @@ type attachment struct {
 	control  *control // the queues own the receivers
 	intakes  []*intake
 	noIntake error   // why there are none
+	noTier   error   // why their program doesn't forward
 	rings    []*ring // the newest, if there are no intakes
 	ringErr  error   // why there are none, or none that fit
 	warnings []string
@@ -187,7 +189,16 @@ func (p *Port) equip(a *attachment, l link.Link) (err error) {
 // shield keeps the host off the device: by intakes, which are to be the queues'
 // receivers, or where the kernel can't do that by the plain program.
 func (p *Port) shield(a *attachment, index int) (err error) {
-	if a.intakes, a.shield, a.noIntake = p.takeIn(index); a.noIntake == nil {
+	a.noTier = errTierOff
+	if p.opt.Tier != nil {
+		a.intakes, a.shield, a.noIntake = p.takeIn(index, p.opt.Tier)
+		a.noTier = a.noIntake
+	}
+	if a.noTier != nil {
+		a.intakes, a.shield, a.noIntake = p.takeIn(index, nil)
+	}
+	if a.noIntake == nil {
+		p.bindIntakes(a)
 		for i, r := range a.intakes {
 			p.queues[1+i].replace(r)
 		}
@@ -198,11 +209,11 @@ func (p *Port) shield(a *attachment, index int) (err error) {
 }
 
 // takeIn makes an intake for each queue, and the program that fills them.
-func (p *Port) takeIn(index int) ([]*intake, shield, error) {
+func (p *Port) takeIn(index int, tier *inkernel.Tier) ([]*intake, shield, error) {
 	if p.opt.noIntake {
 		return nil, shield{kind: shieldNone}, errors.New("turned off")
 	}
-	set, err := newIntakeSet(p.opt.Queues, sizeOfIntake(p.opt.RingBytes))
+	set, err := newIntakeSet(p.opt.Queues, sizeOfIntake(p.opt.RingBytes), tier)
 	s := shield{kind: shieldNone}
 	if err == nil {
 		s, err = newShield(p.watcher.Handle(), index, set.program)
@@ -270,6 +281,9 @@ func (p *Port) release() {
 func (p *Port) publish() {
 	l := p.link
 	s := frame.State{MAC: l.MAC, MTU: l.MTU, Offloads: offloads}
+	if p.at != nil {
+		s.Device = p.at.index
+	}
 	v := &view{detail: Detail{Interface: l.Name, Index: l.Index, Kind: l.Kind, Shield: shieldNone}}
 	switch a := p.at; {
 	case a == nil:
@@ -302,6 +316,7 @@ func (p *Port) publish() {
 		}
 	}
 	p.view.Store(v)
+	p.target.Store(p.findTarget())
 	if old := p.state.Swap(&s); *old != s && p.notify != nil {
 		p.notify()
 	}

@@ -130,7 +130,7 @@ func BenchmarkIntakeProgram(b *testing.B) {
 }
 
 func fill(b *testing.B, length, queues int) {
-	set, err := newIntakeSet(queues, sizeOfIntake(DefaultRingBytes))
+	set, err := newIntakeSet(queues, sizeOfIntake(DefaultRingBytes), nil)
 	defer set.free()
 	defer set.close()
 	if err != nil {

@@ -24,7 +24,8 @@ type intakeShared struct {
 	_    [56]byte
 	Lost uint64
 	Bad  uint64
-	_    [48]byte
+	Port uint32
+	_    [44]byte
 }
 
 type intakeSizes struct {

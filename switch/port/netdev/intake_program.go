@@ -12,12 +12,15 @@ import (
 	"github.com/cilium/ebpf/btf"
 	"github.com/cilium/ebpf/rlimit"
 	"golang.org/x/sys/unix"
+
+	"github.com/kvswitch/kvswitch/switch/inkernel"
 )
 
 // The program that fills intakes is C: bpf/intake.bpf.c. What the compiler makes
 // of it is committed; make generate makes it anew.
 //
 //go:generate go tool bpf2go -cc clang-19 -strip llvm-strip-19 -target bpfel intake bpf/intake.bpf.c -- -Wall -Werror -mcpu=v3
+//go:generate go tool bpf2go -cc clang-19 -strip llvm-strip-19 -target bpfel forward bpf/forward.bpf.c -- -Wall -Werror -mcpu=v3
 
 // intakeSet is the intakes of a port, one for each queue, with what the program
 // that fills them must be given.
@@ -25,25 +28,36 @@ type intakeSet struct {
 	intakes []*intake
 	size    intakeSize
 	spec    *ebpf.CollectionSpec
-	frames  *ebpf.Map // the memory of all
-	bells   *ebpf.Map // theirs, where the program looks for them
+	tier    *inkernel.Tier // nil: the program leaves every frame to the worker
+	frames  *ebpf.Map      // the memory of all
+	bells   *ebpf.Map      // theirs, where the program looks for them
 
 	hanging sync.WaitGroup
 	hangErr []error // for each bell
 }
 
-// intakeObject is the program and its maps as they come from the compiler.
-var intakeObject = sync.OnceValues(loadIntake)
+// The programs and their maps as they come from the compiler.
+var (
+	intakeObject  = sync.OnceValues(loadIntake)
+	forwardObject = sync.OnceValues(loadForward)
+)
 
-// newIntakeSet makes n intakes. Whatever becomes of it, close must be called, and
-// free for each intake.
-func newIntakeSet(n int, size intakeSize) (*intakeSet, error) {
-	s := &intakeSet{size: size, hangErr: make([]error, n)}
-	object, err := intakeObject()
+// newIntakeSet makes n intakes. With a tier their program forwards what it can by
+// itself. Whatever becomes of it, close must be called, and free for each intake.
+func newIntakeSet(n int, size intakeSize, tier *inkernel.Tier) (*intakeSet, error) {
+	s := &intakeSet{size: size, hangErr: make([]error, n), tier: tier}
+	load := intakeObject
+	if tier != nil {
+		load = forwardObject
+	}
+	object, err := load()
 	if err != nil {
 		return s, err
 	}
 	s.spec = object.Copy()
+	if tier != nil {
+		s.joinTier(n)
+	}
 	frames, bells := s.spec.Maps[intakeMapKvswitchFrames], s.spec.Maps[intakeMapKvswitchBells]
 	frames.MaxEntries, frames.ValueSize = uint32(n), uint32(size.total)
 	frames.Key, frames.Value = nil, nil // their type is that of the head only
@@ -97,27 +111,62 @@ func (s *intakeSet) free() {
 // program makes the program that fills the intakes.
 func (s *intakeSet) program() (*ebpf.Program, error) {
 	_ = rlimit.RemoveMemlock()
-	sizes, err := constants(s.spec.Maps[".rodata"], intakeSizes{
+	if err := s.spec.Variables["size"].Set(intakeSizes{
 		Queues: uint32(len(s.intakes)), Entries: uint32(s.size.entries), Units: uint32(s.size.units), Data: uint32(s.size.data),
-	})
+	}); err != nil {
+		return nil, fmt.Errorf("set sizes of BPF program: %w", err)
+	}
+	maps, name := map[string]*ebpf.Map{intakeMapKvswitchFrames: s.frames, intakeMapKvswitchBells: s.bells}, intakeProgKvswitchIntake
+	if s.tier != nil {
+		sizes := s.tier.Sizes()
+		if err := s.spec.Variables["tier_size"].Set(forwardTierSizes{Buckets: sizes.Buckets, Filtering: sizes.Filtering}); err != nil {
+			return nil, fmt.Errorf("set sizes of BPF program: %w", err)
+		}
+		name = forwardProgKvswitchForward
+		for name, m := range s.tier.Maps() {
+			maps[name] = m
+		}
+	}
+	sizes, err := constants(s.spec)
 	if err != nil {
 		return nil, err
 	}
 	defer sizes.Close()
-	var p intakePrograms
-	if err := s.spec.LoadAndAssign(&p, &ebpf.CollectionOptions{
-		MapReplacements: map[string]*ebpf.Map{intakeMapKvswitchFrames: s.frames, intakeMapKvswitchBells: s.bells, ".rodata": sizes},
+	maps[".rodata"] = sizes
+	c, err := ebpf.NewCollectionWithOptions(s.spec, ebpf.CollectionOptions{
+		MapReplacements: maps,
+		Programs:        ebpf.ProgramOptions{},
 		Cache:           kernelTypes(),
-	}); err != nil {
+	})
+	if err != nil {
 		return nil, loadError(err, "")
 	}
-	return p.KvswitchIntake, nil
+	defer c.Close()
+	return c.DetachProgram(name), nil
 }
 
-// constants is the section of the program's constants, holding value. The library
-// would make it as well, but by a name that nobody would know for ours.
-func constants(section *ebpf.MapSpec, value any) (*ebpf.Map, error) {
+// joinTier fits the program's maps to those of the tier, and the one that is its
+// own to n intakes.
+func (s *intakeSet) joinTier(n int) {
+	for name, m := range s.tier.Maps() {
+		spec := s.spec.Maps[name]
+		spec.ValueSize, spec.MaxEntries = m.ValueSize(), m.MaxEntries()
+		spec.Key, spec.Value = nil, nil // their type is that of the head only
+	}
+	s.spec.Maps[forwardMapKvswitchNotes].MaxEntries = uint32(n)
+}
+
+// constants is the section of the program's constants. The library would make it
+// as well, but by a name that nobody would know for ours.
+func constants(spec *ebpf.CollectionSpec) (*ebpf.Map, error) {
+	section := spec.Maps[".rodata"]
 	section.Name = "kvswitch_sizes"
+	value := make([]byte, section.ValueSize)
+	for _, v := range spec.Variables {
+		if v.SectionName == ".rodata" {
+			copy(value[v.Offset:], v.Value)
+		}
+	}
 	section.Contents = []ebpf.MapKV{{Key: uint32(0), Value: value}}
 	m, err := ebpf.NewMap(section)
 	if err != nil {
@@ -182,7 +231,7 @@ var theTypes struct {
 
 // IntakeAvailable reports why this process can't receive by intakes, or nil.
 func IntakeAvailable() error {
-	s, err := newIntakeSet(1, sizeOfIntake(2*blockSize))
+	s, err := newIntakeSet(1, sizeOfIntake(2*blockSize), nil)
 	defer s.free()
 	defer s.close()
 	if err != nil {

@@ -147,7 +147,7 @@ func TestThisKernelHasIntakes(t *testing.T) {
 		p := openOn(t, sw, "port", Options{Queues: queues, RingBytes: 2 * blockSize})
 		if d := p.Detail().(Detail); d.Receive != receiveIntake || d.Rings != queues {
 			_ = sw.Do(func() error {
-				p.watcher.Do(func() { _, _, err = p.takeIn(p.at.index) })
+				p.watcher.Do(func() { _, _, err = p.takeIn(p.at.index, nil) })
 				return nil
 			})
 			t.Errorf("%d queues: %+v: %v", queues, d, err)
@@ -252,7 +252,7 @@ func testProcessorsShareAnIntake(t *testing.T) {
 func TestProgramsAndMapsHaveNamesThatSayWhose(t *testing.T) {
 	netns.RequirePrivilege(t)
 	netns.Need(t, "BPF functions of the kernel and its type information (Linux 6.2)", kernelHasIntakes())
-	set, err := newIntakeSet(2, sizeOfIntake(2*blockSize))
+	set, err := newIntakeSet(2, sizeOfIntake(2*blockSize), nil)
 	defer set.free()
 	defer set.close()
 	if err != nil {

@@ -26,6 +26,7 @@ import (
 
 	"github.com/kvswitch/kvswitch/switch/frame"
 	"github.com/kvswitch/kvswitch/switch/host/link"
+	"github.com/kvswitch/kvswitch/switch/inkernel"
 )
 
 // Options of a port. The zero value will do.
@@ -44,6 +45,9 @@ type Options struct {
 	// Up sets the device up, as QEMU's ifup script does. Otherwise the port
 	// waits until somebody else does.
 	Up bool
+	// Tier is the memory by which the port's program forwards by itself what it
+	// can. nil leaves all to the queues.
+	Tier *inkernel.Tier
 
 	noIntake bool // tests of what older kernels get
 }
@@ -73,6 +77,8 @@ type Port struct {
 	refused atomic.Uint64
 	state   atomic.Pointer[frame.State]
 	view    atomic.Pointer[view]
+	target  atomic.Pointer[frame.Target]
+	number  atomic.Uint32 // the switch's number of the port plus one; 0 = none
 	closed  atomic.Bool
 	freeing sync.WaitGroup // sockets and programs on their way out
 
@@ -110,6 +116,7 @@ const (
 )
 
 var _ frame.Port = (*Port)(nil)
+var _ frame.Redirector = (*Port)(nil)
 var _ frame.Detailer = (*Port)(nil)
 
 // Open makes a port of the network device of that name. It refuses a device that
@@ -142,6 +149,7 @@ func open(name string, o Options) (*Port, error) {
 	p := &Port{name: name, opt: o, watcher: o.Watcher}
 	p.state.Store(&frame.State{})
 	p.view.Store(&view{})
+	p.target.Store(&frame.Target{Why: errTierOff.Error()})
 	for range o.Queues {
 		p.lanes = append(p.lanes, &lane{fd: -1})
 	}

@@ -58,6 +58,8 @@ struct shared {
 	/* Frames that found no room; frames too short or too long for the switch. */
 	__u64 lost LINE;
 	__u64 bad;
+	/* The control side's: the port's number plus one; 0 leaves every frame to the worker. */
+	__u32 port;
 };
 
 /* What comes before the bytes of a frame that is not plain. */
@@ -153,6 +155,16 @@ static __always_inline __u8 gso_type(const struct sk_buff *skb)
 	return type & SKB_GSO_TCP_ECN ? word | GSO_ECN : word;
 }
 
+/* csum_start is where the frame's unfinished checksum starts. */
+static __always_inline __u32 csum_start(const struct sk_buff *skb)
+{
+	long headroom = skb->data - skb->head;
+
+	/* The verifier takes no sums of pointers in halves of registers, which this would become. */
+	asm volatile("" : "+r"(headroom));
+	return skb->csum_start - headroom;
+}
+
 /*
  * describe writes down tag and offloads, these as the kernel's own
  * virtio_net_hdr_from_skb does for packet sockets.
@@ -167,7 +179,7 @@ static __always_inline void describe(struct __sk_buff *ctx, struct extra *e)
 		e->tag = (__u32)bpf_ntohs(ctx->vlan_proto) << 16 | ctx->vlan_tci;
 	if (summed == CHECKSUM_PARTIAL) {
 		e->flags = HDR_NEEDS_CSUM;
-		e->csum_start = skb->csum_start - (skb->data - skb->head);
+		e->csum_start = csum_start(skb);
 		e->csum_offset = skb->csum_offset;
 	} else if (summed == CHECKSUM_UNNECESSARY) {
 		e->flags = HDR_DATA_VALID;
@@ -192,22 +204,27 @@ static __always_inline void wake(struct shared *r, const __u32 *which)
 		bpf_ringbuf_output(bell, &ring, sizeof(ring), BPF_RB_FORCE_WAKEUP);
 }
 
-/* copy puts the frame into its flow's intake, or counts why it can't. */
-static __always_inline void copy(struct __sk_buff *ctx)
+/* intake_of is the number of the frame's intake: its flow's, if there are several. */
+static __always_inline __u32 intake_of(struct __sk_buff *ctx)
+{
+	return size.queues > 1 ? bpf_get_hash_recalc(ctx) % size.queues : 0;
+}
+
+/*
+ * copy puts the frame into an intake and reports its place there, the number of
+ * frames up to and with it. Or it counts why it can't.
+ */
+static __always_inline bool copy(struct __sk_buff *ctx, struct shared *r, const __u32 *which, __u32 *place)
 {
 	const struct sk_buff *skb = bpf_cast_to_kern_ctx(ctx);
-	__u32 which = size.queues > 1 ? bpf_get_hash_recalc(ctx) % size.queues : 0;
-	struct shared *r = bpf_map_lookup_elem(&kvswitch_frames, &which);
 	__u32 length = ctx->len, marks = 0, room = 0;
 	__u8 summed = BPF_CORE_READ_BITFIELD(skb, ip_summed);
 	__u64 at, *entry;
 	void *to;
 
-	if (!r)
-		return;
 	if (length > MAX_LEN || length < HEADER_LEN) {
 		__sync_fetch_and_add(&r->bad, 1);
-		return;
+		return false;
 	}
 	if (summed == CHECKSUM_PARTIAL || ctx->vlan_present || ctx->gso_size) {
 		marks = ENTRY_EXTRA;
@@ -217,7 +234,7 @@ static __always_inline void copy(struct __sk_buff *ctx)
 	}
 	if (!reserve(r, (room + length + UNIT - 1) >> UNIT_SHIFT, &at)) {
 		__sync_fetch_and_add(&r->lost, 1);
-		return;
+		return false;
 	}
 	to = (void *)r + size.data + (((__u32)at & (size.units - 1)) << UNIT_SHIFT);
 	if (marks & ENTRY_EXTRA) {
@@ -234,7 +251,9 @@ static __always_inline void copy(struct __sk_buff *ctx)
 	at >>= 32;
 	entry = (void *)r + sizeof(*r) + (at & (size.entries - 1)) * sizeof(*entry);
 	__sync_lock_test_and_set(entry, (at + 1) << ENTRY_NUMBER | marks | length);
-	wake(r, &which);
+	wake(r, which);
+	*place = at + 1;
+	return true;
 }
 
 /*
@@ -243,6 +262,10 @@ static __always_inline void copy(struct __sk_buff *ctx)
  */
 static __always_inline int intake(struct __sk_buff *ctx)
 {
-	copy(ctx);
+	__u32 which = intake_of(ctx), place;
+	struct shared *r = bpf_map_lookup_elem(&kvswitch_frames, &which);
+
+	if (r)
+		copy(ctx, r, &which, &place);
 	return shield(ctx);
 }

@@ -39,8 +39,15 @@ enum {
 /* Verdicts: TCX_PASS and TCX_DROP are the same. */
 enum { TC_ACT_OK = 0, TC_ACT_SHOT = 2 };
 
+/* linux/if_packet.h: a frame that is for this host. */
+enum { PACKET_HOST = 0 };
+
+/* bpf_redirect: to the device's receiving side, not by it. */
+enum { BPF_F_INGRESS = 1 };
+
 /* linux/if_ether.h: what skb->protocol is where a frame has a length in place of an EtherType. */
 #define ETH_P_802_2 0x0004
+#define ETH_P_8021Q 0x8100
 
 /* What a program is given of a frame. The order of fields is the ABI. */
 struct __sk_buff {
