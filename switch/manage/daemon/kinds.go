@@ -9,6 +9,7 @@ import (
 	"github.com/kvswitch/kvswitch/switch/inkernel"
 	"github.com/kvswitch/kvswitch/switch/manage/config"
 	"github.com/kvswitch/kvswitch/switch/port/netdev"
+	"github.com/kvswitch/kvswitch/switch/port/pair"
 	"github.com/kvswitch/kvswitch/switch/port/sock"
 	"github.com/kvswitch/kvswitch/switch/port/tap"
 )
@@ -41,7 +42,18 @@ func (o *opener) Open(s config.Spec) (frame.Port, error) { return o.kinds().Open
 
 // OpenHost is config.Opener's.
 func (o *opener) OpenHost(name string, mac frame.MAC) (frame.Port, error) {
-	return tap.Open(o.watcher, name, tap.Options{MAC: mac, MTU: o.tapMTU})
+	if o.tier == nil || o.isTap(name) {
+		return tap.Open(o.watcher, name, tap.Options{MAC: mac, MTU: o.tapMTU})
+	}
+	// Only a pair has its place in what the kernel forwards.
+	return pair.Open(o.watcher, name, pair.Options{MAC: mac, MTU: o.tapMTU, Netdev: netdev.Options{Tier: o.tier}})
+}
+
+// isTap reports that there is a tap of that name, which somebody made for the
+// host interface.
+func (o *opener) isTap(name string) bool {
+	l, err := o.link(name)
+	return err == nil && (l.Kind == "tun" || l.Kind == "tuntap")
 }
 
 // Kinds are the kinds of ports, for those who parse SPECs or write help: none of
