@@ -2,24 +2,25 @@ package e2e
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/kvswitch/kvswitch/bench/testbed/netns"
 )
 
-// TestIdleCostsNothing measures the processor time of a switch with 64 ports on
-// which nothing happens but its own hellos.
-func TestIdleCostsNothing(t *testing.T) {
-	const (
-		ports   = 64
-		measure = 5 * time.Second
-		most    = 0.005 // of a processor
-	)
+const idlePorts = 32
+
+// runIdle starts a switch with ports on which nothing happens but its own hellos,
+// and waits until all of them forward.
+func runIdle(t *testing.T) *kvs {
 	lab := netns.New(t)
 	host, far := lab.Host("host"), lab.Host("far")
 	args := []string{}
-	for i := range ports {
+	for i := range idlePorts {
 		name := fmt.Sprint("p", i)
 		lab.Cable(host, name, far, name)
 		args = append(args, "--port", "netdev:"+name)
@@ -33,24 +34,48 @@ func TestIdleCostsNothing(t *testing.T) {
 		}
 		return nil
 	})
-	used := func() time.Duration {
-		t.Helper()
-		d, err := k.proc.CPU()
+	return k
+}
+
+// wakeUps is how often threads of the process have gone to sleep.
+func (k *kvs) wakeUps() (n int) {
+	k.t.Helper()
+	tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", k.proc.Pid()))
+	if err != nil || len(tasks) == 0 {
+		k.t.Fatalf("no threads: %v", err)
+	}
+	for _, task := range tasks {
+		text, err := os.ReadFile(task)
 		if err != nil {
-			t.Fatal(err)
+			continue // the thread has ended
 		}
-		return d
-	}
-	// The start is not idle: the first quiet interval counts, of a few.
-	var share float64
-	for range 4 {
-		before, start := used(), time.Now()
-		time.Sleep(measure) // this is the measurement, not a wait for something
-		share = float64(used()-before) / float64(time.Since(start))
-		t.Logf("%d idle ports use %.3f %% of a processor", ports, 100*share)
-		if share < most {
-			return
+		for line := range strings.Lines(string(text)) {
+			if v, ok := strings.CutPrefix(line, "voluntary_ctxt_switches:"); ok {
+				i, _ := strconv.Atoi(strings.TrimSpace(v))
+				n += i
+			}
 		}
 	}
-	t.Errorf("%d idle ports use %.3f %% of a processor, want less than %.1f %%", ports, 100*share, 100*most)
+	return n
+}
+
+// An idle switch wakes up once a second, and for its hellos. It is counted by
+// what it sends itself, so that a slow machine changes nothing. Most wake-ups are
+// the Go runtime's, which looks after its threads while one of them sends.
+func TestIdleSwitchSleepsBetweenItsHellos(t *testing.T) {
+	k := runIdle(t)
+	sent := func() int { p := k.treePort("p7"); return p.sent() }
+	first, woke := sent(), k.wakeUps()
+	netns.Await(t, time.Minute, "five hellos", func() error {
+		time.Sleep(2 * time.Second) // looking wakes it up, too
+		if n := sent() - first; n < 5 {
+			return fmt.Errorf("%d hellos so far", n)
+		}
+		return nil
+	})
+	hellos, woken := (sent()-first)*idlePorts, k.wakeUps()-woke
+	t.Logf("%d wake-ups for %d hellos", woken, hellos)
+	if woken > 3*hellos {
+		t.Errorf("%d wake-ups while %d hellos were sent", woken, hellos)
+	}
 }
