@@ -159,6 +159,47 @@ func testTCPAndUDPCrossAtDefaultOffloads(t *testing.T) {
 	}
 }
 
+// A packet in a tunnel, which no offload header can tell of, is said to be one,
+// and then can be cut.
+func TestTCPInATunnelIsKnownForThat(t *testing.T) { eachWay(t, testTCPInATunnelIsKnownForThat) }
+
+func testTCPInATunnelIsKnownForThat(t *testing.T) {
+	var longest atomic.Int64
+	lab := netns.New(t)
+	a, b, sw := lab.Host("a"), lab.Host("b"), lab.Host("sw")
+	var ports []frame.Port
+	for i, h := range []*netns.Host{a, b} {
+		dev := fmt.Sprint("p", i)
+		lab.Cable(h, "eth0", sw, dev)
+		awaitCable(t, h, "eth0", sw, dev)
+		ports = append(ports, openOn(t, sw, dev, Options{}))
+		h.Addr("eth0", fmt.Sprintf("192.0.2.%d/24", i+1))
+		_, err := h.Try("ip", "link", "add", "vx", "type", "vxlan", "id", "5", "dstport", "4789",
+			"local", fmt.Sprintf("192.0.2.%d", i+1), "remote", fmt.Sprintf("192.0.2.%d", 2-i))
+		netns.Need(t, "VXLAN", err)
+		h.Addr("vx", fmt.Sprintf("198.51.100.%d/24", i+1))
+		h.Run("ip", "link", "set", "vx", "up")
+	}
+	join(t, func(_ int, f *frame.Frame) {
+		switch f.Hdr.GSOType &^ frame.GSOECN {
+		case frame.GSONone:
+		case frame.GSOTCPv4 | frame.GSOTunnel:
+			longest.Store(max(longest.Load(), int64(f.Len())))
+		default:
+			t.Errorf("a frame of GSO type %#x", f.Hdr.GSOType)
+		}
+	}, ports...)
+	a.Transfer(b, netip.MustParseAddr("198.51.100.2"), 16<<20, 30*time.Second)
+	if n := longest.Load(); n < 30000 {
+		t.Errorf("the longest frame to be segmented in a tunnel has %d bytes", n)
+	}
+	for _, h := range []*netns.Host{a, b} {
+		if n := h.ChecksumErrors(); n != 0 {
+			t.Errorf("host %s saw %d wrong checksums", h, n)
+		}
+	}
+}
+
 // datagrams sends n datagrams of 1000 bytes in one call, and wants them all.
 func datagrams(t *testing.T, from, to *netns.Host, addr netip.Addr, n int) {
 	t.Helper()
