@@ -34,6 +34,7 @@ type headers struct {
 	end    int       // offset of the payload
 	total  int       // length of the frame without padding
 	csum   int       // offset of the checksum from l4
+	next   int       // offset of the field that names the protocol at l4, if v6
 	v6     bool      // the innermost IP
 	tcp    bool
 	// pseudo is the sum of the pseudo-header without its length. noCsum says
@@ -79,6 +80,10 @@ func (h *headers) parse(o *Out) error {
 	case GSOTCPv4, GSOTCPv6:
 	case GSOUDPL4:
 		want = protoUDP
+	case GSOUDP:
+		if want = protoUDP; f.Hdr.GSOType != GSOUDP {
+			return errGSOType
+		}
 	default:
 		return errGSOType
 	}
@@ -173,7 +178,7 @@ func (h *headers) parseIPv6(b []byte) (byte, error) {
 	if ip[0]>>4 != 6 {
 		return 0, errGSOPacket
 	}
-	h.l4 = h.l3 + ipv6Len
+	h.l4, h.next = h.l3+ipv6Len, h.l3+ipv6Next
 	h.trim(h.l4 + int(binary.BigEndian.Uint16(ip[ipv6PayloadLen:])))
 	h.pseudo = sum(0, ip[ipv6Addrs:ipv6Addrs+32])
 	next := ip[ipv6Next]
@@ -183,7 +188,7 @@ func (h *headers) parseIPv6(b []byte) (byte, error) {
 			if len(b) < h.l4+8 {
 				return 0, errGSOHeaders
 			}
-			next = b[h.l4]
+			next, h.next = b[h.l4], h.l4
 			h.l4 += 8 + 8*int(b[h.l4+1])
 		default:
 			return next, nil

@@ -21,7 +21,7 @@ const (
 
 	GSONone  = 0
 	GSOTCPv4 = 1
-	GSOUDP   = 3 // UFO: fragment; not offered by any port of this switch
+	GSOUDP   = 3 // UFO: one datagram, to be sent in IP fragments; no port takes it
 	GSOTCPv6 = 4
 	GSOUDPL4 = 5 // USO
 	GSOECN   = 0x80

@@ -64,6 +64,8 @@ func fits(h *frame.VnetHdr, limit uint32) bool {
 		return uint32(h.CsumStart)+20+uint32(h.GSOSize) <= limit+frame.TagLen
 	case frame.GSOUDPL4:
 		return uint32(h.CsumStart)+8+uint32(h.GSOSize) <= limit+frame.TagLen
+	case frame.GSOUDP:
+		return uint32(h.CsumStart)+uint32(h.GSOSize) <= limit+frame.TagLen
 	}
 	return false
 }

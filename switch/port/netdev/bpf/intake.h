@@ -24,6 +24,7 @@
 #define HDR_NEEDS_CSUM 1
 #define HDR_DATA_VALID 2
 #define GSO_TCPV4 1
+#define GSO_UDP 3
 #define GSO_TCPV6 4
 #define GSO_UDP_L4 5
 #define GSO_ECN 0x80
@@ -158,6 +159,8 @@ static __always_inline __u8 gso_type(const struct sk_buff *skb)
 		word = GSO_TCPV6;
 	else if (type & SKB_GSO_UDP_L4)
 		word = GSO_UDP_L4;
+	else if (type & SKB_GSO_UDP)
+		word = GSO_UDP;
 	else
 		return GSO_UNKNOWN;
 	if (type & TUNNELS)

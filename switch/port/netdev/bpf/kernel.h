@@ -115,6 +115,7 @@ enum {
 	SKB_GSO_UDP_TUNNEL_CSUM = 1 << 11,
 	SKB_GSO_TUNNEL_REMCSUM = 1 << 13,
 	SKB_GSO_ESP = 1 << 15,
+	SKB_GSO_UDP = 1 << 16,
 	SKB_GSO_UDP_L4 = 1 << 17,
 };
 
