@@ -15,7 +15,7 @@ var (
 )
 
 // Finisher does in software what a port without offloads can't be asked to do:
-// it completes checksums and cuts GSO frames into segments. It writes copies of
+// it completes checksums and cuts GSO frames into segments, or fragments. It writes copies of
 // its own; the frames it is given stay as they are, and as they may be a
 // guest's memory their headers are read once.
 //
@@ -43,10 +43,13 @@ func (x *Finisher) Finish(o Out, to Offloads, dst []Out) ([]Out, error) {
 	if len(o.Data) < HeaderLen+int(o.Strip) {
 		return dst, errRunt
 	}
-	if o.Hdr.GSOType != GSONone {
-		return x.segment(o, dst)
+	switch o.Hdr.GSOType {
+	case GSONone:
+		return x.complete(o, dst)
+	case GSOUDP:
+		return x.fragment(o, dst)
 	}
-	return x.complete(o, dst)
+	return x.segment(o, dst)
 }
 
 // complete appends a copy of o with its checksum completed.

@@ -31,7 +31,6 @@ func TestHeadersThatDoNotFitAreRefused(t *testing.T) {
 		{"no tag where one is to be stripped", tcp4, []func(*Frame){func(f *Frame) { f.Data, f.Strip = f.Data[:17], TagLen }}, errRunt},
 		{"unknown GSO type", tcp4, []func(*Frame){func(f *Frame) { f.Hdr.GSOType = 2 }}, errGSOType},
 		{"ECN of no GSO type", tcp4, []func(*Frame){func(f *Frame) { f.Hdr.GSOType = GSOECN }}, errGSOType},
-		{"UFO", udp4, []func(*Frame){func(f *Frame) { f.Hdr.GSOType, f.Hdr.GSOSize = GSOUDP, 100 }}, errGSOType},
 		{"GSO size 0", tcp4, []func(*Frame){gso(tcp4), func(f *Frame) { f.Hdr.GSOSize = 0 }}, errGSOSize},
 		{"GSO size 1 of 3000 bytes", packet{payload: make([]byte, 3000)}, []func(*Frame){gso(tcp4), func(f *Frame) { f.Hdr.GSOSize = 1 }}, errGSOSize},
 		{"segments longer than an IP packet", packet{payload: make([]byte, 65400)}, []func(*Frame){gso(tcp4), func(f *Frame) {

@@ -29,11 +29,13 @@ const (
 // checked once, and where they are in it.
 type headers struct {
 	buf    [maxHeaders]byte
-	l3, l4 int // offsets of the IP and the TCP or UDP header
-	end    int // offset of the payload
-	total  int // length of the frame without padding
-	csum   int // offset of the checksum from l4
-	v6     bool
+	layers layerList // that know the packet's length, from outside to inside
+	l3, l4 int       // offsets of the innermost IP and of the TCP or UDP header
+	end    int       // offset of the payload
+	total  int       // length of the frame without padding
+	csum   int       // offset of the checksum from l4
+	next   int       // offset of the field that names the protocol at l4, if v6
+	v6     bool      // the innermost IP
 	tcp    bool
 	// pseudo is the sum of the pseudo-header without its length. noCsum says
 	// that the UDP packet has no checksum and its segments get none.
@@ -49,7 +51,7 @@ func (x *Finisher) segment(o Out, dst []Out) ([]Out, error) {
 	}
 	size := int(o.Hdr.GSOSize)
 	payload := h.total - h.end
-	if size == 0 || payload > size*maxSegments || h.end-h.l3+min(size, payload) > MaxMTU {
+	if size == 0 || payload > size*maxSegments || h.end-h.layers.first()+min(size, payload) > MaxMTU {
 		return dst, errGSOSize
 	}
 	p := piecesOf(o.Frame)
@@ -73,13 +75,20 @@ func (x *Finisher) segment(o Out, dst []Out) ([]Out, error) {
 func (h *headers) parse(o *Out) error {
 	f := o.Frame
 	want := byte(protoTCP)
-	gso := f.Hdr.GSOType &^ GSOECN
+	gso := f.Hdr.GSOType &^ (GSOECN | GSOTunnel)
 	switch gso {
 	case GSOTCPv4, GSOTCPv6:
 	case GSOUDPL4:
 		want = protoUDP
+	case GSOUDP:
+		if want = protoUDP; f.Hdr.GSOType != GSOUDP {
+			return errGSOType
+		}
 	default:
 		return errGSOType
+	}
+	if f.Hdr.GSOType&GSOTunnel != 0 && f.Hdr.Flags&HdrNeedsCsum == 0 {
+		return errGSOCsum // nothing says where the tunnel ends
 	}
 	p := piecesOf(f)
 	b := h.buf[:]
@@ -87,35 +96,60 @@ func (h *headers) parse(o *Out) error {
 	o.judged(b)
 
 	h.l3, h.total = HeaderLen, untaggedLen(f)
-	etherType := binary.BigEndian.Uint16(b[12:])
+	etherType, err := h.untag(b, binary.BigEndian.Uint16(b[12:]))
+	if err != nil {
+		return err
+	}
+	for {
+		proto, err := h.parseIP(b, etherType)
+		if err != nil {
+			return err
+		}
+		if f.Hdr.GSOType&GSOTunnel != 0 && h.l4 != int(f.Hdr.CsumStart)-int(f.Strip) {
+			if etherType, err = h.enter(b, proto, f); err != nil {
+				return err
+			}
+			continue
+		}
+		if proto != want || gso == GSOTCPv4 && h.v6 || gso == GSOTCPv6 && !h.v6 {
+			return errGSOPacket
+		}
+		if err := h.parseL4(b, proto); err != nil {
+			return err
+		}
+		return h.parseCsum(f, proto)
+	}
+}
+
+// untag moves l3 behind tags that stand there, and returns the EtherType of what
+// follows.
+func (h *headers) untag(b []byte, etherType uint16) (uint16, error) {
 	for etherType == EtherTypeVLAN || etherType == EtherTypeQinQ {
 		if len(b) < h.l3+TagLen {
-			return errGSOHeaders
+			return 0, errGSOHeaders
 		}
 		etherType = binary.BigEndian.Uint16(b[h.l3+2:])
 		h.l3 += TagLen
 	}
-	var proto byte
-	var err error
+	return etherType, nil
+}
+
+// parseIP finds l4 behind the IP header at l3, and returns the protocol.
+func (h *headers) parseIP(b []byte, etherType uint16) (proto byte, err error) {
 	switch etherType {
 	case EtherTypeIPv4:
+		h.v6 = false
 		proto, err = h.parseIPv4(b)
 	case EtherTypeIPv6:
 		h.v6 = true
 		proto, err = h.parseIPv6(b)
 	default:
-		return errGSOPacket
+		return 0, errGSOPacket
 	}
-	if err != nil {
-		return err
+	if err == nil && !h.layers.add(layer{at: h.l3, end: h.l4, kind: ipLayer(h.v6)}) {
+		err = errGSOPacket
 	}
-	if proto != want || gso == GSOTCPv4 && h.v6 || gso == GSOTCPv6 && !h.v6 {
-		return errGSOPacket
-	}
-	if err := h.parseL4(b, proto); err != nil {
-		return err
-	}
-	return h.parseCsum(f, proto)
+	return proto, err
 }
 
 // parseIPv4 finds l4 and returns the protocol.
@@ -144,7 +178,7 @@ func (h *headers) parseIPv6(b []byte) (byte, error) {
 	if ip[0]>>4 != 6 {
 		return 0, errGSOPacket
 	}
-	h.l4 = h.l3 + ipv6Len
+	h.l4, h.next = h.l3+ipv6Len, h.l3+ipv6Next
 	h.trim(h.l4 + int(binary.BigEndian.Uint16(ip[ipv6PayloadLen:])))
 	h.pseudo = sum(0, ip[ipv6Addrs:ipv6Addrs+32])
 	next := ip[ipv6Next]
@@ -154,7 +188,7 @@ func (h *headers) parseIPv6(b []byte) (byte, error) {
 			if len(b) < h.l4+8 {
 				return 0, errGSOHeaders
 			}
-			next = b[h.l4]
+			next, h.next = b[h.l4], h.l4
 			h.l4 += 8 + 8*int(b[h.l4+1])
 		default:
 			return next, nil
@@ -214,16 +248,7 @@ func (h *headers) parseCsum(f *Frame, proto byte) error {
 // patch makes b, a copy of the headers with a part of the payload behind it,
 // the segment whose payload was at off, the i-th.
 func (h *headers) patch(b []byte, off, i int, last bool) {
-	ip, l4 := b[h.l3:h.l4], b[h.l4:]
-	if h.v6 {
-		binary.BigEndian.PutUint16(ip[ipv6PayloadLen:], uint16(len(b)-h.l3-ipv6Len))
-	} else {
-		binary.BigEndian.PutUint16(ip[ipv4TotalLen:], uint16(len(b)-h.l3))
-		id := binary.BigEndian.Uint16(ip[ipv4ID:])
-		binary.BigEndian.PutUint16(ip[ipv4ID:], id+uint16(i))
-		binary.LittleEndian.PutUint16(ip[ipv4Csum:], 0)
-		binary.LittleEndian.PutUint16(ip[ipv4Csum:], ^uint16(fold(sum(0, ip))))
-	}
+	l4 := b[h.l4:]
 	if h.tcp {
 		seq := binary.BigEndian.Uint32(l4[tcpSeq:])
 		binary.BigEndian.PutUint32(l4[tcpSeq:], seq+uint32(off))
@@ -235,9 +260,9 @@ func (h *headers) patch(b []byte, off, i int, last bool) {
 		}
 	} else {
 		binary.BigEndian.PutUint16(l4[udpTotalLen:], uint16(len(l4)))
-		if h.noCsum {
-			return
-		}
 	}
-	putChecksum(l4[h.csum:], sum(h.pseudo+be16(uint16(len(l4))), l4))
+	if !h.noCsum {
+		putChecksum(l4[h.csum:], sum(h.pseudo+be16(uint16(len(l4))), l4))
+	}
+	h.layers.patch(b, i)
 }

@@ -21,10 +21,15 @@ const (
 
 	GSONone  = 0
 	GSOTCPv4 = 1
-	GSOUDP   = 3 // UFO: fragment; not offered by any port of this switch
+	GSOUDP   = 3 // UFO: one datagram, to be sent in IP fragments; no port takes it
 	GSOTCPv6 = 4
 	GSOUDPL4 = 5 // USO
 	GSOECN   = 0x80
+
+	// GSOTunnel is not of virtio, which has no word for it: the GSO type is that of
+	// a packet within a tunnel, VXLAN or GRE or another, whose TCP or UDP header is
+	// at CsumStart. Only the switch's own receivers say so, and no port takes it.
+	GSOTunnel = 0x10
 )
 
 // Lengths of the header as ports carry it.

@@ -59,11 +59,13 @@ func (r *Relay) emit(n uint16, out *Port, m *run) {
 // segments within it. The TCP header counts with its shortest length, so a
 // frame is never refused for a header that was not looked at.
 func fits(h *frame.VnetHdr, limit uint32) bool {
-	switch h.GSOType &^ frame.GSOECN {
+	switch h.GSOType &^ (frame.GSOECN | frame.GSOTunnel) {
 	case frame.GSOTCPv4, frame.GSOTCPv6:
 		return uint32(h.CsumStart)+20+uint32(h.GSOSize) <= limit+frame.TagLen
 	case frame.GSOUDPL4:
 		return uint32(h.CsumStart)+8+uint32(h.GSOSize) <= limit+frame.TagLen
+	case frame.GSOUDP:
+		return uint32(h.CsumStart)+uint32(h.GSOSize) <= limit+frame.TagLen
 	}
 	return false
 }

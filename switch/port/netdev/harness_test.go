@@ -156,7 +156,8 @@ func send(t *testing.T, p *Port, wires ...[]byte) {
 }
 
 // join carries frames between ports until the test ends, as a hub would: what
-// one lends, all others send, with the tag it came with. It sleeps when there is
+// one lends, all others send, with the tag it came with, and finished where a
+// port can't be given it as it is. It sleeps when there is
 // nothing to do, as a worker does. look, if not nil, sees every frame.
 func join(t *testing.T, look func(in int, f *frame.Frame), ports ...frame.Port) {
 	t.Helper()
@@ -197,6 +198,8 @@ type hub struct {
 	ports []frame.Port
 	look  func(in int, f *frame.Frame)
 	ready *sysio.Epoll
+
+	finisher frame.Finisher
 }
 
 // turn serves every queue once and sleeps if none had anything. It reports false
@@ -235,9 +238,18 @@ func (h *hub) carry(in int, q frame.Queue) int {
 		out[i] = frame.Out{Frame: &frames[i], EgressTag: frames[i].Tag}
 	}
 	for to, p := range h.ports {
-		if to != in && n > 0 {
-			p.Tx(0, out[:n])
+		if to == in || n == 0 {
+			continue
 		}
+		var finished []frame.Out
+		for i := range n {
+			var err error
+			if finished, err = h.finisher.Finish(out[i], p.State().Offloads, finished); err != nil {
+				h.t.Errorf("%v: %+v", err, out[i].Hdr)
+			}
+		}
+		p.Tx(0, finished)
+		h.finisher.Reset()
 	}
 	if n > 0 {
 		q.Release()

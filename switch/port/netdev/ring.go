@@ -171,6 +171,9 @@ func (r *ring) receive(b []frame.Frame, lost, bad *atomic.Uint64) (n int) {
 		if !ok {
 			continue
 		}
+		if frame.InTunnel(f.Data, f.Hdr) {
+			f.Hdr.GSOType |= frame.GSOTunnel
+		}
 		f.Rest, f.Strip, f.Tag = nil, 0, 0
 		if status&unix.TP_STATUS_VLAN_VALID != 0 {
 			f.Tag = makeTag(status, s.Vlan_tci, s.Vlan_tpid)

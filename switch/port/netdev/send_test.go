@@ -40,6 +40,39 @@ func TestFrameThatTheKernelRefusesCostsOnlyItself(t *testing.T) {
 	}
 }
 
+// What the kernel finds out only while it sends is no reason to give the others up.
+func TestFrameThatCannotBeSentCostsOnlyItself(t *testing.T) {
+	good := func(n int) frame.Out { return frame.Out{Frame: &frame.Frame{Data: numbered(n, 60)}} }
+	wrong := gso(9, 5000)
+	wrong.Hdr.CsumStart += 50 // where there is no TCP header
+	for what, c := range map[string]struct {
+		frame  frame.Out
+		ofHost string // who runs the command
+		argv   []string
+	}{
+		"longer than the peer's MTU": {frame.Out{Frame: &frame.Frame{Data: numbered(9, 1500)}}, "far", []string{"ip", "link", "set", "eth0", "mtu", "1000"}},
+		"not to be segmented":        {wrong, "sw", []string{"ethtool", "-K", "port", "tso", "off"}},
+	} {
+		sw, far := cable(t)
+		map[string]*netns.Host{"sw": sw, "far": far}[c.ofHost].Run(c.argv...)
+		a, b := openOn(t, sw, "port", Options{}), openOn(t, far, "eth0", Options{})
+		awaitState(t, a, "up", up)
+		awaitState(t, b, "up", up)
+		before := a.Counters().TxErrors
+		if n := a.Tx(0, []frame.Out{good(0), c.frame, good(1), c.frame, good(2)}); n != 5 {
+			t.Errorf("%s: %d of 5 frames taken care of", what, n)
+		}
+		for i, g := range receive(t, b, 3) {
+			if number(g.data) != i {
+				t.Errorf("%s: frame %d is number %d", what, i, number(g.data))
+			}
+		}
+		if n := a.Counters().TxErrors - before; n != 2 {
+			t.Errorf("%s: %d errors counted, want 2", what, n)
+		}
+	}
+}
+
 // A header length is a hint that senders get wrong (virtio 1.2, 5.1.6.2).
 func TestWrongHeaderLengthDoesNoHarm(t *testing.T) {
 	a, b := pair(t, Options{})

@@ -159,6 +159,143 @@ func testTCPAndUDPCrossAtDefaultOffloads(t *testing.T) {
 	}
 }
 
+// A guest before Linux 4.14 hands over datagrams beyond the MTU as they are.
+func TestDatagramsOfOldGuestsCrossInFragments(t *testing.T) {
+	lab := netns.New(t)
+	host, sw := lab.Host("host"), lab.Host("sw")
+	lab.Cable(host, "eth0", sw, "p0")
+	awaitCable(t, host, "eth0", sw, "p0")
+	guest := openTap(t, sw, "tap0", 1500) // QEMU's end of it
+	port := openOn(t, sw, "p0", Options{})
+	var seen atomic.Int64
+	join(t, func(_ int, f *frame.Frame) {
+		if f.Hdr.GSOType == frame.GSOUDP {
+			seen.Add(1)
+		}
+	}, port, openOn(t, sw, "tap0", Options{}))
+	awaitState(t, port, "up", up)
+	host.Sysctl("net/ipv6/conf/eth0/disable_ipv6", "0")
+	host.Run("ip", "addr", "add", "fd00::1/64", "dev", "eth0", "nodad")
+	host.Addr("eth0", "192.0.2.1/24")
+	mac := host.MAC("eth0")
+	for _, ipv6 := range []bool{false, true} {
+		addr, other := addr("192.0.2.1"), addr("192.0.2.9")
+		if ipv6 {
+			addr, other = netip.MustParseAddr("fd00::1"), netip.MustParseAddr("fd00::9")
+		}
+		var in net.PacketConn
+		if err := host.Do(func() (err error) {
+			in, err = net.ListenPacket("udp", netip.AddrPortFrom(addr, 0).String())
+			return err
+		}); err != nil {
+			t.Fatal(err)
+		}
+		defer in.Close()
+		payload := bytes.Repeat([]byte("datagram"), 1000)
+		payload[7999] = 0
+		eth := &layers.Ethernet{SrcMAC: net.HardwareAddr{2, 0, 0, 0, 0, 9}, DstMAC: mac[:]}
+		udp := &layers.UDP{SrcPort: 4000, DstPort: layers.UDPPort(in.LocalAddr().(*net.UDPAddr).Port)}
+		hdr := frame.VnetHdr{Flags: frame.HdrNeedsCsum, GSOType: frame.GSOUDP, CsumOffset: 6}
+		var ip gopacket.SerializableLayer
+		if ipv6 {
+			eth.EthernetType = layers.EthernetTypeIPv6
+			v6 := &layers.IPv6{Version: 6, HopLimit: 64, NextHeader: layers.IPProtocolUDP, SrcIP: other.AsSlice(), DstIP: addr.AsSlice()}
+			_ = udp.SetNetworkLayerForChecksum(v6)
+			ip, hdr.CsumStart, hdr.GSOSize = v6, 54, 1448
+		} else {
+			eth.EthernetType = layers.EthernetTypeIPv4
+			v4 := &layers.IPv4{Version: 4, TTL: 64, Id: 7, Protocol: layers.IPProtocolUDP, SrcIP: other.AsSlice(), DstIP: addr.AsSlice()}
+			_ = udp.SetNetworkLayerForChecksum(v4)
+			ip, hdr.CsumStart, hdr.GSOSize = v4, 34, 1480
+		}
+		buf := gopacket.NewSerializeBuffer()
+		if err := gopacket.SerializeLayers(buf, gopacket.SerializeOptions{FixLengths: true, ComputeChecksums: true}, eth, ip, udp, gopacket.Payload(payload)); err != nil {
+			t.Fatal(err)
+		}
+		// What is left in the checksum's place is the pseudo-header's sum alone.
+		b := buf.Bytes()
+		l4 := b[hdr.CsumStart:]
+		l4[6], l4[7] = 0, 0
+		rest := ^checksum(l4)
+		binary.BigEndian.PutUint16(l4[6:], onesSub(^udp.Checksum, rest))
+		got := make([]byte, 9000)
+		// An IPv6 address is there a while before packets to it are taken.
+		netns.Await(t, 10*time.Second, "the datagram", func() error {
+			if n := guest.Tx(0, []frame.Out{{Frame: &frame.Frame{Data: b, Hdr: hdr}}}); n != 1 {
+				return errors.New("the tap has no room")
+			}
+			_ = in.SetReadDeadline(time.Now().Add(time.Second))
+			n, _, err := in.ReadFrom(got)
+			if err == nil && !bytes.Equal(got[:n], payload) {
+				t.Errorf("IPv6 %v: %d other bytes came", ipv6, n)
+			}
+			return err
+		})
+	}
+	if seen.Load() < 2 {
+		t.Errorf("%d datagrams crossed whole, want 2", seen.Load())
+	}
+}
+
+// checksum is RFC 1071's of b, which is even.
+func checksum(b []byte) uint16 {
+	var s uint32
+	for i := 0; i < len(b); i += 2 {
+		s += uint32(binary.BigEndian.Uint16(b[i:]))
+	}
+	for s>>16 != 0 {
+		s = s>>16 + s&0xffff
+	}
+	return ^uint16(s)
+}
+
+// onesSub is a less b in ones' complement.
+func onesSub(a, b uint16) uint16 {
+	s := uint32(a) + uint32(^b)
+	return uint16(s>>16 + s&0xffff)
+}
+
+// A packet in a tunnel, which no offload header can tell of, is said to be one,
+// and then can be cut.
+func TestTCPInATunnelIsKnownForThat(t *testing.T) { eachWay(t, testTCPInATunnelIsKnownForThat) }
+
+func testTCPInATunnelIsKnownForThat(t *testing.T) {
+	var longest atomic.Int64
+	lab := netns.New(t)
+	a, b, sw := lab.Host("a"), lab.Host("b"), lab.Host("sw")
+	var ports []frame.Port
+	for i, h := range []*netns.Host{a, b} {
+		dev := fmt.Sprint("p", i)
+		lab.Cable(h, "eth0", sw, dev)
+		awaitCable(t, h, "eth0", sw, dev)
+		ports = append(ports, openOn(t, sw, dev, Options{}))
+		h.Addr("eth0", fmt.Sprintf("192.0.2.%d/24", i+1))
+		_, err := h.Try("ip", "link", "add", "vx", "type", "vxlan", "id", "5", "dstport", "4789",
+			"local", fmt.Sprintf("192.0.2.%d", i+1), "remote", fmt.Sprintf("192.0.2.%d", 2-i))
+		netns.Need(t, "VXLAN", err)
+		h.Addr("vx", fmt.Sprintf("198.51.100.%d/24", i+1))
+		h.Run("ip", "link", "set", "vx", "up")
+	}
+	join(t, func(_ int, f *frame.Frame) {
+		switch f.Hdr.GSOType &^ frame.GSOECN {
+		case frame.GSONone:
+		case frame.GSOTCPv4 | frame.GSOTunnel:
+			longest.Store(max(longest.Load(), int64(f.Len())))
+		default:
+			t.Errorf("a frame of GSO type %#x", f.Hdr.GSOType)
+		}
+	}, ports...)
+	a.Transfer(b, netip.MustParseAddr("198.51.100.2"), 16<<20, 30*time.Second)
+	if n := longest.Load(); n < 30000 {
+		t.Errorf("the longest frame to be segmented in a tunnel has %d bytes", n)
+	}
+	for _, h := range []*netns.Host{a, b} {
+		if n := h.ChecksumErrors(); n != 0 {
+			t.Errorf("host %s saw %d wrong checksums", h, n)
+		}
+	}
+}
+
 // datagrams sends n datagrams of 1000 bytes in one call, and wants them all.
 func datagrams(t *testing.T, from, to *netns.Host, addr netip.Addr, n int) {
 	t.Helper()

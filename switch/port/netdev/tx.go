@@ -82,21 +82,41 @@ func (l *lane) gather(out []frame.Out) (n, pieces int) {
 
 // push sends the first n messages. It reports how many it took care of, and
 // whether there is room for more.
+//
+// What the kernel says of a frame, it says of that one alone, but for two things:
+// that the device is down, and that there is no room. The latter is ENOBUFS as a
+// rule, and so is a peer's refusal of a frame beyond its MTU. So another frame is
+// tried then: if that is refused, too, there is no room.
 func (l *lane) push(n int, refused *atomic.Uint64) (done int, more bool) {
+	doubt := 0 // 1 if the frame before done was refused with ENOBUFS
 	for done < n {
 		sent, errno := sysio.Send(l.fd, l.msgs[done:n])
+		if sent > 0 {
+			refused.Add(uint64(doubt))
+			doubt = 0
+		}
 		done += sent
 		switch errno {
 		case 0, unix.EINTR:
-		case unix.EAGAIN, unix.ENOBUFS, unix.ENOMEM: // socket buffer, queueing discipline, memory
-			return done, false
-		case unix.ENETDOWN, unix.ENXIO, unix.ENODEV: // down or gone: so it is for the others
-			refused.Add(uint64(n - done))
-			return n, true
-		default: // this one: EMSGSIZE too long for the MTU, EINVAL a header that makes no sense
-			refused.Add(1)
+			continue
+		case unix.EAGAIN: // socket buffer
+			return done - doubt, false
+		case unix.ENOBUFS: // queueing discipline, memory, the peer's queue, or its MTU
+			if doubt > 0 {
+				return done - doubt, false
+			}
+			doubt = 1
 			done++
+			continue
+		case unix.ENETDOWN, unix.ENXIO, unix.ENODEV: // down or gone: so it is for the others
+			refused.Add(uint64(n - done + doubt))
+			return n, true
 		}
+		// This one: EMSGSIZE too long for the MTU, EINVAL a header that makes no
+		// sense, ENOMEM one by which the kernel can't segment.
+		refused.Add(uint64(1 + doubt))
+		doubt = 0
+		done++
 	}
-	return done, true
+	return done - doubt, doubt == 0
 }

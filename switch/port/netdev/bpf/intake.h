@@ -24,15 +24,22 @@
 #define HDR_NEEDS_CSUM 1
 #define HDR_DATA_VALID 2
 #define GSO_TCPV4 1
+#define GSO_UDP 3
 #define GSO_TCPV6 4
 #define GSO_UDP_L4 5
 #define GSO_ECN 0x80
+#define GSO_TUNNEL 0x10
 
 /*
- * A type that no port offers, for one that the offload header has no word for:
- * the switch drops the frame by that.
+ * A type that no port offers, for one that nobody knows how to segment: the switch
+ * drops the frame by that.
  */
 #define GSO_UNKNOWN 0x7f
+
+/* Tunnels that the switch can segment in, and others. */
+#define TUNNELS \
+	(SKB_GSO_GRE | SKB_GSO_GRE_CSUM | SKB_GSO_IPXIP4 | SKB_GSO_IPXIP6 | SKB_GSO_UDP_TUNNEL | SKB_GSO_UDP_TUNNEL_CSUM)
+#define OTHER_TUNNELS (SKB_GSO_TUNNEL_REMCSUM | SKB_GSO_ESP)
 
 /*
  * How often a frame competes with those on other processors for the same room
@@ -144,14 +151,22 @@ static __always_inline __u8 gso_type(const struct sk_buff *skb)
 	const struct skb_shared_info *info =
 		bpf_rdonly_cast(skb->head + skb->end, bpf_core_type_id_kernel(struct skb_shared_info));
 	__u32 type = info->gso_type;
-	__u8 word = GSO_UNKNOWN;
+	__u8 word;
 
+	if (type & OTHER_TUNNELS)
+		return GSO_UNKNOWN;
 	if (type & SKB_GSO_TCPV4)
 		word = GSO_TCPV4;
 	else if (type & SKB_GSO_TCPV6)
 		word = GSO_TCPV6;
 	else if (type & SKB_GSO_UDP_L4)
 		word = GSO_UDP_L4;
+	else if (type & SKB_GSO_UDP)
+		word = GSO_UDP;
+	else
+		return GSO_UNKNOWN;
+	if (type & TUNNELS)
+		word |= GSO_TUNNEL;
 	return type & SKB_GSO_TCP_ECN ? word | GSO_ECN : word;
 }
 
