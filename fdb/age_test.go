@@ -102,3 +102,36 @@ func TestAgeingTimeZeroFloods(t *testing.T) {
 		t.Errorf("Ageing %d, Entries %v", tb.Ageing(), tb.Entries())
 	}
 }
+
+// A switch that has nothing to do must cost nothing: the sweep looks at what is
+// in the table, however large that is.
+func TestSweepLooksAtWhatIsThereOnly(t *testing.T) {
+	for _, max := range []int{DefaultMax, 1 << 20} {
+		tb := New(max, 300)
+		second := uint32(0)
+		sweepAll := func() (looked int) {
+			for range sweepParts {
+				second++
+				c, step := tb.tick(second)
+				looked += tb.sweep(c, int(step), nil)
+			}
+			return looked
+		}
+		sweepAll()
+		if n := sweepAll(); n != 0 {
+			t.Errorf("limit %d: looked at %d buckets of an empty table", max, n)
+		}
+		for i := range 2 * testStations {
+			wantLearn(t, tb, testKey(i), 1, Added)
+		}
+		if n := sweepAll(); n == 0 || n > 2*testStations {
+			t.Errorf("limit %d: looked at %d buckets for %d stations", max, n, 2*testStations)
+		}
+		if n := tb.FlushMatch(-1, -1); n != 2*testStations {
+			t.Errorf("limit %d: flushed %d of %d stations", max, n, 2*testStations)
+		}
+		if n := sweepAll(); n != 0 {
+			t.Errorf("limit %d: looked at %d buckets after all has gone", max, n)
+		}
+	}
+}

@@ -65,7 +65,8 @@ func (t *Table) fill(b int, s *Slot, k Key, w word) {
 	if b >= len(t.buckets) {
 		t.head.spilled.Add(1)
 	}
-	// In this order: whoever sees the value finds the key.
+	// In this order: whoever sees the value finds the key, and a walk finds both.
+	t.used.set(b)
 	s.key.Store(uint64(k))
 	s.val.Store(uint64(w | word(s.val.Load())&incMask))
 }
@@ -86,6 +87,9 @@ func (t *Table) vacate(b int, s *Slot, stays func(word) bool) bool {
 			s.key.Store(0)
 			if b >= len(t.buckets) {
 				t.head.spilled.Add(^uint64(0))
+			}
+			if t.all[b].empty() {
+				t.used.clear(b)
 			}
 			t.drop(v)
 			return true

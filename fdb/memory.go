@@ -90,6 +90,15 @@ func (s *Slot) read(k Key) (word, bool) {
 	return v, v.kind() != free
 }
 
+// empty reports that all slots are free. Whoever fills one must not be at work.
+func (b *Bucket) empty() bool {
+	kinds := Kind(0)
+	for i := range b {
+		kinds |= word(b[i].val.Load()).kind()
+	}
+	return kinds == free
+}
+
 // Head is what a reader needs beside the buckets. The first cache line is read
 // by every lookup and changes once a second.
 type Head struct {

@@ -160,6 +160,9 @@ func checkSlots(t testing.TB, tb *Table) {
 	ports := map[uint16]int{}
 	seen := map[Key]bool{}
 	for b := range tb.all {
+		if used := tb.used[b/64].Load()>>(b%64)&1 == 1; used == tb.all[b].empty() {
+			t.Fatalf("bucket %d: marked used %v, empty %v", b, used, !used)
+		}
 		for i := range tb.all[b] {
 			s := &tb.all[b][i]
 			k, v := Key(s.key.Load()), word(s.val.Load())

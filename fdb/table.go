@@ -21,12 +21,13 @@ type Table struct {
 	max     atomic.Int64 // limit of learned
 	fixed   atomic.Int64 // static and local entries
 	ports   *[MaxPorts]portCount
+	used    usedBuckets
 	mu      sync.Mutex // held to free a slot or to fill one
 
 	// Advance's own.
 	started bool
 	last    uint32 // the second of the latest Advance
-	cursor  int    // next bucket to sweep
+	cursor  int    // next word of used to sweep
 }
 
 // New makes a table in ordinary memory for max learned entries, 0 for
@@ -60,6 +61,7 @@ func newTable(m Memory, max int, ageing uint32, n int) *Table {
 		head:    m.Head,
 		gens:    &m.Head.gens,
 		ports:   new([MaxPorts]portCount),
+		used:    newUsedBuckets(len(m.Buckets)),
 	}
 	t.max.Store(int64(max))
 	t.head.secret = newSecret()

@@ -6,9 +6,9 @@ import (
 	"slices"
 )
 
-// sweepParts is the number of slices, a second each, in which the table is
-// swept: what has expired is gone within ten seconds, and a sweep does not
-// displace more than 256 KiB of a default table from a core's cache.
+// sweepParts is the number of parts, one a second, in which the table is swept:
+// what has expired is gone within ten seconds, and a sweep does not displace
+// more than 256 KiB of a full default table from a core's cache.
 const sweepParts = 8
 
 // SetAgeing sets the seconds after which a station that was not heard again is
@@ -35,7 +35,7 @@ func (t *Table) Ageing() uint32 {
 }
 
 // Advance sets the clock to now, in seconds of any clock that does not go back,
-// sweeps an eighth of the table and calls aged, if not nil, once for each entry
+// sweeps an eighth of the table's places and calls aged, if not nil, once for each entry
 // that it forgot because its time had passed. The owner calls it every second,
 // from one goroutine; the seconds it leaves out are swept by the next call. aged
 // may call the table, but not Advance.
@@ -62,19 +62,24 @@ func (t *Table) tick(now uint32) (c clock, step uint32) {
 	return c, step
 }
 
-// sweep frees the slots of dead and expired entries in the next parts eighths.
-func (t *Table) sweep(c clock, parts int, aged func(Entry)) {
+// sweep frees the slots of dead and expired entries in the next parts eighths,
+// and returns the number of buckets it looked at.
+func (t *Table) sweep(c clock, parts int, aged func(Entry)) (looked int) {
 	gone := func(_ Key, v word) bool { return !t.live(v) || c.expired(v) }
 	report := func(k Key, v word) {
 		if aged != nil && t.live(v) {
 			aged(makeEntry(k, v, c))
 		}
 	}
-	for range (len(t.all)*parts + sweepParts - 1) / sweepParts {
-		b := t.cursor
-		t.cursor = (b + 1) % len(t.all)
-		t.reap(b, gone, report)
+	for range (len(t.used)*parts + sweepParts - 1) / sweepParts {
+		w := t.cursor
+		t.cursor = (w + 1) % len(t.used)
+		for b := range t.used.in(w) {
+			looked++
+			t.reap(b, gone, report)
+		}
 	}
+	return looked
 }
 
 // reap frees the slots of bucket b whose entries match, and calls reaped for
@@ -96,9 +101,9 @@ func (t *Table) reap(b int, match func(Key, word) bool, reaped func(Key, word)) 
 	}
 }
 
-// remove reaps the whole table and returns the number of entries.
+// remove reaps all that is in the table and returns the number of entries.
 func (t *Table) remove(match func(Key, word) bool) (n int) {
-	for b := range t.all {
+	for b := range t.used.all() {
 		t.reap(b, match, func(Key, word) { n++ })
 	}
 	return n
@@ -146,7 +151,7 @@ func (t *Table) DropLocal(port uint16, gone func(Key) bool) {
 func (t *Table) Entries() []Entry {
 	list := make([]Entry, 0, max(t.Len(), 0))
 	c := clock(t.head.clock.Load())
-	for b := range t.all {
+	for b := range t.used.all() {
 		for i := range t.all[b] {
 			s := &t.all[b][i]
 			k := Key(s.key.Load())
