@@ -51,22 +51,24 @@ func (o Options) run(ctx context.Context) (*Report, error) {
 		}
 	}
 	s := trial.New(o.settings(), o.Program, o.entrants(), o.Progress)
-	s.Referee.Tolerant = o.tolerant
+	s.Referee.Tolerant = o.tolerant || o.Quick
 	for _, gap := range o.gaps() {
 		s.Results.Note("%s", gap)
 	}
-	err := race(ctx, s, o.Tests)
+	err := o.race(ctx, s)
 	err = errors.Join(err, s.Finish(err == nil))
 	s.Results.Summarise()
 	return s.Results.Report, errors.Join(err, o.publish(s))
 }
 
-// race runs the tests of these names in their order.
-func race(ctx context.Context, s *trial.Session, names []string) error {
-	if err := s.LookAround(ctx); err != nil {
-		return err
+// race runs the tests in their order.
+func (o *Options) race(ctx context.Context, s *trial.Session) error {
+	if !o.tolerant {
+		if err := s.LookAround(ctx); err != nil {
+			return err
+		}
 	}
-	plan := measure.Plan(s, names)
+	plan := measure.Plan(s)
 	s.Line.Expect(measure.Expect(&s.Settings, plan))
 	for _, test := range plan {
 		if err := test.Run(ctx, s); err != nil {

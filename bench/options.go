@@ -62,8 +62,9 @@ type Options struct {
 	// ReportDir gets report.json, report.html and results.md, as report.Write
 	// writes them; empty writes none.
 	ReportDir string
-	// Quick shortens everything to a smoke run that shows that the bench works.
-	// Its figures are no basis for conclusions.
+	// Quick shortens everything to a smoke run that shows that the bench works, on
+	// a busy machine, too: disturbed trials count. Its figures are no basis for
+	// conclusions.
 	Quick bool
 	// Out gets the tables, Progress what is going on meanwhile: one line that
 	// rewrites itself if it is a terminal. nil discards.
@@ -73,8 +74,8 @@ type Options struct {
 
 	// trialLength is that of one trial; tests shorten it.
 	trialLength time.Duration
-	// tolerant counts disturbed trials, too: tests of the bench itself run on
-	// machines that do something else beside.
+	// tolerant counts disturbed trials, too, and does not look whether the machine
+	// is busy: for tests of the bench itself.
 	tolerant bool
 	// kinds are the contenders; tests put their own there.
 	kinds []subject.Kind
@@ -205,5 +206,7 @@ func (o *Options) enters(family string) bool {
 
 // settings are what measurements need to know of complete options.
 func (o *Options) settings() trial.Settings {
-	return trial.Settings{Path: o.Path, Sizes: o.Sizes, Flows: o.Flows, Runs: o.Runs, Length: o.trialLength, Quick: o.Quick}
+	return trial.Settings{
+		Path: o.Path, Sizes: o.Sizes, Flows: o.Flows, Runs: o.Runs, Length: o.trialLength, Quick: o.Quick, Tests: o.Tests,
+	}
 }

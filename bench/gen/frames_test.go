@@ -166,17 +166,7 @@ func TestSuperFramesAreSegmentedForATap(t *testing.T) {
 // stacks is a cable between two hosts with addresses.
 func stacks(t *testing.T) *topo.Topology {
 	t.Helper()
-	netns.RequirePrivilege(t)
-	top, err := topo.Build(t.Context(), topo.Spec{Ports: 2, Direct: true, Stacks: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := top.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	return top
+	return build(t, topo.Spec{Ports: 2, Direct: true, Stacks: true})
 }
 
 func TestPingRecordsEveryRequestThatWasDue(t *testing.T) {

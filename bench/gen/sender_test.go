@@ -12,10 +12,11 @@ import (
 	"github.com/kvswitch/kvswitch/bench/topo"
 )
 
-func cable(t *testing.T) *topo.Topology {
+// build makes a topology that ends with the test.
+func build(t *testing.T, spec topo.Spec) *topo.Topology {
 	t.Helper()
 	netns.RequirePrivilege(t)
-	top, err := topo.Build(t.Context(), topo.Spec{Ports: 2, Direct: true})
+	top, err := topo.Build(t.Context(), spec)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -25,6 +26,11 @@ func cable(t *testing.T) *topo.Topology {
 		}
 	})
 	return top
+}
+
+func cable(t *testing.T) *topo.Topology {
+	t.Helper()
+	return build(t, topo.Spec{Ports: 2, Direct: true})
 }
 
 func parse(t *testing.T, size string) probe.Size {
@@ -120,12 +126,7 @@ func TestSendStopsAfterTheFramesAskedFor(t *testing.T) {
 }
 
 func TestStreamsTakeTurns(t *testing.T) {
-	netns.RequirePrivilege(t)
-	top, err := topo.Build(t.Context(), topo.Spec{Ports: 3})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer top.Close()
+	top := build(t, topo.Spec{Ports: 3})
 	var flows []probe.Flows
 	for p := range 3 {
 		flows = append(flows, probe.Flows{From: p, To: []int{(p + 1) % 3, (p + 2) % 3}})

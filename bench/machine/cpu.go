@@ -170,13 +170,25 @@ func foreign(proc fs.FS, self int) (map[identity]process, error) {
 // most. Time of children that were waited for is added to their parent's when they
 // end, so a compiler that starts and ends in between is not overlooked; what a
 // child had used before the first look does not count, and is nobody's gain when
-// it ends.
+// it ends: neither its parent's, nor that of an ancestor if its parent ends, too.
 func usedSince(before, after map[identity]process) (sum time.Duration, foremost string) {
-	inherited := map[int]time.Duration{} // by parent
+	ended := map[int]process{}
 	for id, p := range before {
 		if _, there := after[id]; !there {
-			inherited[p.parent] += p.used
+			ended[id.pid] = p
 		}
+	}
+	inherited := map[int]time.Duration{} // by who is left to inherit it
+	for _, p := range ended {
+		heir := p.parent
+		for range ended { // a chain of parents is no longer than that
+			parent, gone := ended[heir]
+			if !gone {
+				break
+			}
+			heir = parent.parent
+		}
+		inherited[heir] += p.used
 	}
 	var most time.Duration
 	for id, p := range after {

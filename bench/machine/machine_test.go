@@ -64,6 +64,10 @@ func TestStrangersCountForWhatTheyUseInBetween(t *testing.T) {
 			all{shell: {used: 3 * s}, {pid: 6}: {parent: 5, used: 90 * s}}, all{shell: {used: 94 * s}}, s,
 		},
 		{
+			"a child that ends with its parent",
+			all{shell: {used: 3 * s}, {pid: 6}: {parent: 5, used: 10 * s}, {pid: 7}: {parent: 6, used: 90 * s}}, all{shell: {used: 104 * s}}, s,
+		},
+		{
 			"a child that nobody waits for",
 			all{shell: {used: 3 * s}, {pid: 6}: {parent: 5, used: 90 * s}}, all{shell: {used: 3 * s}}, 0,
 		},

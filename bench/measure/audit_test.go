@@ -46,7 +46,7 @@ func TestHubIsCaughtAndNamed(t *testing.T) {
 	learnless := kernel
 	learnless.Name, learnless.New = "hub", func() subject.Subject { return hub{kernel.New()} }
 	s := session(20*time.Millisecond, 2, cable, kernel, learnless)
-	if err := Plan(s, nil)[0].Run(t.Context(), s); err != nil {
+	if err := Plan(s)[0].Run(t.Context(), s); err != nil {
 		t.Fatal(err)
 	}
 	for _, name := range []string{"cable", "kernel", "hub"} {

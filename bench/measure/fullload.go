@@ -67,17 +67,12 @@ func (f fullLoad) Measure(ctx context.Context, s *trial.Session, g rig.Grid) (er
 	}
 	what := "full load, " + f[len(f)-1].String()
 	err = s.Turns.Rounds(ctx, g, f.rounds(&s.Settings), what, func(round int, r *rig.Rig) error {
-		var lost uint64 // of the load before, in whichever case
 		for _, i := range stats.Order(len(heats), round) {
-			l := heats[i].lanes[r]
-			if l == nil {
-				continue
+			if l := heats[i].lanes[r]; l != nil {
+				if err := heats[i].trial(ctx, s, round, l); err != nil {
+					return err
+				}
 			}
-			l.Lost += lost
-			if err := heats[i].trial(ctx, s, round, l); err != nil {
-				return err
-			}
-			lost = l.Lost
 		}
 		return nil
 	})

@@ -46,15 +46,15 @@ type Stage struct {
 // Tests are the names of all tests, in the order in which they run.
 var Tests = []string{"throughput", "latency", "bulk", "address", "broadcast", "scale"}
 
-// Plan is the check of all contenders, then the tests of these names in their
+// Plan is the check of all contenders, then the tests of the session in their
 // order.
-func Plan(s *trial.Session, names []string) []Test {
+func Plan(s *trial.Session) []Test {
 	stages := map[string]func(*trial.Session) []Stage{
 		"throughput": throughput, "latency": latency, "bulk": bulk,
 		"address": address, "broadcast": broadcast, "scale": scale,
 	}
 	plan := []Test{{"check frames", check(s)}}
-	for _, name := range names {
+	for _, name := range s.Tests {
 		plan = append(plan, Test{name, stages[name](s)})
 	}
 	return plan

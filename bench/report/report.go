@@ -23,7 +23,7 @@ const Schema = "kvswitch-bench/1"
 // Report is one run.
 type Report struct {
 	Schema   string    `json:"schema"`
-	Program  string    `json:"program"` // version of kvswitch that ran the bench
+	Program  string    `json:"program"` // version of the program that ran the bench
 	Started  time.Time `json:"started"`
 	Seconds  float64   `json:"seconds"`   // length of the whole run
 	Quick    bool      `json:"quick"`     // a smoke run: too short for conclusions

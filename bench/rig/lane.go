@@ -37,8 +37,6 @@ type Lane struct {
 	// Endless marks a source whose frames go round, or are not all counted, so
 	// that they can't be balanced.
 	Endless bool
-	// Lost are frames of the latest load that may still come during the next.
-	Lost uint64
 
 	size    probe.Size
 	flows   []probe.Flows
@@ -48,9 +46,26 @@ type Lane struct {
 	closes  []func() error
 	taught  time.Time
 	lessons uint64 // frames of the latest lesson that may still come
-	// shared marks lanes with one counter: what is left of another's load may come
-	// during this one's, and numbers say nothing about order.
-	shared bool
+	// unordered marks lanes whose counter sees the frames of others among theirs,
+	// so that numbers say nothing about order: two lanes with one counter, and a
+	// source that can't be told to number apart from what may still come.
+	unordered bool
+}
+
+// numberSpace is the distance of the first sequence numbers of two lanes of a rig:
+// more than any of them sends, so that what is left of an earlier one's frames is
+// seen to come before its own.
+const numberSpace = 1 << 25
+
+// apart numbers a new lane's frames apart from those of the lanes before.
+func (l *Lane) apart() *Lane {
+	s, ok := l.source.(interface{ Renumber(uint32) })
+	if ok {
+		s.Renumber(l.number)
+		l.number += numberSpace
+	}
+	l.unordered = !ok && l.outstanding > 0
+	return l
 }
 
 // Open sends the flows with the path's ordinary generator and counts at their
@@ -81,6 +96,7 @@ func openGuests(ctx context.Context, r *Rig, size probe.Size, flows probe.Flows)
 			Rig: r, size: size, flows: []probe.Flows{flows}, source: d, counter: d, teacher: d.Teach,
 			closes: []func() error{d.Close},
 		}
+		l.apart()
 		return nil
 	})
 	return l, err
@@ -129,7 +145,7 @@ func OpenWith(r *Rig, s Source, size probe.Size, flows ...probe.Flows) (*Lane, e
 	}
 	l := &Lane{Rig: r, size: size, flows: flows, source: s, counter: c, closes: []func() error{s.Close, c.Close}}
 	l.teacher = l.introduceAll
-	return l, nil
+	return l.apart(), nil
 }
 
 // Beside is another lane on the same ports, with its own generator and l's
@@ -141,7 +157,7 @@ func (l *Lane) Beside(size probe.Size, flows probe.Flows) (*Lane, error) {
 	}
 	b := &Lane{Rig: l.Rig, size: size, flows: []probe.Flows{flows}, source: s, counter: l.counter, closes: []func() error{s.Close}}
 	b.teacher = b.introduceAll
-	l.shared, b.shared = true, true
+	l.unordered, b.unordered = true, true
 	return b, nil
 }
 

@@ -37,6 +37,11 @@ type Rig struct {
 	Gone bool
 
 	sub subject.Subject
+	// outstanding are frames of all loads so far that may still come: it outlives
+	// lanes, as the contender's queues do.
+	outstanding uint64
+	// number is the first sequence number of the next lane.
+	number uint32
 }
 
 // Opening is how long a contender may take until frames pass: longer than

@@ -1,6 +1,7 @@
 package subject
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -16,15 +17,18 @@ func testpmdKind() Kind {
 	return Kind{
 		Name: "testpmd", Family: "testpmd",
 		About:  "DPDK testpmd, io forwarding between two vhost PMD ports on the second core: a wire, no learning",
-		Absent: func() error { return need("dpdk", "dpdk-testpmd") },
+		Absent: func() error { return need("dpdk-dev", "dpdk-testpmd") },
 		Version: func() string {
-			return firstLine("dpkg-query", "-W", "-f", "DPDK ${Version}", "dpdk")
+			return firstLine("dpkg-query", "-W", "-f", "DPDK ${Version}", "dpdk-dev")
 		},
 		New: func() Subject { return &testpmd{} },
 	}
 }
 
-type testpmd struct{ program }
+type testpmd struct {
+	program
+	input *os.File // the other end of its standard input
+}
 
 func (p *testpmd) Name() string { return "testpmd" }
 
@@ -37,7 +41,7 @@ func (p *testpmd) Attach(t *topo.Topology) error {
 	if err != nil {
 		return fmt.Errorf("make pipe: %w", err)
 	}
-	p.closes = append(p.closes, w.Close)
+	p.input = w
 	defer r.Close()
 	const memory = 128 // MiB
 	args := []string{"--no-huge", "--no-shconf"}
@@ -62,4 +66,10 @@ func (p *testpmd) Attach(t *topo.Topology) error {
 	return nil
 }
 
-func (p *testpmd) Detach() error { return p.stop() }
+// Detach ends its input first: some versions note a SIGTERM and go on reading.
+func (p *testpmd) Detach() error {
+	if p.input == nil {
+		return nil
+	}
+	return errors.Join(p.input.Close(), p.stop())
+}

@@ -16,8 +16,8 @@ type Referee struct {
 	// Retries is how often a disturbed trial is made again before its round goes
 	// without it.
 	Retries int
-	// Tolerant counts disturbed trials, too: tests of the bench itself run on
-	// machines that do something else beside.
+	// Tolerant counts disturbed trials, too: where it is only to be seen that
+	// everything works, and the machine may do something else beside.
 	Tolerant bool
 
 	tally  *report.Trials

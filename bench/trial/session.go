@@ -39,6 +39,8 @@ type Settings struct {
 	Length time.Duration
 	// Quick shortens everything to a smoke run.
 	Quick bool
+	// Tests are the names of those that run.
+	Tests []string
 }
 
 // Source is the name of the path's ordinary generator.
