@@ -7,8 +7,9 @@ FUZZTIME ?= 10s
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 LDFLAGS := -s -w -X main.version=$(VERSION)
 # What is built and installed. The bench is a program of its own that the verb
-# executes: nothing of it is in the daemon.
-PROGRAMS := kvswitch kvswitch-bench
+# executes: nothing of it is in the daemon. So is what QEMU runs as its bridge
+# helper: nothing of the daemon is in that.
+PROGRAMS := kvswitch kvswitch-bench kvswitch-bridge-helper
 
 # Packages whose tests are worth the race detector's price, and those that
 # spend their time in other processes, guests and timings, where it would find
@@ -23,7 +24,7 @@ PLAIN = $(shell go list ./... | grep -E '$(SLOW)|/(fdb|stp)$$')
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-build: ## build the static programs ./kvswitch and ./kvswitch-bench
+build: ## build the static programs ./kvswitch, ./kvswitch-bench and ./kvswitch-bridge-helper
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o ./ $(PROGRAMS:%=./cmd/%)
 
 test: ## lint, then every test: generated files, unit, race, end to end, real guests
@@ -75,7 +76,7 @@ install: build ## install under PREFIX (/usr/local), below DESTDIR if set
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/systemd/system \
 		$(DESTDIR)$(PREFIX)/share/bash-completion/completions
 	install -m 755 $(PROGRAMS) $(DESTDIR)$(PREFIX)/bin
-	for name in ifup ifdown bridge-helper; do \
+	for name in ifup ifdown; do \
 		ln -sf kvswitch $(DESTDIR)$(PREFIX)/bin/kvswitch-$$name || exit 1; done
 	sed 's,@PREFIX@,$(PREFIX),' cmd/kvswitch/systemd/kvswitch@.service \
 		>$(DESTDIR)$(PREFIX)/lib/systemd/system/kvswitch@.service

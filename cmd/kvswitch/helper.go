@@ -3,19 +3,20 @@ package main
 import (
 	"strings"
 
-	"github.com/kvswitch/kvswitch/switch/manage/qemu"
+	"github.com/kvswitch/kvswitch/switch/manage/qemu/bridgehelper"
 
 	"github.com/spf13/cobra"
 )
 
 // helperCommand is a drop-in for qemu-bridge-helper. Its arguments are not
-// flags of ours: QEMU writes them, in its own form.
+// flags of ours: QEMU writes them, in its own form. kvswitch-bridge-helper is the
+// same as a program of its own, fit to be run by who wants nothing else.
 func (a *app) helperCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "bridge-helper [--use-vnet] --br=SWITCH --fd=N",
 		Short: "Give QEMU a tap of the switch: -netdev bridge,br=SWITCH,helper=",
-		Long: `Give QEMU a tap of the switch, in the place of qemu-bridge-helper; a link to this
-program named kvswitch-bridge-helper does the same:
+		Long: `Give QEMU a tap of the switch, in the place of qemu-bridge-helper; the program
+kvswitch-bridge-helper does the same and nothing else:
 
   qemu-system-x86_64 -netdev bridge,id=n0,br=kvs0,helper=/usr/local/bin/kvswitch-bridge-helper …
 
@@ -26,11 +27,11 @@ users whom /etc/kvswitch/bridge.conf, else QEMU's bridge.conf, allows it.`,
 			if len(words) == 1 && (words[0] == "--help" || words[0] == "-h") {
 				return cmd.Help()
 			}
-			h, err := qemu.ParseHelperArgs(a.takeRunDir(words))
+			h, err := bridgehelper.ParseArgs(a.takeRunDir(words))
 			if err != nil {
 				return usagef("bridge-helper: %w", err)
 			}
-			return qemu.RunHelper(cmd.Context(), a.runDir, h)
+			return bridgehelper.Run(cmd.Context(), a.runDir, h)
 		},
 	}
 }

@@ -21,7 +21,22 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func main() { os.Exit(execute(os.Args, os.Stdout, os.Stderr)) }
+func main() {
+	if err := refuseSetuid(os.Getuid(), os.Geteuid(), os.Getgid(), os.Getegid()); err != nil {
+		fmt.Fprintln(os.Stderr, "kvswitch:", err)
+		os.Exit(exitFailed)
+	}
+	os.Exit(execute(os.Args, os.Stdout, os.Stderr))
+}
+
+// refuseSetuid keeps everything that this program can do from whoever may run it:
+// it believes its caller's environment and opens the files that it is told to.
+func refuseSetuid(uid, euid, gid, egid int) error {
+	if uid == euid && gid == egid {
+		return nil
+	}
+	return errors.New("it has a setuid or setgid bit, which would give root's rights to everybody: take it away with chmod a-s; QEMU's helper= is kvswitch-bridge-helper, which needs none")
+}
 
 // Exit codes of every verb.
 const (
@@ -74,8 +89,9 @@ func arguments(argv []string) []string {
 	return argv[1:]
 }
 
-// calledAs are the verbs that a link's name stands for.
-var calledAs = []string{"ifup", "ifdown", "bridge-helper"}
+// calledAs are the verbs that a link's name stands for. (kvswitch-bridge-helper is
+// a program of its own.)
+var calledAs = []string{"ifup", "ifdown"}
 
 // usageError is a command line that can't be understood.
 type usageError struct{ error }

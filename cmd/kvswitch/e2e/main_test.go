@@ -16,7 +16,7 @@ func TestMain(m *testing.M) {
 }
 
 // withBinary finds the program or builds it, as it is shipped: static, and beside
-// the one that its verb bench executes.
+// the one that its verb bench executes and the one that QEMU does.
 func withBinary(run func() int) int {
 	if program = os.Getenv("KVSWITCH_BIN"); program != "" {
 		return run()
@@ -29,7 +29,7 @@ func withBinary(run func() int) int {
 	defer os.RemoveAll(dir)
 	program = filepath.Join(dir, "kvswitch")
 	const commands = "github.com/kvswitch/kvswitch/cmd/"
-	build := exec.Command("go", "build", "-o", dir+"/", commands+"kvswitch", commands+"kvswitch-bench")
+	build := exec.Command("go", "build", "-o", dir+"/", commands+"kvswitch", commands+"kvswitch-bench", commands+"kvswitch-bridge-helper")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		fmt.Fprintf(os.Stderr, "build kvswitch: %v\n%s", err, out)

@@ -133,8 +133,9 @@ func newSession(t *testing.T) *session {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"kvswitch", "kvswitch-ifup", "kvswitch-ifdown", "kvswitch-bridge-helper"} {
-		if err := os.Symlink(binary, filepath.Join(bin, name)); err != nil {
+	for name, of := range map[string]string{"kvswitch": "kvswitch", "kvswitch-ifup": "kvswitch", "kvswitch-ifdown": "kvswitch",
+		"kvswitch-bridge-helper": "kvswitch-bridge-helper"} {
+		if err := os.Symlink(filepath.Join(filepath.Dir(binary), of), filepath.Join(bin, name)); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -85,14 +85,16 @@ func newGuestLAN(t *testing.T, args ...string) *guestLAN {
 	l.kvs = run(t, host, args...)
 	t.Setenv("KVSWITCH_RUN_DIR", l.dir)
 	// A copy that ordinary users can run, too.
-	text, err := os.ReadFile(program)
-	if err != nil {
-		t.Fatal(err)
+	for _, name := range []string{"kvswitch", "kvswitch-bridge-helper"} {
+		text, err := os.ReadFile(filepath.Join(filepath.Dir(program), name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(l.bin, name), text, 0o755); err != nil {
+			t.Fatal(err)
+		}
 	}
-	if err := os.WriteFile(filepath.Join(l.bin, "kvswitch"), text, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	for _, verb := range []string{"ifup", "ifdown", "bridge-helper"} {
+	for _, verb := range []string{"ifup", "ifdown"} {
 		if err := os.Symlink("kvswitch", filepath.Join(l.bin, "kvswitch-"+verb)); err != nil {
 			t.Fatal(err)
 		}

@@ -20,6 +20,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// RunDir is where a switch's own sockets are unless told otherwise.
+const RunDir = "/run/kvswitch"
+
 // Options are the mode and owner of a socket file. The zero value is mode 0600
 // and the owner who runs the process.
 type Options struct {

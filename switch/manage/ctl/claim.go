@@ -18,7 +18,7 @@ import (
 )
 
 // DefaultRunDir is where control sockets are unless told otherwise.
-const DefaultRunDir = "/run/kvswitch"
+const DefaultRunDir = sockfile.RunDir
 
 // socketMode is the control socket's: the owner and its group control the switch.
 const socketMode = 0o660

@@ -11,6 +11,7 @@ import (
 	"sync"
 
 	vswitch "github.com/kvswitch/kvswitch/switch"
+	"github.com/kvswitch/kvswitch/switch/host/loglimit"
 	"github.com/kvswitch/kvswitch/switch/manage/config"
 	"github.com/kvswitch/kvswitch/switch/manage/ctl"
 	"github.com/kvswitch/kvswitch/switch/manage/qemu"
@@ -21,7 +22,8 @@ import (
 // with nothing left of it. Other methods may be called from any goroutine.
 type Daemon struct {
 	options  Options
-	log      *slog.Logger
+	log      *slog.Logger // limited: no outsider fills it
+	lines    *loglimit.Handler
 	listener *ctl.Listener
 	opener   *opener
 	sw       *vswitch.Switch
@@ -42,7 +44,8 @@ func New(o Options) (_ *Daemon, err error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &Daemon{options: o, log: cmp.Or(o.Log, slog.Default()), opener: opener}
+	lines := loglimit.New(cmp.Or(o.Log, slog.Default()).Handler())
+	d := &Daemon{options: o, log: slog.New(lines), lines: lines, opener: opener}
 	defer func() {
 		if err != nil {
 			d.close()
@@ -108,6 +111,7 @@ func (d *Daemon) close() {
 		d.listener.Close()
 	}
 	d.opener.close()
+	d.lines.Flush()
 }
 
 // Run forwards and answers until ctx ends, and leaves nothing behind. It is
@@ -148,6 +152,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 	parts.Wait()
 	d.listener.Close()
 	d.opener.close()
+	d.lines.Flush()
 	select {
 	case e := <-errs:
 		err = errors.Join(err, e)

@@ -4,6 +4,7 @@ import (
 	"github.com/kvswitch/kvswitch/switch/frame"
 	"github.com/kvswitch/kvswitch/switch/manage/config"
 	"github.com/kvswitch/kvswitch/switch/manage/qemu"
+	"github.com/kvswitch/kvswitch/switch/manage/qemu/bridgehelper"
 )
 
 // ports lets package qemu attach and detach ports.
@@ -18,7 +19,7 @@ func (d *Daemon) meetGuests() (err error) {
 	d.guests = qemu.NewGuests(ports{d}, qemu.GuestsConfig{MTU: d.guestMTU, Learn: d.learn, Log: d.log})
 	if canMakeTaps() {
 		name := d.started.Switch.Name
-		d.helper, err = qemu.ListenHelper(qemu.HelperConfig{Path: qemu.HelperPath(d.options.RunDir, name), Switch: name,
+		d.helper, err = qemu.ListenHelper(qemu.HelperConfig{Path: bridgehelper.SocketPath(d.options.RunDir, name), Switch: name,
 			MTU: d.guestMTU, Ports: ports{d}, Links: d.opener.watcher, Log: d.log})
 	}
 	return err

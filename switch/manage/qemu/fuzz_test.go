@@ -5,7 +5,6 @@ import (
 	"io"
 	"net"
 	"path/filepath"
-	"strings"
 	"testing"
 )
 
@@ -56,24 +55,5 @@ func FuzzMonitor(f *testing.F) {
 			m.Disconnect()
 		}
 		<-served
-	})
-}
-
-// What the switch answers a helper is one line, and what the helper reads.
-func FuzzHelperReply(f *testing.F) {
-	f.Add(byte(statusDone), "tap0")
-	f.Add(byte(statusRefused), "access denied\nby acl file")
-	f.Fuzz(func(t *testing.T, status byte, text string) {
-		b := appendReply(nil, status, text)
-		if len(b) > maxReply || strings.Contains(string(b[1:]), "\n") {
-			t.Fatalf("reply %q", b)
-		}
-		tap, err := parseReply(b)
-		if (err == nil) != (status == statusDone) || err == nil && tap != string(b[1:]) || err != nil && err.Error() != string(b[1:]) {
-			t.Errorf("reply %q was read as %q, %v", b, tap, err)
-		}
-		if _, err := parseReply([]byte(text)); text == "" && err == nil {
-			t.Error("no answer is taken for one")
-		}
 	})
 }

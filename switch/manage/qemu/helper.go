@@ -13,6 +13,7 @@ import (
 	"github.com/kvswitch/kvswitch/switch/host/link"
 	"github.com/kvswitch/kvswitch/switch/host/sockfile"
 	"github.com/kvswitch/kvswitch/switch/manage/config"
+	"github.com/kvswitch/kvswitch/switch/manage/qemu/bridgehelper"
 )
 
 // Helper is the switch's side of the bridge helper: it listens on a socket that
@@ -33,7 +34,7 @@ type Helper struct {
 
 // HelperConfig is what a Helper needs of its switch.
 type HelperConfig struct {
-	Path   string        // of the socket, see HelperPath
+	Path   string        // of the socket, see bridgehelper.SocketPath
 	Switch string        // its name, as QEMU's br= and the list have it
 	ACL    []string      // files, nil is ACLFiles()
 	MTU    func() int    // of new taps; nil or 0 leaves the kernel's 1500
@@ -134,7 +135,7 @@ func refuse(c *net.UnixConn, why error) {
 		})
 	}
 	c.SetWriteDeadline(time.Now().Add(requestTimeout)) // the old one may be over
-	c.Write(appendReply(nil, statusRefused, why.Error()))
+	c.Write(bridgehelper.AppendRefusal(nil, why.Error()))
 }
 
 // admit checks the peer against the list.
@@ -164,12 +165,12 @@ func (h *Helper) admit(c *net.UnixConn) error {
 
 // answer reads a request and passes a tap. When that fails nothing is left.
 func (h *Helper) answer(c *net.UnixConn) error {
-	b := make([]byte, maxRequest+1)
+	b := make([]byte, bridgehelper.MaxRequest+1)
 	n, err := c.Read(b)
 	if err != nil {
 		return fmt.Errorf("read request: %w", err)
 	}
-	a, err := parseRequest(b[:n])
+	a, err := bridgehelper.ParseRequest(b[:n])
 	if err != nil {
 		return err
 	}
@@ -242,7 +243,7 @@ func (l *loan) awaitSeen() error {
 
 func (h *Helper) pass(c *net.UnixConn, tap *tapDevice) error {
 	rights := unix.UnixRights(int(tap.queues[0].Fd()))
-	if _, _, err := c.WriteMsgUnix(appendReply(nil, statusDone, tap.name), rights, nil); err != nil {
+	if _, _, err := c.WriteMsgUnix(bridgehelper.AppendDone(nil, tap.name), rights, nil); err != nil {
 		return fmt.Errorf("pass tap %s to the helper: %w", tap.name, err)
 	}
 	return nil

@@ -17,58 +17,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/kvswitch/kvswitch/switch/host/link"
+	"github.com/kvswitch/kvswitch/switch/manage/qemu/bridgehelper"
 )
-
-func TestParseHelperArgs(t *testing.T) {
-	for _, c := range []struct {
-		args string
-		want HelperArgs
-		err  string
-	}{
-		{"--br=kvs0 --fd=3", HelperArgs{Bridge: "kvs0", FD: 3}, ""},
-		{"--use-vnet --br=kvs0 --fd=27", HelperArgs{UseVNet: true, Bridge: "kvs0", FD: 27}, ""},
-		{"--fd=0 --br=a=b --use-vnet", HelperArgs{UseVNet: true, Bridge: "a=b", FD: 0}, ""},
-		{"--br=a --fd=3 --br=b --fd=4", HelperArgs{Bridge: "b", FD: 4}, ""},
-		{"", HelperArgs{}, "--br"},
-		{"--br=kvs0", HelperArgs{}, "--fd"},
-		{"--fd=3", HelperArgs{}, "--br"},
-		{"--br= --fd=3", HelperArgs{}, "--br"},
-		{"--br=kvs0 --fd=x", HelperArgs{}, "--fd=x"},
-		{"--br=kvs0 --fd=-1", HelperArgs{}, "--fd=-1"},
-		{"--br=kvs0 --fd=4294967296", HelperArgs{}, "--fd"},
-		{"--br=kvs0 --fd=3 --verbose", HelperArgs{}, `"--verbose"`},
-		{"--br=" + strings.Repeat("x", 64) + " --fd=3", HelperArgs{}, "longer than 63"},
-	} {
-		got, err := ParseHelperArgs(strings.Fields(c.args))
-		if c.err == "" && (err != nil || got != c.want) || c.err != "" && (err == nil || !strings.Contains(err.Error(), c.err)) {
-			t.Errorf("%q: %+v, %v; want %+v, %q", c.args, got, err, c.want, c.err)
-		}
-	}
-}
-
-func FuzzHelperArgs(f *testing.F) {
-	f.Add("--use-vnet --br=kvs0 --fd=3")
-	f.Fuzz(func(t *testing.T, line string) {
-		a, err := ParseHelperArgs(strings.Split(line, " "))
-		if err == nil && (a.FD < 0 || a.Bridge == "" || len(a.Bridge) > maxSwitchName) {
-			t.Fatalf("%q gave %+v", line, a)
-		}
-	})
-}
-
-func FuzzHelperRequest(f *testing.F) {
-	f.Add(appendRequest(nil, HelperArgs{UseVNet: true, Bridge: "kvs0"}))
-	f.Add([]byte("kvs1"))
-	f.Fuzz(func(t *testing.T, b []byte) {
-		a, err := parseRequest(b)
-		if err != nil {
-			return
-		}
-		if again := appendRequest(nil, a); !bytes.Equal(again, b) {
-			t.Fatalf("%q was read as %+v, which is %q", b, a, again)
-		}
-	})
-}
 
 // desk is a Helper on a fake switch.
 type desk struct {
@@ -96,7 +46,7 @@ func openDesk(t *testing.T, rules string) *desk {
 	d.program = write(t, filepath.Join(d.dir, "helper"), string(self), 0o755)
 	d.acl = write(t, filepath.Join(d.dir, "bridge.conf"), rules, 0o644)
 	d.Helper, err = ListenHelper(HelperConfig{
-		Path: HelperPath(d.dir, "kvs0"), Switch: "kvs0", ACL: []string{d.acl},
+		Path: bridgehelper.SocketPath(d.dir, "kvs0"), Switch: "kvs0", ACL: []string{d.acl},
 		MTU: func() int { return 1400 }, Ports: d.ports, Links: w,
 	})
 	if err != nil {
@@ -136,12 +86,27 @@ func (d *desk) ask(t *testing.T, uid uint32, args ...string) (tap *os.File, err 
 	if err != nil {
 		t.Fatal(err)
 	}
-	files, err := receivedFiles(oob[:oobn])
+	files, err := passed(oob[:oobn])
 	if err != nil || n != 1 || b[0] != 0 || len(files) != 1 {
 		closeAll(files)
 		t.Fatalf("QEMU got %q and %d descriptors, %v; want one zero byte and one", b[:n], len(files), err)
 	}
 	return files[0], nil
+}
+
+// passed is the descriptors in a control message.
+func passed(oob []byte) (files []*os.File, err error) {
+	msgs, err := unix.ParseSocketControlMessage(oob)
+	for i := range msgs {
+		fds, err := unix.ParseUnixRights(&msgs[i])
+		if err != nil {
+			return files, err
+		}
+		for _, fd := range fds {
+			files = append(files, os.NewFile(uintptr(fd), "tap"))
+		}
+	}
+	return files, err
 }
 
 const nobody = 65534
@@ -212,7 +177,7 @@ func TestHelperDenies(t *testing.T) {
 func TestHelperUndoesWhatAPeerSpoils(t *testing.T) {
 	d := openDesk(t, "allow kvs0\n")
 	dial := func() *net.UnixConn {
-		c, err := net.DialUnix("unixpacket", nil, &net.UnixAddr{Name: HelperPath(d.dir, "kvs0"), Net: "unixpacket"})
+		c, err := net.DialUnix("unixpacket", nil, &net.UnixAddr{Name: bridgehelper.SocketPath(d.dir, "kvs0"), Net: "unixpacket"})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -221,18 +186,18 @@ func TestHelperUndoesWhatAPeerSpoils(t *testing.T) {
 	}
 	answer := func(c *net.UnixConn) string {
 		c.SetReadDeadline(time.Now().Add(patience))
-		b := make([]byte, maxReply)
+		b := make([]byte, bridgehelper.MaxReply)
 		n, err := c.Read(b)
 		if err != nil {
 			t.Fatalf("no answer: %v", err)
 		}
-		if _, err := parseReply(b[:n]); err != nil {
+		if _, err := bridgehelper.ParseReply(b[:n]); err != nil {
 			return err.Error()
 		}
 		return ""
 	}
 	links := netdevs(t)
-	good := appendRequest(nil, HelperArgs{Bridge: "kvs0"})
+	good := bridgehelper.AppendRequest(nil, bridgehelper.Args{Bridge: "kvs0"})
 	for _, c := range []struct {
 		name string
 		do   func()
@@ -249,7 +214,7 @@ func TestHelperUndoesWhatAPeerSpoils(t *testing.T) {
 		}},
 		{"asks for another switch", func() {
 			c := dial()
-			c.Write(appendRequest(nil, HelperArgs{Bridge: "other"}))
+			c.Write(bridgehelper.AppendRequest(nil, bridgehelper.Args{Bridge: "other"}))
 			if a := answer(c); !strings.Contains(a, "switch kvs0, not other") {
 				t.Errorf("answer %q", a)
 			}
@@ -296,7 +261,7 @@ func TestHelperClosesWhileTapsLive(t *testing.T) {
 	if len(d.ports.names()) != 1 {
 		t.Error("Close took the port away")
 	}
-	if _, err := os.Lstat(HelperPath(d.dir, "kvs0")); !os.IsNotExist(err) {
+	if _, err := os.Lstat(bridgehelper.SocketPath(d.dir, "kvs0")); !os.IsNotExist(err) {
 		t.Errorf("socket is still there: %v", err)
 	}
 }
@@ -311,7 +276,7 @@ func TestHelperReportsThatQEMUWentAway(t *testing.T) {
 	}
 	unix.Close(pair[0])
 	defer unix.Close(pair[1])
-	if err := RunHelper(t.Context(), d.dir, HelperArgs{Bridge: "kvs0", FD: pair[1]}); !errors.Is(err, unix.EPIPE) {
+	if err := bridgehelper.Run(t.Context(), d.dir, bridgehelper.Args{Bridge: "kvs0", FD: pair[1]}); !errors.Is(err, unix.EPIPE) {
 		t.Errorf("error %v, want EPIPE", err)
 	}
 	await(t, "everything to be undone", func() bool { return netdevs(t) == links && len(d.ports.names()) == 0 })

@@ -14,6 +14,7 @@ import (
 
 	"github.com/kvswitch/kvswitch/bench/testbed/netns"
 	"github.com/kvswitch/kvswitch/switch/manage/config"
+	"github.com/kvswitch/kvswitch/switch/manage/qemu/bridgehelper"
 )
 
 // inNamespace marks the process that runs the tests: the same program again, in
@@ -27,9 +28,9 @@ const asHelper = "KVSWITCH_TEST_AS_HELPER"
 
 func TestMain(m *testing.M) {
 	if dir := os.Getenv(asHelper); dir != "" {
-		a, err := ParseHelperArgs(os.Args[1:])
+		a, err := bridgehelper.ParseArgs(os.Args[1:])
 		if err == nil {
-			err = RunHelper(context.Background(), dir, a)
+			err = bridgehelper.Run(context.Background(), dir, a)
 		}
 		if err != nil {
 			fmt.Fprintln(os.Stderr, err)

@@ -18,7 +18,7 @@ import (
 // attachment is all that ties the port to one device, as long as that lives.
 type attachment struct {
 	index    int
-	claim    int // descriptor; -1 when somebody without rights sits on the name
+	mark     *mark
 	shield   shield
 	before   string   // IPv6 setting to put back
 	control  *control // the queues own the receivers
@@ -98,11 +98,14 @@ func (p *Port) attach(l link.Link) error {
 	if err := p.check(l); err != nil {
 		return err
 	}
-	fd, err := claim(l.Index)
+	m, unsure, err := claim(l.Index, p.unmarked)
 	if err != nil {
 		return err
 	}
-	a := &attachment{index: l.Index, claim: fd}
+	a := &attachment{index: l.Index, mark: m}
+	if unsure != nil {
+		a.warnings = append(a.warnings, fmt.Sprintf("%s: %v: nothing keeps another switch off the interface now", l.Name, unsure))
+	}
 	p.at, p.link, p.reason = a, l, ""
 	if err := p.equip(a, l); err != nil {
 		p.detach()
@@ -141,9 +144,6 @@ func (p *Port) master(l link.Link) string {
 // equip makes sockets, shield and settings. The host is kept quiet before the
 // device can come up, and shut out before frames are taken from it.
 func (p *Port) equip(a *attachment, l link.Link) (err error) {
-	if a.claim < 0 {
-		a.warnings = append(a.warnings, fmt.Sprintf("%s: an unprivileged process holds the mark that keeps two switches off one interface; nothing keeps them off now", l.Name))
-	}
 	control, err := p.openControl(l)
 	if err != nil {
 		return err
@@ -272,9 +272,8 @@ func (p *Port) release() {
 	if a.shield.kind == shieldTCX {
 		p.freeing.Go(a.shield.remove)
 	}
-	if a.claim >= 0 {
-		unix.Close(a.claim)
-	}
+	p.unmarked = a.mark.inode
+	p.freeing.Go(func() { unix.Close(a.mark.fd) })
 }
 
 // publish makes State, Detail and Warnings say what is so now.

@@ -1,56 +1,120 @@
 package netdev
 
 import (
+	"bufio"
 	"errors"
 	"fmt"
+	"io"
 	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
 
-// claim marks a device as used by a switch: an abstract unix socket named after
-// its index. Such names belong to the network namespace, as device indices do,
-// and vanish with the process. The caller's thread must be in that namespace.
+// Two switches on one device would each forward every frame, so a port marks its
+// device as taken. The mark is a packet socket that is bound to the device with a
+// protocol that nobody speaks, and receives nothing. That is a mark which
 //
-// Two switches on one device would each forward every frame.
-func claim(index int) (fd int, err error) {
-	name := &unix.SockaddrUnix{Name: fmt.Sprintf("@kvswitch/netdev/%d", index)}
-	fd, err = unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
-	if err != nil {
-		return -1, fmt.Errorf("claim device: %w", err)
-	}
-	if err = unix.Bind(fd, name); err == nil {
-		if err = unix.Listen(fd, 16); err == nil {
-			return fd, nil
-		}
-	}
-	unix.Close(fd)
-	if !errors.Is(err, unix.EADDRINUSE) {
-		return -1, fmt.Errorf("claim device: %w", err)
-	}
-	holder, err := peerOf(name)
-	switch {
-	case err != nil:
-		return -1, errors.New("already a port of a kvswitch on this host")
-	case holder.Uid != 0 && int(holder.Uid) != os.Geteuid():
-		// Anybody may bind the name. Only a user who can open packet sockets
-		// gets to keep a device from us with it.
-		return -1, nil
-	case int(holder.Pid) == os.Getpid():
-		return -1, errors.New("already a port of this kvswitch")
-	}
-	return -1, fmt.Errorf("already a port of another kvswitch (process %d)", holder.Pid)
+//   - only a process with CAP_NET_RAW in the device's network namespace can make,
+//     who could do to the device whatever a switch does;
+//   - every kernel with packet sockets lists, in /proc/net/packet, to anybody,
+//     with nothing but the rights that a port needs anyway. (Of an attached BPF
+//     program the kernel tells only CAP_SYS_ADMIN the name, and before Linux 6.6
+//     the attachment outlives a crash.)
+//   - belongs to the namespace, as device indices do, leaves the device with it,
+//     and ends with the process, however that ends.
+type mark struct {
+	fd    int
+	inode uint64 // as /proc/net/packet has it
 }
 
-// peerOf says who listens at name.
-func peerOf(name *unix.SockaddrUnix) (*unix.Ucred, error) {
-	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+// markProtocol is "kv" as an EtherType, which has no owner.
+const markProtocol = 0x6b76
+
+// claim marks a device as used by a switch. The caller's thread must be in the
+// device's network namespace. except is a mark of the caller's own on its way out.
+// Two who claim one device at the same moment may both be refused.
+//
+// unsure is why it can't be known whether somebody else has marked the device.
+func claim(index int, except uint64) (m *mark, unsure, err error) {
+	fd, err := openSocket(index, false, nothingFilter())
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	defer unix.Close(fd)
-	if err := unix.Connect(fd, name); err != nil {
-		return nil, err
+	m = &mark{fd: fd}
+	var st unix.Stat_t
+	if err = unix.Fstat(fd, &st); err == nil {
+		m.inode = st.Ino
+		err = start(fd, index, markProtocol)
 	}
-	return unix.GetsockoptUcred(fd, unix.SOL_SOCKET, unix.SO_PEERCRED)
+	if err != nil {
+		unix.Close(fd)
+		return nil, nil, fmt.Errorf("claim device: %w", err)
+	}
+	// Looked for only now: of two, one at least sees the other.
+	list, err := os.Open("/proc/thread-self/net/packet")
+	if err != nil {
+		return m, fmt.Errorf("find other switches: %w", err), nil
+	}
+	defer list.Close()
+	others, unsure := marksOn(list, index)
+	for _, inode := range others {
+		if inode != m.inode && inode != except {
+			unix.Close(fd)
+			return nil, nil, holder(inode)
+		}
+	}
+	return m, unsure, nil
+}
+
+// marksOn reads /proc/net/packet: the inodes of the sockets that mark device
+// index. Its columns are sk RefCnt Type Proto Iface R Rmem User Inode.
+func marksOn(list io.Reader, index int) (inodes []uint64, err error) {
+	protocol, device := fmt.Sprintf("%04x", markProtocol), strconv.Itoa(index)
+	s := bufio.NewScanner(list)
+	for s.Scan() {
+		f := strings.Fields(s.Text())
+		if len(f) < 9 || f[3] != protocol || f[4] != device {
+			continue
+		}
+		inode, err := strconv.ParseUint(f[8], 10, 64)
+		if err != nil {
+			return inodes, fmt.Errorf("find other switches: read %q: %w", s.Text(), err)
+		}
+		inodes = append(inodes, inode)
+	}
+	return inodes, s.Err()
+}
+
+// holder is the error that names who holds the mark.
+func holder(inode uint64) error {
+	link := fmt.Sprintf("socket:[%d]", inode)
+	if holds("/proc/self/fd", link) {
+		return errors.New("already a port of this kvswitch")
+	}
+	tables, _ := filepath.Glob("/proc/[0-9]*/fd")
+	for _, dir := range tables {
+		if holds(dir, link) {
+			return fmt.Errorf("already a port of another kvswitch (process %s)", filepath.Base(filepath.Dir(dir)))
+		}
+	}
+	return errors.New("already a port of another kvswitch (its process is not to be seen from here)")
+}
+
+// holds reports whether a process has a descriptor that leads to link.
+func holds(dir, link string) bool {
+	f, err := os.Open(dir)
+	if err != nil {
+		return false // another user's, or gone
+	}
+	defer f.Close()
+	names, _ := f.Readdirnames(-1)
+	for _, name := range names {
+		if to, err := os.Readlink(filepath.Join(dir, name)); err == nil && to == link {
+			return true
+		}
+	}
+	return false
 }

@@ -86,6 +86,7 @@ type Port struct {
 	notify   func()
 	unfollow func()
 	link     link.Link   // as last heard of
+	unmarked uint64      // the last mark, which may still be on its way out
 	at       *attachment // nil while the device is not there, or not to be had
 	reason   string      // why it is nil
 }

@@ -3,7 +3,7 @@ package netdev
 import (
 	"errors"
 	"fmt"
-	"runtime"
+	"slices"
 	"strings"
 	"testing"
 
@@ -66,47 +66,103 @@ func TestOpenRefusesWhatCannotBeAPortInOneLine(t *testing.T) {
 	openOn(t, far, "taken", Options{})
 }
 
-func TestClaimIsKeptByOtherSwitchesAndNotByStrangers(t *testing.T) {
+// Whatever somebody binds who may not open packet sockets, names in the abstract
+// space above all, is no mark: there is none that he could make.
+func TestNobodyWithoutPrivilegeKeepsADeviceFromASwitch(t *testing.T) {
 	sw, _ := cable(t)
 	index := sw.Index("port")
-	for _, c := range []struct {
-		holder  string
-		uid     int
-		refused bool
-	}{{"root", 0, true}, {"a stranger", 65534, false}} {
-		// A listener's credentials are those of the thread that called listen.
+	for _, listens := range []bool{false, true} {
 		var fd int
-		held := make(chan struct{})
-		go func() {
-			defer close(held)
-			runtime.LockOSThread() // the thread ends with its changed user
-			_ = sw.Do(func() error {
-				if _, _, errno := unix.RawSyscall(unix.SYS_SETRESUID, ^uintptr(0), uintptr(c.uid), ^uintptr(0)); errno != 0 {
-					t.Errorf("become %s: %v", c.holder, errno)
-				}
-				fd, _ = unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-				if err := unix.Bind(fd, &unix.SockaddrUnix{Name: fmt.Sprintf("@kvswitch/netdev/%d", index)}); err != nil {
-					t.Error(err)
-				}
-				if err := unix.Listen(fd, 1); err != nil {
-					t.Error(err)
-				}
-				unix.RawSyscall(unix.SYS_SETRESUID, ^uintptr(0), 0, ^uintptr(0))
-				return nil
-			})
-		}()
-		<-held
+		_ = sw.Do(func() (err error) {
+			if fd, err = unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0); err == nil {
+				err = unix.Bind(fd, &unix.SockaddrUnix{Name: fmt.Sprintf("@kvswitch/netdev/%d", index)})
+			}
+			if err == nil && listens {
+				err = unix.Listen(fd, 0)
+			}
+			if err != nil {
+				t.Error(err)
+			}
+			return nil
+		})
 		p, err := tryOpen(sw, "port", Options{})
-		if (err != nil) != c.refused {
-			t.Errorf("%s holds the name: %v", c.holder, err)
-		}
-		if p != nil {
-			if w := strings.Join(p.Warnings(), "\n"); !strings.Contains(w, "unprivileged process") {
+		if err != nil {
+			t.Errorf("a stranger's socket, listening %v, keeps the device off: %v", listens, err)
+		} else {
+			if w := p.Warnings(); len(w) != 0 {
 				t.Errorf("warnings %q", w)
 			}
 			p.Close()
 		}
 		unix.Close(fd)
+	}
+	// The mark itself takes CAP_NET_RAW.
+	w := watcherOf(t, sw)
+	w.Do(func() {
+		dropCapabilities(t, unix.CAP_NET_RAW, unix.CAP_SYS_ADMIN)
+		if m, _, err := claim(index, 0); !errors.Is(err, unix.EPERM) {
+			t.Errorf("a mark without CAP_NET_RAW: %v, %v", m, err)
+		}
+	})
+}
+
+func TestMarkIsItsDevicesAndGoesWithIt(t *testing.T) {
+	lab := netns.New(t)
+	sw, far, away := lab.Host("sw"), lab.Host("far"), lab.Host("away")
+	lab.Cable(sw, "port", far, "eth0")
+	index := sw.Index("port")
+	var m *mark
+	try := func() (err error) {
+		var unsure error
+		_ = sw.Do(func() error { m, unsure, err = claim(index, 0); return nil })
+		if unsure != nil {
+			t.Errorf("unsure: %v", unsure)
+		}
+		return err
+	}
+	if err := try(); err != nil {
+		t.Fatal(err)
+	}
+	first := m
+	sw.Down("port")
+	if err := try(); err == nil || err.Error() != "already a port of this kvswitch" {
+		t.Errorf("a second mark, on a device that is down: %v", err)
+	}
+	sw.Up("port")
+	_ = sw.Do(func() error {
+		mine, _, err := claim(index, first.inode)
+		if err != nil {
+			t.Errorf("a mark beside one's own that is on its way out: %v", err)
+		} else {
+			unix.Close(mine.fd)
+		}
+		return nil
+	})
+	// The device leaves and comes back, with its old index as a rule.
+	sw.Run("ip", "link", "set", "port", "netns", away.Name())
+	away.Run("ip", "link", "set", "port", "netns", sw.Name())
+	index = sw.Index("port")
+	if err := try(); err != nil {
+		t.Errorf("a device that has been away is still marked: %v", err)
+	} else {
+		unix.Close(m.fd)
+	}
+	unix.Close(first.fd)
+}
+
+func TestMarksAreReadFromTheKernelsList(t *testing.T) {
+	const list = "sk               RefCnt Type Proto  Iface R Rmem   User   Inode\n" +
+		"00000000b57d7a1e 3      3    6b76   7     1 0      0      101\n" +
+		"00000000b57d7a1e 3      3    0003   7     1 0      0      102\n" +
+		"00000000b57d7a1e 3      3    6b76   77    0 0      1000   103\n" +
+		"00000000b57d7a1e 3      3    6b76   -1    0 0      0      104\n" +
+		"00000000b57d7a1e 3      3    6b76   7     0 0      0      105\n"
+	got, err := marksOn(strings.NewReader(list), 7)
+	if err != nil || !slices.Equal(got, []uint64{101, 105}) {
+		t.Errorf("marks %v, %v", got, err)
+	}
+	if _, err := marksOn(strings.NewReader("sk 3 3 6b76 7 1 0 0 many\n"), 7); err == nil {
+		t.Error("a line that is not the kernel's passes")
 	}
 }
 

@@ -1,4 +1,4 @@
-package qemu
+package bridgehelper
 
 import (
 	"context"
@@ -13,17 +13,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// HelperPath is the socket on which the switch called name gives out taps.
-func HelperPath(runDir, name string) string { return filepath.Join(runDir, name+".helper.sock") }
+// SocketPath is the socket on which the switch called name gives out taps.
+func SocketPath(runDir, name string) string { return filepath.Join(runDir, name+".helper.sock") }
 
-// RunHelper is the bridge helper: it asks the switch called a.Bridge for a tap
+// Run is the bridge helper: it asks the switch called a.Bridge for a tap
 // and passes the tap's descriptor to QEMU, beside one zero byte, on a.FD. It
 // needs no privilege; the switch decides.
-func RunHelper(ctx context.Context, runDir string, a HelperArgs) error {
+func Run(ctx context.Context, runDir string, a Args) error {
 	if strings.ContainsRune(a.Bridge, '/') {
 		return fmt.Errorf("--br=%s: want the name of a switch", a.Bridge)
 	}
-	tap, err := requestTap(ctx, HelperPath(runDir, a.Bridge), a)
+	tap, err := requestTap(ctx, SocketPath(runDir, a.Bridge), a)
 	if err != nil {
 		return fmt.Errorf("get a tap of switch %s: %w", a.Bridge, err)
 	}
@@ -36,7 +36,7 @@ func RunHelper(ctx context.Context, runDir string, a HelperArgs) error {
 
 // requestTap returns the tap as an open descriptor. When nobody holds a copy of
 // it any more, the tap and its port go.
-func requestTap(ctx context.Context, path string, a HelperArgs) (*os.File, error) {
+func requestTap(ctx context.Context, path string, a Args) (*os.File, error) {
 	ctx, cancel := context.WithTimeout(ctx, helperTimeout)
 	defer cancel()
 	var d net.Dialer
@@ -51,10 +51,10 @@ func requestTap(ctx context.Context, path string, a HelperArgs) (*os.File, error
 	conn := c.(*net.UnixConn)
 	deadline, _ := ctx.Deadline()
 	conn.SetDeadline(deadline)
-	if _, err := conn.Write(appendRequest(nil, a)); err != nil && !errors.Is(err, unix.EPIPE) {
+	if _, err := conn.Write(AppendRequest(nil, a)); err != nil && !errors.Is(err, unix.EPIPE) {
 		return nil, fmt.Errorf("send request: %w", err)
 	} // EPIPE: it refused before it listened; its answer is there to be read
-	reply, oob := make([]byte, maxReply), make([]byte, unix.CmsgSpace(4))
+	reply, oob := make([]byte, MaxReply), make([]byte, unix.CmsgSpace(4))
 	n, oobn, _, _, err := conn.ReadMsgUnix(reply, oob)
 	if err != nil {
 		return nil, fmt.Errorf("read answer: %w", err)
@@ -63,7 +63,7 @@ func requestTap(ctx context.Context, path string, a HelperArgs) (*os.File, error
 	if err != nil {
 		return nil, err
 	}
-	if _, err := parseReply(reply[:n]); err != nil {
+	if _, err := ParseReply(reply[:n]); err != nil {
 		closeAll(files)
 		return nil, err
 	}
@@ -96,3 +96,9 @@ func receivedFiles(oob []byte) ([]*os.File, error) {
 // helperTimeout bounds each side's wait for the other: QEMU waits for its helper
 // without a limit, so the helper must have one.
 const helperTimeout = 10 * time.Second
+
+func closeAll(files []*os.File) {
+	for _, f := range files {
+		f.Close()
+	}
+}
