@@ -51,7 +51,7 @@ func New(o Options) (_ *Daemon, err error) {
 	if d.started, err = o.load(opener.kinds()); err != nil {
 		return nil, err
 	}
-	opener.completeAll(d.started)
+	opener.completeAll(d.started, nil)
 	// The name first: a second daemon must not touch the first one's interfaces.
 	if d.listener, err = ctl.Listen(o.RunDir, d.started.Switch.Name); err != nil {
 		return nil, err
@@ -77,7 +77,7 @@ func (d *Daemon) start() (err error) {
 	defer early.close()
 	d.opener.tapMTU = cmp.Or(want.MTU, first.MTU)
 	sc := want.Switch
-	sc.Logger = d.log
+	sc.Logger, sc.Words = d.log, config.Words{}
 	if sc.MAC.IsZero() {
 		if sc.MAC = first.MAC; !sc.MAC.IsUnicast() {
 			sc.MAC = ownMAC(sc.Name, d.options.RunDir)
