@@ -60,6 +60,9 @@ func (t *Table) full() bool { return t.learned.Load() >= t.max.Load() }
 // time has passed and that the sweep has not met yet.
 func (t *Table) Len() int { return int(t.learned.Load() + t.fixed.Load()) }
 
+// Learned is the number of learned entries: what SetMax bounds.
+func (t *Table) Learned() int { return int(t.learned.Load()) }
+
 // PortLen is the number of learned entries on a port: what SetPortLimit bounds.
 func (t *Table) PortLen(port uint16) int {
 	if port >= MaxPorts {

@@ -66,6 +66,13 @@ func (s *Switch) Learned(v *relay.View, key fdb.Key, in uint16, moved bool, from
 	}
 }
 
+// Troubled is relay.Control's.
+func (s *Switch) Troubled() {
+	if !s.trouble.Load() { // read by all, written once a second
+		s.trouble.Store(true)
+	}
+}
+
 // uptime is how long ago the switch was made, by its clock.
 func (s *Switch) uptime() time.Duration { return s.cfg.Clock.Now().Sub(s.started) }
 
@@ -127,6 +134,7 @@ func (s *Switch) tick() {
 			s.announceRefusals(p)
 		}
 	}
+	s.announceTroubles()
 	for range elapsed {
 		if s.tree != nil {
 			s.tree.Tick()

@@ -36,15 +36,15 @@ func (s *Switch) status() Status {
 	tree := s.treeStatus()
 	st := Status{
 		Name:          s.cfg.Name,
-		BridgeID:      stp.BridgeID{Priority: s.cfg.STP.Priority, Addr: s.cfg.MAC}.String(),
+		BridgeID:      s.bridgeID().String(),
 		MAC:           s.cfg.MAC,
-		AgeingS:       s.cfg.Ageing.Seconds(),
+		AgeingS:       float64(s.cfg.ageing()),
 		VLANFiltering: s.cfg.VLANFiltering,
 		Workers:       s.cfg.Workers,
 		BusyPoll:      busyPollText(s.cfg.BusyPoll),
 		InKernel:      map[bool]string{true: "auto", false: "off"}[s.cfg.Follower != nil],
 		UptimeS:       s.uptime().Round(time.Millisecond).Seconds(),
-		FDB:           FDBSummary{Entries: s.table.Len(), Max: s.cfg.MaxEntries},
+		FDB:           s.describeTable(),
 		STP: STPSummary{
 			Mode:            s.cfg.STP.Mode.String(),
 			RootID:          tree.RootID.String(),
@@ -67,6 +67,13 @@ func (s *Switch) status() Status {
 		}
 	}
 	return st
+}
+
+// describeTable tells how full the table is. Only learned entries count against
+// its limit.
+func (s *Switch) describeTable() FDBSummary {
+	learned := s.table.Learned()
+	return FDBSummary{Entries: learned, Max: s.cfg.MaxEntries, Fixed: max(s.table.Len()-learned, 0)}
 }
 
 // PortStatus is one port at this moment, the host interface included.
@@ -92,7 +99,7 @@ func (s *Switch) treeStatus() stp.Status {
 	if s.tree != nil {
 		return s.tree.Status()
 	}
-	id := stp.BridgeID{Priority: s.cfg.STP.Priority, Addr: s.cfg.MAC}
+	id := s.bridgeID()
 	return stp.Status{BridgeID: id, RootID: id, Ports: []stp.PortStatus{}}
 }
 
@@ -136,9 +143,7 @@ func (s *Switch) describe(p *port, tree *stp.Status) PortStatus {
 			ps.Drops[name] = n
 		}
 	}
-	if w, ok := p.dev.(frame.Warner); ok {
-		ps.Warnings = w.Warnings()
-	}
+	ps.Warnings = s.warnings(p)
 	if r, ok := p.dev.(frame.Ringer); ok {
 		ps.Rings = r.RingCounters()
 	}
@@ -152,7 +157,8 @@ func (s *Switch) describeSTP(p *port, tree *stp.Status) PortSTPStatus {
 		if t := &tree.Ports[i]; int(t.Port) == p.id {
 			return PortSTPStatus{
 				State: t.State.String(), Role: t.Role.String(), Cost: t.Cost,
-				PortID: t.ID.String(), Edge: t.Edge, Guard: t.GuardReason,
+				PortID: t.ID.String(), Edge: t.Edge, BPDUGuard: s.stpPort(p, p.cfg).BPDUGuard,
+				Held: guardName(t.Guard), Guard: t.GuardReason, Mend: s.mend(p.name, t.Guard),
 			}
 		}
 	}
@@ -219,6 +225,7 @@ type STPStatus struct {
 type STPPortStatus struct {
 	Name string `json:"name"`
 	stp.PortStatus
+	Mend string `json:"mend,omitempty"` // what to do about the guard that holds the port
 }
 
 // STPStatus describes the tree at this moment.
@@ -226,7 +233,7 @@ func (s *Switch) STPStatus() STPStatus {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	tree := s.treeStatus()
-	st := STPStatus{Status: tree, Mode: s.cfg.STP.Mode.String(), AgeingS: s.cfg.Ageing.Seconds(), Ports: []STPPortStatus{}}
+	st := STPStatus{Status: tree, Mode: s.cfg.STP.Mode.String(), AgeingS: float64(s.cfg.ageing()), Ports: []STPPortStatus{}}
 	name := func(n uint16) string {
 		if p := s.at(n); p != nil && n != hostPort {
 			return p.name
@@ -235,7 +242,7 @@ func (s *Switch) STPStatus() STPStatus {
 	}
 	st.RootPortName, st.LastTopologyChangePortName = name(tree.RootPort), name(tree.LastTopologyChangePort)
 	for _, p := range tree.Ports {
-		st.Ports = append(st.Ports, STPPortStatus{name(p.Port), p})
+		st.Ports = append(st.Ports, STPPortStatus{name(p.Port), p, s.mend(name(p.Port), p.Guard)})
 	}
 	return st
 }
@@ -287,6 +294,7 @@ func (s *Switch) SetMAC(mac frame.MAC) error {
 	if mac == s.cfg.MAC {
 		return nil
 	}
+	defer s.noteSwitch(s.cfg)
 	s.cfg.MAC = mac
 	if host := s.slots[hostPort]; host != nil {
 		s.setLocal(host)

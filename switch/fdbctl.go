@@ -10,13 +10,14 @@ import (
 )
 
 // SetAgeing sets how long a station is remembered after its last frame: whole
-// seconds, 1s to 1000000s (802.1Q table 8-6).
+// seconds, 1s to 1000000s (802.1Q table 8-6), or AgeingOff.
 func (s *Switch) SetAgeing(d time.Duration) error {
 	if err := checkAgeing(d); err != nil {
 		return err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	defer s.noteSwitch(s.cfg)
 	s.cfg.Ageing = d
 	s.applyAgeing()
 	return nil
@@ -25,7 +26,7 @@ func (s *Switch) SetAgeing(d time.Duration) error {
 // applyAgeing puts the ageing time in force: the configured one, or the short
 // one while mode STP's topology change lasts.
 func (s *Switch) applyAgeing() {
-	d := uint32(s.cfg.Ageing / time.Second)
+	d := s.cfg.ageing()
 	if s.shortAgeing > 0 {
 		d = min(d, s.shortAgeing)
 	}

@@ -9,7 +9,10 @@ type PortConfig struct {
 	Kind   string // "netdev", "tap", "vhost-user", …: shown, not interpreted
 	Spec   string // how its owner describes the device: kept, not interpreted; may be empty
 	Uplink bool   // towards other switches, not a VM: auto edge, no BPDU guard
-	VLAN   VLANConfig
+	// Network is that nobody knows what is behind the device, a station or other
+	// switches, as with a veth: auto edge, no BPDU guard, as with an uplink.
+	Network bool
+	VLAN    VLANConfig
 
 	NoLearning       bool // do not learn source addresses here
 	NoFlood          bool // no unknown unicast leaves here
@@ -36,11 +39,11 @@ const (
 
 // PortSTP is a port's part in the spanning tree.
 type PortSTP struct {
-	Edge       Choice        // AdminEdge, or AutoEdge if Auto; Unset: On for VM ports, Auto for uplinks
+	Edge       Choice        // AdminEdge, or AutoEdge if Auto; Unset: On for VM ports, Auto for uplinks and networks
 	P2P        Choice        // adminPointToPointMAC; Unset is Auto
 	Cost       uint32        // 1–stp.MaxPathCost; 0 = by link speed, 802.1D-2004 table 17-3
 	Priority   uint8         // 0–240 in steps of 16
-	BPDUGuard  Choice        // On or Off; Unset: On for edge ports of VMs, Off for uplinks
+	BPDUGuard  Choice        // On or Off; Unset: On for edge ports of VMs, else Off
 	BPDUFilter bool          // neither send nor hear BPDUs
 	RootGuard  bool          // never become a root port
 	TCNGuard   bool          // do not pass topology changes on

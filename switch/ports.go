@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 
 	"github.com/kvswitch/kvswitch/fdb"
+	"github.com/kvswitch/kvswitch/stp"
 	"github.com/kvswitch/kvswitch/switch/frame"
 	"github.com/kvswitch/kvswitch/switch/pump"
 	"github.com/kvswitch/kvswitch/switch/relay"
@@ -23,16 +24,19 @@ type port struct {
 	vlan                 *VLANConfig // of cfg, never written to: views point at it
 	state                frame.State // the device's, as last acted upon
 	learning, forwarding bool        // what the tree allows
-	guard                string      // why a guard holds the port, "" if none does
+	guard                string      // the guard that holds the port, "" if none does
+	role                 stp.Role    // as last told
+	shown                stp.State   // the same
 
 	bpduFrom frame.MAC // source of the last BPDU that came in
 
 	counters []relay.Counters // by worker
 	punts    relay.Allowance
+	troubles relay.Troubles
+	told     [relay.NumTroubles]reported
 	changed  atomic.Bool // the device says its state changed
 
-	refusals  uint64 // of a frame.Refuser that were told of
-	refusedAt uint32 // and when, by the coarse clock
+	refused reported // of a frame.Refuser
 }
 
 // sums adds up the counters of a port: the workers' and the follower's.
@@ -117,10 +121,8 @@ func (s *Switch) attach(name string, dev frame.Port, cfg PortConfig, host bool) 
 	s.settle()
 	p.acted()
 	s.announceLink(p)
-	if w, ok := dev.(frame.Warner); ok {
-		for _, line := range w.Warnings() {
-			s.log.Warn(line, "port", name)
-		}
+	for _, line := range s.warnings(p) {
+		s.log.Warn(line, "port", name)
 	}
 	return id, nil
 }
@@ -153,10 +155,11 @@ func (s *Switch) detach(name string) (*port, error) {
 	if p.id == hostPort {
 		return nil, fmt.Errorf("remove port %s: %w", name, ErrHostPort)
 	}
-	s.slots[p.id] = nil
+	s.slots[p.id], s.leaving = nil, p
 	s.table.DropPort(uint16(p.id))
 	s.treeRemove(p)
 	s.settle()
+	s.leaving = nil
 	return p, nil
 }
 
@@ -185,14 +188,18 @@ func (s *Switch) SetPort(name string, cfg PortConfig) error {
 			return fmt.Errorf("set port %s: %w", name, err)
 		}
 	}
-	was := p.cfg.VLAN.Member
+	old := p.cfg
 	p.cfg, p.vlan = cfg, &cfg.VLAN
 	s.table.SetPortLimit(uint16(p.id), cfg.MaxLearned)
 	if p.id == hostPort {
 		s.setLocal(p)
 	}
 	s.settle()
-	if s.cfg.VLANFiltering && was != cfg.VLAN.Member {
+	s.notePort(p, old)
+	if cfg.VLAN != old.VLAN && s.unfiltered(p) {
+		s.log.Warn(WarnUnfiltered, "port", name)
+	}
+	if was := old.VLAN.Member; s.cfg.VLANFiltering && was != cfg.VLAN.Member {
 		// Only now: no worker learns in the VLANs that the port left any more.
 		// Static entries there would lead nowhere, and a dump with them could
 		// not be loaded.
@@ -290,25 +297,4 @@ func (s *Switch) announceLink(p *port) {
 	}
 	s.log.Info("port is down", "port", p.name, "number", p.id, "reason", p.state.Reason)
 	s.feed.publish(Event{Event: EventPortDown, Port: p.name, Reason: p.state.Reason})
-}
-
-// refuseEvery is how many seconds pass between two reports of what a port
-// refused: a peer can make it refuse something a hundred thousand times a second.
-const refuseEvery = 10
-
-// announceRefusals tells of what a port refused its peer since it last did.
-// Called with s.mu held, every second.
-func (s *Switch) announceRefusals(p *port) {
-	r, ok := p.dev.(frame.Refuser)
-	if !ok {
-		return
-	}
-	n, why := r.Refusals()
-	if n == p.refusals || p.refusals > 0 && s.now()-p.refusedAt < refuseEvery {
-		return
-	}
-	times := int(n - p.refusals)
-	p.refusals, p.refusedAt = n, s.now()
-	s.log.Warn("port refused its peer", "port", p.name, "times", times, "last", why)
-	s.feed.publish(Event{Event: EventPortRefuse, Port: p.name, Count: times, Reason: why})
 }

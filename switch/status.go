@@ -36,8 +36,9 @@ type STPSummary struct {
 
 // FDBSummary is how full the table is.
 type FDBSummary struct {
-	Entries int `json:"entries"`
-	Max     int `json:"max"`
+	Entries int `json:"entries"` // learned
+	Max     int `json:"max"`     // of them
+	Fixed   int `json:"fixed"`   // static and local ones
 }
 
 // InKernelStatus is a port's part in what is forwarded in the kernel.
@@ -91,7 +92,11 @@ type PortSTPStatus struct {
 	Cost   uint32 `json:"cost"`
 	PortID string `json:"port_id"` // priority and number, "8001"
 	Edge   bool   `json:"edge"`
-	Guard  string `json:"guard,omitempty"` // why a guard holds the port, if one does
+	// BPDUGuard is that a BPDU would make a guard hold the port.
+	BPDUGuard bool   `json:"bpdu_guard"`
+	Held      string `json:"held,omitempty"`  // the guard that holds the port, if one does: bpdu-guard, …
+	Guard     string `json:"guard,omitempty"` // why it does
+	Mend      string `json:"mend,omitempty"`  // what to do about it
 }
 
 // PortVLANStatus is a port's VLAN membership; meaningful with VLAN filtering.
@@ -117,12 +122,13 @@ type Event struct {
 	Time   time.Time  `json:"time"`
 	Event  string     `json:"event"`
 	Port   string     `json:"port,omitempty"`
-	From   string     `json:"from,omitempty"` // fdb.move: the port it was on; stp: old state or role
-	To     string     `json:"to,omitempty"`   // stp: new state or role, new root
+	From   string     `json:"from,omitempty"` // fdb.move: the port it was on; stp: old state, role or root, who told; *.set: settings as they were
+	To     string     `json:"to,omitempty"`   // stp: new state, role or root; *.set: settings as they are
 	MAC    *frame.MAC `json:"mac,omitempty"`
 	VLAN   uint16     `json:"vlan,omitempty"`
-	Count  int        `json:"count,omitempty"` // fdb.flush: entries; monitor.lost: events; port.refuse: refusals
+	Count  int        `json:"count,omitempty"` // fdb.flush: entries; fdb.full, port.own-source: times; monitor.lost: events; port.refuse: refusals
 	Reason string     `json:"reason,omitempty"`
+	Mend   string     `json:"mend,omitempty"` // guard.trip: what to do about it
 }
 
 // Names of events.
@@ -131,11 +137,15 @@ const (
 	EventFDBMove    = "fdb.move"
 	EventFDBAge     = "fdb.age"
 	EventFDBFlush   = "fdb.flush"
+	EventFDBFull    = "fdb.full" // Count times a station was not learned; Reason says which limit is reached
 	EventPortUp     = "port.up"
 	EventPortDown   = "port.down"
-	EventPortRefuse = "port.refuse" // what its peer asked for, Count times since the last such event; Reason is the last one's
+	EventPortRefuse = "port.refuse"     // what its peer asked for, Count times since the last such event; Reason is the last one's
+	EventPortOwn    = "port.own-source" // Count frames came in that have the switch's own address as their source
 	EventPortAdd    = "port.add"
 	EventPortDel    = "port.del"
+	EventPortSet    = "port.set"   // settings of a port
+	EventSwitchSet  = "switch.set" // settings of the switch: ageing, tree, address
 	EventSTPState   = "stp.state"
 	EventSTPRole    = "stp.role"
 	EventSTPRoot    = "stp.root"

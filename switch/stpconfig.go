@@ -100,16 +100,17 @@ func (c *STPConfig) bridge(mac frame.MAC) (stp.Config, error) {
 
 // stpPort is a port with configuration c in package stp's terms. Ports of VMs
 // are edge ports with BPDU guard unless told otherwise: a guest forwards from
-// its first frame, and one that bridges costs itself only. Uplinks find out.
+// its first frame, and one that bridges costs itself only. Others find out.
 func (s *Switch) stpPort(p *port, c PortConfig) stp.PortConfig {
 	edge, guard := c.STP.Edge, c.STP.BPDUGuard
+	guest := !c.Uplink && !c.Network
 	if edge == Unset {
-		edge = On
-		if c.Uplink {
-			edge = Auto
+		edge = Auto
+		if guest {
+			edge = On
 		}
 	}
-	if guard == Unset && !c.Uplink && edge == On {
+	if guard == Unset && guest && edge == On {
 		guard = On
 	}
 	p2p := stp.P2PAuto

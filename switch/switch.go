@@ -41,18 +41,23 @@ const (
 	MaxWorkers      = 64
 )
 
+// AgeingOff as Config.Ageing has the switch forget at once: it learns nothing and
+// floods, as the kernel's bridge does with an ageing time of 0.
+const AgeingOff time.Duration = -1
+
 // Config is what a switch is made from. The zero value is a plain learning
 // switch with RSTP and one worker that sleeps whenever it has nothing to do.
 type Config struct {
 	Name          string        // "" = DefaultName
 	MAC           frame.MAC     // bridge identifier and host address; zero = made up, locally administered
-	Ageing        time.Duration // whole seconds; 0 = DefaultAgeing
+	Ageing        time.Duration // whole seconds; 0 = DefaultAgeing, AgeingOff = nothing is learned
 	MaxEntries    int           // dynamic FDB entries; 0 = 65536, at most 4194304
 	VLANFiltering bool
 	Workers       int           // forwarding threads, 1–64; 0 = 1
 	BusyPoll      time.Duration // how long a worker polls after work before it sleeps; BusyPollAlways = for ever
 	STP           STPConfig
 	Logger        *slog.Logger   // nil = slog.Default()
+	Words         Words          // for the log and events; nil = none
 	Memory        *fdb.Memory    // where the table lies; nil = memory of its own
 	Follower      relay.Follower // gets every view before the BPDUs that announce it leave; nil = none
 	Clock         Clock          // of ageing, spanning tree and events; nil = the system's
@@ -102,12 +107,15 @@ type Switch struct {
 	view    atomic.Pointer[relay.View]
 	punts   chan relay.Punt
 	poke    chan struct{} // some port's state changed
+	trouble atomic.Bool   // some port's troubles have grown
 
 	mu          sync.Mutex // all below, and the writing of view
 	cfg         Config     // Workers, BusyPoll, VLANFiltering never change
 	slots       []*port    // by port number
 	seq         uint64     // of the published view
 	tree        *stp.Bridge
+	root        stp.BridgeID   // as last told
+	leaving     *port          // on its way out: has no number any more, but news
 	shortAgeing uint32         // seconds, while the tree asks for it; 0 = cfg.Ageing is in force
 	ticked      uint32         // when tick was last called, by the coarse clock
 	spoke       time.Duration  // uptime when a BPDU was last sent
@@ -129,7 +137,7 @@ func New(cfg Config) (*Switch, error) {
 	if cfg.Memory != nil {
 		memory = func(int) fdb.Memory { return *cfg.Memory }
 	}
-	table, err := fdb.NewIn(memory(cfg.MaxEntries), cfg.MaxEntries, uint32(cfg.Ageing/time.Second))
+	table, err := fdb.NewIn(memory(cfg.MaxEntries), cfg.MaxEntries, cfg.ageing())
 	if err != nil {
 		return nil, err
 	}
@@ -187,6 +195,9 @@ func (c *Config) fill() error {
 	if c.Logger == nil {
 		c.Logger = slog.Default()
 	}
+	if c.Words == nil {
+		c.Words = noWords{}
+	}
 	if c.Clock == nil {
 		c.Clock = systemClock{}
 	}
@@ -195,11 +206,17 @@ func (c *Config) fill() error {
 
 // checkAgeing refuses ageing times that the coarse clock of the table can't tell apart.
 func checkAgeing(d time.Duration) error {
+	if d == AgeingOff {
+		return nil
+	}
 	if d < time.Second || d > 1000000*time.Second {
 		return fmt.Errorf("check ageing %v: want 1s to 1000000s", d)
 	}
 	return nil
 }
+
+// ageing is Ageing in seconds, 0 for AgeingOff.
+func (c *Config) ageing() uint32 { return uint32(max(c.Ageing, 0) / time.Second) }
 
 // Run forwards until ctx ends, then closes every port. It returns an error
 // only when forwarding could not start; ports are closed then, too. A switch

@@ -21,10 +21,12 @@ func (s *Switch) startTree() error {
 			return err
 		}
 	}
+	s.root = cfg.ID
 	s.shortAgeing = 0
 	s.applyAgeing()
 	for _, p := range s.slots {
 		if p != nil {
+			p.role, p.shown = stp.RoleDisabled, stp.StateDisabled
 			s.treePort(p)
 		}
 	}
@@ -42,6 +44,7 @@ func (s *Switch) SetSTP(c STPConfig) error {
 		return fmt.Errorf("set stp: %w", err)
 	}
 	on, was := c.Mode != ModeOff, s.tree != nil
+	defer s.noteSwitch(s.cfg)
 	s.cfg.STP = c
 	if on && was {
 		if err := s.tree.SetConfig(cfg); err != nil {
@@ -178,35 +181,73 @@ func (s *Switch) sendBPDU(p *port, pdu []byte) {
 	p.dev.Tx(0, []frame.Out{{Frame: &f}})
 }
 
+// mend is what to do about a port that a guard holds, "" if none does.
+func (s *Switch) mend(port string, g stp.Guard) string {
+	if g == stp.NoGuard {
+		return ""
+	}
+	return s.cfg.Words.Mend(port, g.String())
+}
+
+// told is the port that the tree has news of, nil if there is none.
+func (s *Switch) told(n uint16) *port {
+	if n == hostPort {
+		return nil
+	}
+	if p := s.leaving; p != nil && p.id == int(n) {
+		return p
+	}
+	return s.at(n)
+}
+
 // treeEvent tells people what the tree did.
 func (s *Switch) treeEvent(e stp.Event) {
-	name := ""
-	if p := s.at(e.Port); p != nil && e.Port != hostPort {
-		name = p.name
+	p := s.told(e.Port)
+	out := Event{Reason: e.Reason}
+	if p != nil {
+		out.Port = p.name
 	}
-	out := Event{Port: name, Reason: e.Reason}
 	switch e.Kind {
 	case stp.RoleChanged:
 		out.Event, out.To = EventSTPRole, e.Role.String()
+		if p != nil {
+			out.From, p.role = p.role.String(), e.Role
+		}
 	case stp.StateChanged:
 		out.Event, out.To = EventSTPState, e.State.String()
+		if p != nil {
+			out.From, p.shown = p.shown.String(), e.State
+		}
 	case stp.RootChanged:
-		out.Event, out.To = EventSTPRoot, e.Root.String()
-		s.log.Info("spanning tree root", "root", e.Root.String(), "root_port", name)
+		out.Event, out.From, out.To = EventSTPRoot, s.root.String(), e.Root.String()
+		s.root = e.Root
+		s.log.Info("spanning tree root", "root", out.To, "root_port", out.Port)
 	case stp.TopologyChanged:
-		out.Event, out.From = EventSTPChange, e.Bridge.String()
+		from := e.Bridge
+		if from == (stp.BridgeID{}) {
+			from = s.bridgeID() // nobody told of it: it was seen here
+		}
+		out.Event, out.From = EventSTPChange, from.String()
 	case stp.GuardTripped:
-		out.Event, out.From, out.To = EventGuardTrip, e.Bridge.String(), e.Guard.String()
-		if p := s.at(e.Port); p != nil {
+		out.Event, out.To, out.Mend = EventGuardTrip, e.Guard.String(), s.mend(out.Port, e.Guard)
+		if e.Bridge != (stp.BridgeID{}) {
+			out.From = e.Bridge.String()
+		}
+		if p != nil {
 			from := p.bpduFrom
 			out.MAC = &from
 		}
-		s.log.Warn("guard holds port", "port", name, "guard", e.Guard.String(), "mac", out.MAC, "bridge", e.Bridge.String(), "reason", e.Reason)
+		s.log.Warn("guard holds port", "port", out.Port, "guard", out.To, "mac", out.MAC, "bridge", out.From, "reason", e.Reason, "mend", out.Mend)
 	case stp.GuardCleared:
 		out.Event, out.Reason = EventGuardClear, e.Guard.String()
-		s.log.Info("guard lets go of port", "port", name, "guard", e.Guard.String())
+		s.log.Info("guard lets go of port", "port", out.Port, "guard", e.Guard.String())
 	case stp.VersionChanged, stp.EdgeChanged:
 		return // seen in stp show
 	}
 	s.feed.publish(out)
+}
+
+// bridgeID is the switch's own identifier.
+func (s *Switch) bridgeID() stp.BridgeID {
+	return stp.BridgeID{Priority: s.cfg.STP.Priority, Addr: s.cfg.MAC}
 }

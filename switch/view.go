@@ -75,6 +75,7 @@ func (s *Switch) viewPort(p *port) relay.Port {
 	if p.id != relay.HostPort {
 		rp.Punts = &p.punts
 	}
+	rp.Troubles = &p.troubles
 	for i := range p.queues {
 		rp.Shared = rp.Shared || p.queues[i].Shared()
 	}

@@ -11,6 +11,7 @@ import (
 	"text/tabwriter"
 
 	"github.com/kvswitch/kvswitch/switch"
+	"github.com/kvswitch/kvswitch/switch/frame"
 	"github.com/kvswitch/kvswitch/switch/manage/config"
 	"github.com/kvswitch/kvswitch/switch/manage/ctl"
 
@@ -24,9 +25,12 @@ type app struct {
 	runDir string
 	name   string // -s; "" = the only one running
 	json   bool
+
+	clients []*ctl.Client // to be closed when the verb has ended
 }
 
 func (a *app) rootCommand() *cobra.Command {
+	version := false
 	root := &cobra.Command{
 		Use:   "kvswitch",
 		Short: "A layer-2 switch for virtual machines, without the kernel's bridge module",
@@ -40,17 +44,17 @@ segment, as the kernel's bridge does, in one process.
 		SilenceUsage:  true,
 		Args:          cobra.ArbitraryArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if len(args) == 0 {
-				return cmd.Help()
+			switch {
+			case len(args) > 0:
+				return usagef("unknown verb %q%s: see `kvswitch help`", args[0], suggestion(cmd, args[0]))
+			case version:
+				return a.printVersion()
 			}
-			hint := ""
-			if s := cmd.SuggestionsFor(args[0]); len(s) > 0 {
-				hint = " (did you mean " + strings.Join(s, " or ") + "?)"
-			}
-			return usagef("unknown verb %q%s: see `kvswitch help`", args[0], hint)
+			return cmd.Help()
 		},
+		SuggestionsMinimumDistance: nearby,
 	}
-	root.SuggestionsMinimumDistance = 2
+	root.Flags().BoolVarP(&version, "version", "V", false, "print the program's version")
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usagef("%w: see `%s --help`", err, cmd.CommandPath())
 	})
@@ -62,7 +66,7 @@ segment, as the kernel's bridge does, in one process.
 	root.AddCommand(
 		a.runCommand(),
 		a.showCommand(), a.showmacsCommand(), a.showstpCommand(),
-		a.portCommand(), a.addifCommand(), a.delifCommand(),
+		a.portCommand(),
 		a.fdbCommand(), a.vlanCommand(), a.stpCommand(),
 		a.monitorCommand(), a.statsCommand(),
 		a.ifupCommand(), a.ifdownCommand(), a.helperCommand(), a.vmCommand(), a.libvirtCommand(),
@@ -103,7 +107,24 @@ func (a *app) client() (*ctl.Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	return ctl.NewClient(a.runDir, name), nil
+	c := ctl.NewClient(a.runDir, name)
+	c.OnWarning(a.warn)
+	a.clients = append(a.clients, c)
+	return c, nil
+}
+
+// ofBridge takes a bridge's name off the words of one of brctl's verbs: before the
+// n that it needs there may be one, as brctl has it. It means the switch, as -s
+// does.
+func (a *app) ofBridge(cmd *cobra.Command, words []string, n int) ([]string, error) {
+	if len(words) <= n {
+		return words, nil
+	}
+	if cmd.Flags().Changed("switch") && a.name != words[0] {
+		return nil, usagef("%s: is switch %s meant, or %s of -s?", cmd.Name(), words[0], a.name)
+	}
+	a.name = words[0]
+	return words[1:], nil
 }
 
 // completePorts completes the first n arguments of a verb with port names.
@@ -226,6 +247,28 @@ func yesNo(b bool) string {
 		return "yes"
 	}
 	return "no"
+}
+
+func onOff(b bool) string {
+	if b {
+		return "on"
+	}
+	return "off"
+}
+
+// macText and numberText show that a port has no address, or no limit of its own.
+func macText(m frame.MAC) string {
+	if m.IsZero() {
+		return "-"
+	}
+	return m.String()
+}
+
+func numberText(n int) string {
+	if n == 0 {
+		return "-"
+	}
+	return count(n)
 }
 
 // orDash shows that there is nothing.

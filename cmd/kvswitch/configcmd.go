@@ -7,7 +7,7 @@ import (
 )
 
 func (a *app) configCommand() *cobra.Command {
-	return group("config", "Print the running configuration", a.talks(&cobra.Command{
+	return noun("config", "Print the running configuration, check a file", a.talks(&cobra.Command{
 		Use:   "dump",
 		Short: "Print the running state as a file for run --config",
 		Args:  args(0, 0),
@@ -36,12 +36,19 @@ func (a *app) reloadCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			changes, err := c.Reload(cmd.Context())
+			var changes []string
+			err = a.thenTellHolds(cmd.Context(), c, func() (err error) {
+				changes, err = c.Reload(cmd.Context())
+				return err
+			})
 			if err != nil {
 				return err
 			}
 			if a.json {
 				return a.printJSON(map[string][]string{"changes": changes})
+			}
+			if len(changes) == 0 {
+				fmt.Fprintln(a.out, "nothing to change")
 			}
 			for _, ch := range changes {
 				fmt.Fprintln(a.out, ch)

@@ -12,8 +12,8 @@ import (
 )
 
 func (a *app) fdbCommand() *cobra.Command {
-	return group("fdb", "Show and change the forwarding table",
-		a.fdbShowCommand(), a.fdbAddCommand(), a.fdbDelCommand(), a.fdbFlushCommand())
+	return noun("fdb", "Show and change the forwarding table", a.fdbShowCommand(),
+		a.fdbAddCommand(), a.fdbDelCommand(), a.fdbFlushCommand())
 }
 
 // portFlag and vlanFlag are the values of --port and --vlan, zero if the flag was

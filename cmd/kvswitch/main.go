@@ -59,6 +59,9 @@ func execute(argv []string, stdout, stderr io.Writer) int {
 	root.SetErr(stderr)
 	strict(root) // after SetOut: a completion keeps the output that it finds
 	err := root.ExecuteContext(context.Background())
+	for _, c := range a.clients {
+		c.Close()
+	}
 	if flush := a.out.Flush(); err == nil && flush != nil {
 		err = fmt.Errorf("write output: %w", flush)
 	}
@@ -118,10 +121,42 @@ func self() string {
 
 // group is a command that only has verbs below it.
 func group(use, short string, verbs ...*cobra.Command) *cobra.Command {
-	c := &cobra.Command{Use: use, Short: short, Args: cobra.ArbitraryArgs}
+	c := &cobra.Command{Use: use, Short: short, Args: cobra.ArbitraryArgs, SuggestionsMinimumDistance: nearby}
 	c.AddCommand(verbs...)
 	c.RunE = wantVerb(verbs)
 	return c
+}
+
+// noun is a group whose first verb shows: it is what the noun alone means, and
+// list and ls mean it, too.
+func noun(use, short string, shows *cobra.Command, verbs ...*cobra.Command) *cobra.Command {
+	for _, name := range []string{"show", "list", "ls"} {
+		if shows.Name() != name {
+			shows.Aliases = append(shows.Aliases, name)
+		}
+	}
+	c := group(use, short, append([]*cobra.Command{shows}, verbs...)...)
+	c.Flags().AddFlagSet(shows.Flags())
+	want := c.RunE
+	c.RunE = func(cmd *cobra.Command, args []string) error {
+		if len(args) > 0 {
+			return want(cmd, args)
+		}
+		return shows.RunE(cmd, args)
+	}
+	return c
+}
+
+// nearby is how many letters a word may differ from a verb that is suggested for it.
+const nearby = 2
+
+// suggestion is what the user may have meant by word, in brackets, or nothing.
+func suggestion(c *cobra.Command, word string) string {
+	s := c.SuggestionsFor(word)
+	if len(s) == 0 {
+		return ""
+	}
+	return " (did you mean " + strings.Join(s, " or ") + "?)"
 }
 
 // wantVerb says which verbs there are.
@@ -132,7 +167,7 @@ func wantVerb(verbs []*cobra.Command) func(*cobra.Command, []string) error {
 			names = append(names, v.Name())
 		}
 		if len(args) > 0 {
-			return usagef("%s: unknown verb %q: want one of %s", cmd.CommandPath(), args[0], strings.Join(names, ", "))
+			return usagef("%s: unknown verb %q%s: want one of %s", cmd.CommandPath(), args[0], suggestion(cmd, args[0]), strings.Join(names, ", "))
 		}
 		return usagef("%s: want one of %s", cmd.CommandPath(), strings.Join(names, ", "))
 	}
@@ -150,7 +185,11 @@ func strict(root *cobra.Command) {
 			c.RunE = func(_ *cobra.Command, words []string) error {
 				topic, rest, err := root.Find(words)
 				if err != nil || len(rest) > 0 {
-					return usagef("help: unknown verb %q: see `kvswitch help`", strings.Join(words, " "))
+					hint := ""
+					if topic != nil && len(rest) > 0 {
+						hint = suggestion(topic, rest[0])
+					}
+					return usagef("help: unknown verb %q%s: see `kvswitch help`", strings.Join(words, " "), hint)
 				}
 				topic.InitDefaultHelpFlag()
 				if topic.DisableFlagParsing { // --help is one of the words that are its own affair

@@ -193,9 +193,13 @@ func TestUsageErrorsExitWith2(t *testing.T) {
 	}{
 		{`unknown verb "shwo" (did you mean show`, []string{"shwo"}},
 		{"unknown flag: --colour", []string{"show", "--colour"}},
-		{`want "kvswitch show [flags]"`, []string{"show", "kvs0"}},
-		{"want one of add, del, set, show", []string{"port"}},
-		{`unknown verb "ad"`, []string{"port", "ad"}},
+		{`want "kvswitch stats [NAME] [flags]"`, []string{"stats", "a", "b"}},
+		{`unknown verb "ad" (did you mean add?): want one of show, add, del, set`, []string{"port", "ad"}},
+		{`unknown verb "shwo" (did you mean show?)`, []string{"stp", "shwo"}},
+		{`name switches, or give -s`, []string{"show", "kvs0", "-s", "kvs0"}},
+		{`setfd: is switch br0 meant, or kvs0 of -s?`, []string{"setfd", "br0", "15", "-s", "kvs0"}},
+		{`stp: is switch br0 meant, or kvs0 of -s?`, []string{"stp", "br0", "on", "-s", "kvs0"}},
+		{`want "kvswitch setfd [SWITCH] TIME [flags]"`, []string{"setfd", "br0", "15", "16"}},
 		{"want", []string{"port", "add"}},
 		{`"vlan" is not key=value`, []string{"port", "set", "vm1", "vlan"}},
 		{"parse MAC", []string{"fdb", "add", "52:54", "--port", "a"}},
@@ -233,9 +237,9 @@ func TestUsageErrorsExitWith2(t *testing.T) {
 		{`no such key; known: vlan`, []string{"port", "set", "a", "colour=red"}},
 		{`unknown key "colour"`, []string{"stp", "set", "colour=red"}},
 		{"want 1s to 10s", []string{"stp", "set", "hello=11"}},
-		{"setfd: forward-delay", []string{"setfd", "99"}},
-		{"sethello: hello", []string{"sethello", "x"}},
-		{"setmaxage: max-age", []string{"setmaxage", "5"}},
+		{`setfd: "99": want 0 to 30 seconds`, []string{"setfd", "99"}},
+		{`sethello: "x" is not a time`, []string{"sethello", "x"}},
+		{`setmaxage: "5": want 6 to 40 seconds`, []string{"setmaxage", "5"}},
 		{"setbridgeprio: priority", []string{"setbridgeprio", "65536"}},
 		{"set cost=many", []string{"setpathcost", "a", "many"}},
 		{"set hairpin=maybe", []string{"hairpin", "a", "maybe"}},
@@ -256,13 +260,15 @@ func TestUsageErrorsExitWith2(t *testing.T) {
 		{`unknown key "colour"`, []string{"vm", "attach", "--qmp", "/x", "--set", "colour=red"}},
 		{"is no station's address", []string{"vm", "attach", "--qmp", "/x", "--mac", "01:00:5e:00:00:01"}},
 		{`help: unknown verb "nosuch"`, []string{"help", "nosuch"}},
+		{`help: unknown verb "shwo" (did you mean show`, []string{"help", "shwo"}},
+		{`help: unknown verb "port ad" (did you mean add?)`, []string{"help", "port", "ad"}},
 		{`help: unknown verb "port nosuch"`, []string{"help", "port", "nosuch"}},
 		{`unknown verb "nosuch": want one of bash, fish, powershell, zsh`, []string{"completion", "nosuch"}},
 		{"want one of bash", []string{"completion"}},
 		{"want", []string{"completion", "bash", "junk"}},
 		{`-s: name "../x": it can't hold the character '/'`, []string{"show", "-s", "../x"}},
 		{"want 1s to 1000000s", []string{"setageing", "soon"}},
-		{"want 1s to 1000000s", []string{"setageing", "0"}},
+		{"or 0 to learn nothing", []string{"setageing", "0.5"}},
 		{"unknown kind of event", []string{"monitor", "weather"}},
 		{`--workers "0": want a number from 1 to 64`, []string{"run", "--workers", "0"}},
 		{`--stp "on": want rstp, stp or off`, []string{"run", "--stp", "on"}},
@@ -289,7 +295,7 @@ func TestNoSwitchIsAClearLine(t *testing.T) {
 
 func TestHelpAndVersionNeedNoSwitch(t *testing.T) {
 	h := &host{t: t, dir: t.TempDir()}
-	for _, args := range [][]string{{}, {"help"}, {"--help"}, {"run", "--help"}, {"port", "add", "--help"}, {"help", "port", "add"}, {"completion", "bash"}, {"version"}, {"doctor"}} {
+	for _, args := range [][]string{{}, {"help"}, {"--help"}, {"run", "--help"}, {"port", "add", "--help"}, {"help", "port", "add"}, {"completion", "bash"}, {"version"}, {"--version"}, {"-V"}, {"doctor"}} {
 		if out := h.must(args...); out == "" {
 			t.Errorf("kvswitch %s prints nothing", strings.Join(args, " "))
 		}

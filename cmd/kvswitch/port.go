@@ -19,8 +19,8 @@ import (
 )
 
 func (a *app) portCommand() *cobra.Command {
-	return group("port", "Attach, detach, change and show ports",
-		a.portAddCommand(), a.portDelCommand("del NAME", "Detach a port"), a.portSetCommand(), a.portShowCommand())
+	return noun("port", "Attach, detach, change and show ports", a.portShowCommand(),
+		a.portAddCommand(), a.portDelCommand(), a.portSetCommand())
 }
 
 // specHelp is the help on SPECs.
@@ -90,32 +90,18 @@ func (a *app) addPort(cmd *cobra.Command, p ctl.NewPort) error {
 	if err != nil {
 		return err
 	}
-	_, err = c.AddPort(cmd.Context(), p)
-	return err
+	st, err := c.AddPort(cmd.Context(), p)
+	if err != nil {
+		return err
+	}
+	a.tellHold(cmd.Context(), c, st.Name)
+	return nil
 }
 
-func (a *app) addifCommand() *cobra.Command {
+func (a *app) portDelCommand() *cobra.Command {
 	return a.talks(&cobra.Command{
-		Use:   "addif IF",
-		Short: "Attach a network interface, as brctl addif does",
-		Args:  args(1, 1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := config.CheckNetdevName(args[0]); err != nil {
-				return usagef("addif: %w", err)
-			}
-			return a.addPort(cmd, ctl.NewPort{Spec: config.Spec{Kind: config.NetdevKind, Name: args[0]}.String()})
-		},
-	})
-}
-
-func (a *app) delifCommand() *cobra.Command {
-	return a.portDelCommand("delif IF", "Detach a network interface, as brctl delif does")
-}
-
-func (a *app) portDelCommand(use, short string) *cobra.Command {
-	return a.talks(&cobra.Command{
-		Use:               use,
-		Short:             short,
+		Use:               "del NAME",
+		Short:             "Detach a port",
 		Args:              portArgs(1, 1),
 		ValidArgsFunction: a.completePortsBut("host", 1), // the host interface stays
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -147,11 +133,31 @@ func (a *app) setPort(cmd *cobra.Command, name string, words ...string) error {
 	if err := checkSettings(list); err != nil {
 		return err
 	}
+	return a.setPortWords(cmd, name, list)
+}
+
+// setPortWords is setPort with words that were checked.
+func (a *app) setPortWords(cmd *cobra.Command, name string, list []config.KeyValue) error {
 	c, err := a.client()
 	if err != nil {
 		return err
 	}
-	return c.SetPort(cmd.Context(), name, list)
+	if err := c.SetPort(cmd.Context(), name, list); err != nil {
+		return err
+	}
+	if slices.ContainsFunc(list, guards) {
+		a.tellHold(cmd.Context(), c, name)
+	}
+	return nil
+}
+
+// guards reports a setting that may make a guard trip.
+func guards(w config.KeyValue) bool {
+	switch w.Key {
+	case "edge", "bpdu-guard", "bpdu-filter", "root-guard":
+		return true
+	}
+	return false
 }
 
 func (a *app) portShowCommand() *cobra.Command {
@@ -191,9 +197,20 @@ func (a *app) printPorts(ports []vswitch.PortStatus) error {
 	var rows [][]string
 	for _, p := range ports {
 		rows = append(rows, []string{p.Name, p.Kind, count(p.ID), p.Link, p.STP.State, p.STP.Role, yesNo(p.STP.Edge), yesNo(p.Uplink),
-			count(p.MTU), rate(p.SpeedBps), count(p.RX.Frames), count(p.TX.Frames), count(p.RX.Dropped + p.TX.Dropped)})
+			numberText(p.MTU), rate(p.SpeedBps), count(p.RX.Frames), count(p.TX.Frames), count(p.RX.Dropped + p.TX.Dropped)})
 	}
-	return a.table("NAME KIND ID LINK STATE ROLE EDGE UPLINK MTU SPEED RX TX DROPPED", rows)
+	err := a.table("NAME KIND ID LINK STATE ROLE EDGE UPLINK MTU SPEED RX TX DROPPED", rows)
+	first := true
+	for i := range ports {
+		if p := &ports[i]; p.STP.Held != "" {
+			if first {
+				fmt.Fprintln(a.out)
+			}
+			first = false
+			fmt.Fprintln(a.out, holdText(p.Name, &p.STP))
+		}
+	}
+	return err
 }
 
 func (a *app) printPort(p *vswitch.PortStatus) error {
@@ -201,14 +218,13 @@ func (a *app) printPort(p *vswitch.PortStatus) error {
 	if p.LinkReason != "" {
 		link += ": " + p.LinkReason
 	}
-	guard := p.STP.Guard
 	rows := [][2]string{
 		{"name", p.Name}, {"kind", p.Kind}, {"id", count(p.ID)}, {"link", link},
-		{"mac", p.MAC.String()}, {"mtu", count(p.MTU)}, {"speed", rate(p.SpeedBps)}, {"uplink", yesNo(p.Uplink)},
-		{"stp", fmt.Sprintf("%s %s, cost %d, port id %s, edge %s", p.STP.State, p.STP.Role, p.STP.Cost, p.STP.PortID, yesNo(p.STP.Edge))},
+		{"mac", macText(p.MAC)}, {"mtu", numberText(p.MTU)}, {"speed", rate(p.SpeedBps)}, {"uplink", yesNo(p.Uplink)},
+		{"stp", fmt.Sprintf("%s %s, cost %d, port id %s, edge %s, bpdu-guard %s", p.STP.State, p.STP.Role, p.STP.Cost, p.STP.PortID, yesNo(p.STP.Edge), onOff(p.STP.BPDUGuard))},
 	}
-	if guard != "" {
-		rows = append(rows, [2]string{"guard", guard})
+	if p.STP.Held != "" {
+		rows = append(rows, [2]string{"guard", p.STP.Held + ": " + p.STP.Guard}, [2]string{"mend", p.STP.Mend})
 	}
 	rows = append(rows,
 		[2]string{"vlan", vlanText(&p.VLAN)},

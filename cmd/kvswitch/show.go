@@ -9,6 +9,7 @@ import (
 
 	"github.com/kvswitch/kvswitch/stp"
 	vswitch "github.com/kvswitch/kvswitch/switch"
+	"github.com/kvswitch/kvswitch/switch/manage/ctl"
 
 	"github.com/spf13/cobra"
 )
@@ -18,25 +19,62 @@ import (
 
 func (a *app) showCommand() *cobra.Command {
 	return a.shows(&cobra.Command{
-		Use:   "show",
-		Short: "Show the switch, as brctl show does",
-		Args:  args(0, 0),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := a.client()
+		Use:     "show [SWITCH]...",
+		Aliases: []string{"list", "ls"},
+		Short:   "Show the switches that run, or those named, as brctl show does",
+		Args:    args(0, -1),
+		ValidArgsFunction: func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+			names, _ := ctl.Running(a.runDir)
+			return names, cobra.ShellCompDirectiveNoFileComp
+		},
+		RunE: func(cmd *cobra.Command, names []string) error {
+			names, err := a.switches(cmd, names)
 			if err != nil {
 				return err
 			}
-			st, err := c.Status(cmd.Context())
-			if err != nil {
-				return err
+			list := make([]vswitch.Status, 0, len(names))
+			for _, name := range names {
+				a.name = name
+				c, err := a.client()
+				if err != nil {
+					return err
+				}
+				st, err := c.Status(cmd.Context())
+				if err != nil {
+					return err
+				}
+				list = append(list, st)
 			}
-			if a.json {
-				return a.printJSON(st)
+			switch {
+			case !a.json:
+				printShow(a.out, list)
+				a.warnOfHolds(list)
+				return nil
+			case len(list) == 1:
+				return a.printJSON(list[0])
 			}
-			printShow(a.out, &st)
-			return nil
+			return a.printJSON(list)
 		},
 	})
+}
+
+// switches are the names of those that a showing verb is about: those named, or
+// the one of -s, or all that run. Where none runs it is one without a name, which
+// brings the reason.
+func (a *app) switches(cmd *cobra.Command, names []string) ([]string, error) {
+	switch {
+	case len(names) > 0 && cmd.Flags().Changed("switch"):
+		return nil, usagef("%s: name switches, or give -s", cmd.Name())
+	case len(names) > 0:
+		return names, nil
+	case a.name != "":
+		return []string{a.name}, nil
+	}
+	running, err := ctl.Running(a.runDir)
+	if err != nil || len(running) == 0 {
+		return []string{""}, nil
+	}
+	return running, nil
 }
 
 // portNames are the names of the ports in brctl's order, by name.
@@ -49,24 +87,49 @@ func portNames(st *vswitch.Status) []string {
 	return names
 }
 
-func printShow(w io.Writer, st *vswitch.Status) {
+func printShow(w io.Writer, list []vswitch.Status) {
 	fmt.Fprintf(w, "bridge name\tbridge id\t\tSTP enabled\tinterfaces\n")
-	fmt.Fprintf(w, "%s\t\t%s\t%s\t\t", st.Name, st.BridgeID, yesNo(st.STP.Mode != "off"))
-	for i, name := range portNames(st) {
-		if i > 0 {
-			fmt.Fprint(w, "\n\t\t\t\t\t\t\t")
+	for i := range list {
+		st := &list[i]
+		held := map[string]string{}
+		for _, p := range st.Ports {
+			held[p.Name] = p.STP.Held
 		}
-		fmt.Fprint(w, name)
+		fmt.Fprintf(w, "%s\t\t%s\t%s\t\t", st.Name, st.BridgeID, yesNo(st.STP.Mode != "off"))
+		for i, name := range portNames(st) {
+			if i > 0 {
+				fmt.Fprint(w, "\n\t\t\t\t\t\t\t")
+			}
+			fmt.Fprint(w, name)
+			if guard := held[name]; guard != "" {
+				fmt.Fprintf(w, "\t(held by %s)", guard)
+			}
+		}
+		fmt.Fprintln(w)
 	}
-	fmt.Fprintln(w)
+}
+
+// warnOfHolds says on standard error what holds ports and what to do about it:
+// brctl's table has no room for it.
+func (a *app) warnOfHolds(list []vswitch.Status) {
+	for i := range list {
+		for j := range list[i].Ports {
+			if p := &list[i].Ports[j]; p.STP.Held != "" {
+				a.warn(holdText(p.Name, &p.STP))
+			}
+		}
+	}
 }
 
 func (a *app) showmacsCommand() *cobra.Command {
 	return a.shows(&cobra.Command{
-		Use:   "showmacs",
+		Use:   "showmacs [SWITCH]",
 		Short: "Show the forwarding table, as brctl showmacs does",
-		Args:  args(0, 0),
-		RunE: func(cmd *cobra.Command, _ []string) error {
+		Args:  args(0, 1),
+		RunE: func(cmd *cobra.Command, words []string) error {
+			if _, err := a.ofBridge(cmd, words, 0); err != nil {
+				return err
+			}
 			c, err := a.client()
 			if err != nil {
 				return err
@@ -107,10 +170,13 @@ func timer[T float64 | uint32](seconds T) string { return fmt.Sprintf("%7.2f", f
 
 func (a *app) showstpCommand() *cobra.Command {
 	return a.shows(&cobra.Command{
-		Use:   "showstp",
+		Use:   "showstp [SWITCH]",
 		Short: "Show the spanning tree, as brctl showstp does",
-		Args:  args(0, 0),
-		RunE: func(cmd *cobra.Command, _ []string) error {
+		Args:  args(0, 1),
+		RunE: func(cmd *cobra.Command, words []string) error {
+			if _, err := a.ofBridge(cmd, words, 0); err != nil {
+				return err
+			}
 			c, err := a.client()
 			if err != nil {
 				return err
@@ -123,6 +189,9 @@ func (a *app) showstpCommand() *cobra.Command {
 				return a.printJSON(tree)
 			}
 			printSTP(a.out, c.Name(), &tree)
+			for _, line := range treeHolds(&tree) {
+				a.warn(line)
+			}
 			return nil
 		},
 	})

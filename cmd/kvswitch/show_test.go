@@ -37,11 +37,11 @@ func mac(t *testing.T, text string) frame.MAC {
 
 func TestShowIsBrctls(t *testing.T) {
 	var out bytes.Buffer
-	printShow(&out, &vswitch.Status{Name: "br0", BridgeID: "1000.0200000000b0", STP: vswitch.STPSummary{Mode: "rstp"},
-		Ports: []vswitch.PortStatus{{Name: "verylongname01"}, {Name: "ve0"}}})
+	printShow(&out, []vswitch.Status{{Name: "br0", BridgeID: "1000.0200000000b0", STP: vswitch.STPSummary{Mode: "rstp"},
+		Ports: []vswitch.PortStatus{{Name: "verylongname01"}, {Name: "ve0"}}}})
 	golden(t, "brctl-show.txt", out.String())
 	out.Reset()
-	printShow(&out, &vswitch.Status{Name: "br1", BridgeID: "8000.0200000000b1", STP: vswitch.STPSummary{Mode: "off"}})
+	printShow(&out, []vswitch.Status{{Name: "br1", BridgeID: "8000.0200000000b1", STP: vswitch.STPSummary{Mode: "off"}}})
 	golden(t, "brctl-show-empty.txt", out.String())
 }
 

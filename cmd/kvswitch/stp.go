@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/kvswitch/kvswitch/stp"
 	"github.com/kvswitch/kvswitch/switch"
 	"github.com/kvswitch/kvswitch/switch/manage/config"
 
@@ -12,13 +13,23 @@ import (
 )
 
 func (a *app) stpCommand() *cobra.Command {
-	c := group("stp", "Show and change the spanning tree; stp on|off as brctl has it",
-		a.stpShowCommand(), a.stpSetCommand(), a.stpPortCommand())
+	c := noun("stp", "Show and change the spanning tree; stp [SWITCH] on|off as brctl has it", a.stpShowCommand(),
+		a.stpSetCommand(), a.stpPortCommand())
+	want := c.RunE
+	c.RunE = func(cmd *cobra.Command, words []string) error {
+		if mode := stpMode(words); mode != "" {
+			if _, err := a.ofBridge(cmd, words, 1); err != nil {
+				return err
+			}
+			return a.setSTP(cmd, config.KeyValue{Key: "mode", Value: mode})
+		}
+		return want(cmd, words)
+	}
 	for _, word := range []string{"on", "off"} {
 		mode := map[string]string{"on": "rstp", "off": "off"}[word]
 		c.AddCommand(a.talks(&cobra.Command{
 			Use:     word,
-			Aliases: map[string][]string{"on": {"yes"}, "off": {"no"}}[word],
+			Aliases: map[string][]string{"on": {"yes", "1"}, "off": {"no", "0"}}[word],
 			Short:   "Set mode " + mode,
 			Args:    args(0, 0),
 			RunE: func(cmd *cobra.Command, _ []string) error {
@@ -27,6 +38,21 @@ func (a *app) stpCommand() *cobra.Command {
 		}))
 	}
 	return c
+}
+
+// stpMode is the mode that brctl's words BRIDGE on|off ask for, "" if they are
+// others.
+func stpMode(words []string) string {
+	if len(words) != 2 {
+		return ""
+	}
+	switch words[1] {
+	case "on", "yes", "1":
+		return "rstp"
+	case "off", "no", "0":
+		return "off"
+	}
+	return ""
 }
 
 // setSTP changes parameters of the bridge, all of them or none.
@@ -41,7 +67,11 @@ func (a *app) setSTP(cmd *cobra.Command, list ...config.KeyValue) error {
 	if err != nil {
 		return err
 	}
-	return c.SetSTP(cmd.Context(), list)
+	change := func() error { return c.SetSTP(cmd.Context(), list) }
+	if slices.ContainsFunc(list, func(w config.KeyValue) bool { return w.Key == "mode" }) {
+		return a.thenTellHolds(cmd.Context(), c, change)
+	}
+	return change()
 }
 
 func (a *app) stpSetCommand() *cobra.Command {
@@ -83,7 +113,7 @@ which protocol version its neighbours speak.`,
 				return err
 			}
 			if len(kept) > 0 {
-				return c.SetPort(cmd.Context(), args[0], kept)
+				return a.setPortWords(cmd, args[0], kept)
 			}
 			for _, key := range once {
 				do := c.RecoverPort
@@ -94,6 +124,7 @@ which protocol version its neighbours speak.`,
 					return err
 				}
 			}
+			a.tellHold(cmd.Context(), c, args[0])
 			return nil
 		},
 	})
@@ -158,8 +189,12 @@ func (a *app) printTree(t *vswitch.STPStatus) error {
 	if t.LastTopologyChangePortName != "" {
 		changes += fmt.Sprintf(", the last %s ago, %s on %s", secs(t.SinceTopologyChange), t.LastTopologyChangeBy, t.LastTopologyChangePortName)
 	}
+	mode := t.Mode
+	if mode == vswitch.ModeOff.String() {
+		mode += ": every port whose link is up forwards; `kvswitch stp on` starts the tree"
+	}
 	err := a.facts([][2]string{
-		{"mode", t.Mode},
+		{"mode", mode},
 		{"bridge id", t.BridgeID.String()},
 		{"root id", root},
 		{"times in force", fmt.Sprintf("hello %ds, max age %ds, forward delay %ds", t.Hello, t.MaxAge, t.ForwardDelay)},
@@ -175,8 +210,28 @@ func (a *app) printTree(t *vswitch.STPStatus) error {
 			p.DesignatedBridge.String(), p.DesignatedPort.String(), count64(p.Counters.RxConfig + p.Counters.RxTCN + p.Counters.RxRST),
 			count64(p.Counters.TxConfig + p.Counters.TxTCN + p.Counters.TxRST), orDash(p.GuardReason)})
 	}
+	if t.Mode == vswitch.ModeOff.String() {
+		return nil // and so all ports forward
+	}
 	fmt.Fprintln(a.out)
-	return a.table("PORT ID ROLE STATE COST EDGE P2P DESIGNATED-BRIDGE DESIGNATED-PORT RX-BPDUS TX-BPDUS GUARD", rows)
+	err = a.table("PORT ID ROLE STATE COST EDGE P2P DESIGNATED-BRIDGE DESIGNATED-PORT RX-BPDUS TX-BPDUS GUARD", rows)
+	for i, line := range treeHolds(t) {
+		if i == 0 {
+			fmt.Fprintln(a.out)
+		}
+		fmt.Fprintln(a.out, line)
+	}
+	return err
+}
+
+// treeHolds are the ports that guards hold, and what to do about them, a line each.
+func treeHolds(t *vswitch.STPStatus) (lines []string) {
+	for i := range t.Ports {
+		if p := &t.Ports[i]; p.Guard != stp.NoGuard {
+			lines = append(lines, holdText(p.Name, &vswitch.PortSTPStatus{Held: p.Guard.String(), Guard: p.GuardReason, Mend: p.Mend}))
+		}
+	}
+	return lines
 }
 
 func count64(n uint64) string { return count(n) }

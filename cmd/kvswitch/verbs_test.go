@@ -28,7 +28,7 @@ func (h *host) port(name string) vswitch.PortStatus {
 
 // decode refuses a null anywhere.
 func TestListsAreNeverNull(t *testing.T) {
-	h := start(t)
+	h := start(t, "--vlan-filtering")
 	for _, args := range [][]string{{"port", "show"}, {"fdb", "show"}, {"showmacs"}, {"vlan", "show"}, {"stats"}, {"vm", "list"}} {
 		if list := decode[[]any](h, args...); len(list) != 0 {
 			t.Errorf("%v of a switch without ports: %v", args, list)
@@ -134,7 +134,7 @@ func TestTreeVerbsAndBrctlsWords(t *testing.T) {
 	if tree.Mode != "stp" || tree.BridgeID.Priority != 4096 || tree.BridgeMaxAge != 40 || tree.BridgeForwardDelay != 30 {
 		t.Errorf("stp show: %+v", tree)
 	}
-	h.refused(1, "more than 2×(forward-delay−1) = 28", "setfd", "15")
+	h.refused(1, "more than 2×(forward-delay−1) = 28", "stp", "set", "forward-delay=15")
 	h.must("setmaxage", "20")
 	h.must("setfd", "15")
 	h.must("sethello", "1")
@@ -292,7 +292,7 @@ func TestMonitorPrintsEventsAsTheyHappen(t *testing.T) {
 	}
 }
 
-func TestSeveralSwitchesNeedAName(t *testing.T) {
+func TestSeveralSwitchesNeedANameAndAreShownTogether(t *testing.T) {
 	h := start(t, "--name", "left")
 	other := &host{t: t, dir: h.dir, log: new(bytes.Buffer)}
 	other.cmd = program(t, h.dir, "run", "--no-host", "--name", "right")
@@ -302,7 +302,16 @@ func TestSeveralSwitchesNeedAName(t *testing.T) {
 	}
 	t.Cleanup(func() { other.cmd.Process.Kill(); other.cmd.Wait() })
 	eventually(t, "the second switch answers", func() bool { return h.kvswitch("show", "-s", "right").code == 0 })
-	h.refused(1, "several switches are running: choose one with -s or KVSWITCH_SWITCH: left, right", "show")
+	h.refused(1, "several switches are running: choose one with -s or KVSWITCH_SWITCH: left, right", "port", "show")
+	if out := h.must("show"); strings.Count(out, "bridge name") != 1 || !strings.Contains(out, "\nleft\t\t") || !strings.Contains(out, "\nright\t\t") {
+		t.Errorf("show:\n%s", out)
+	}
+	if out := h.must("show", "right", "left"); strings.Index(out, "right\t") > strings.Index(out, "left\t") {
+		t.Errorf("show right left:\n%s", out)
+	}
+	if list := decode[[]vswitch.Status](h, "show"); len(list) != 2 || list[0].Name != "left" {
+		t.Errorf("show --json: %+v", list)
+	}
 	if out := h.must("show", "-s", "left"); !strings.Contains(out, "\nleft\t\t") {
 		t.Errorf("show -s left:\n%s", out)
 	}
@@ -339,7 +348,7 @@ func TestConfigDumpFedBackChangesNothing(t *testing.T) {
 	if second := again.must("config", "dump"); second != dump {
 		t.Errorf("started from its dump:\n%s\nwas:\n%s", second, dump)
 	}
-	if out := again.must("reload"); out != "" {
+	if out := again.must("reload"); out != "nothing to change\n" {
 		t.Errorf("reload of what runs changes something: %s", out)
 	}
 }

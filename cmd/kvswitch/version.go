@@ -14,16 +14,19 @@ func versionCommand(a *app) *cobra.Command {
 		Short: "Print the program's version",
 		Args:  args(0, 0),
 		RunE: func(*cobra.Command, []string) error {
-			v := buildVersion()
 			if a.json {
-				return a.printJSON(map[string]string{"version": v, "go": runtime.Version(), "platform": runtime.GOOS + "/" + runtime.GOARCH})
+				return a.printJSON(map[string]string{"version": buildVersion(), "go": runtime.Version(), "platform": runtime.GOOS + "/" + runtime.GOARCH})
 			}
-			_, err := fmt.Fprintf(a.out, "kvswitch %s %s %s/%s\n", v, runtime.Version(), runtime.GOOS, runtime.GOARCH)
-			return err
+			return a.printVersion()
 		},
 	}
 	c.Flags().BoolVar(&a.json, "json", false, "print one JSON document")
 	return c
+}
+
+func (a *app) printVersion() error {
+	_, err := fmt.Fprintf(a.out, "kvswitch %s %s %s/%s\n", buildVersion(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
+	return err
 }
 
 // version is set by the linker when the Makefile builds.

@@ -10,7 +10,7 @@ import (
 )
 
 func (a *app) vlanCommand() *cobra.Command {
-	return group("vlan", "Show and change the VLANs of ports", a.vlanShowCommand(), a.vlanAddCommand(), a.vlanDelCommand())
+	return noun("vlan", "Show and change the VLANs of ports", a.vlanShowCommand(), a.vlanAddCommand(), a.vlanDelCommand())
 }
 
 func (a *app) vlanShowCommand() *cobra.Command {

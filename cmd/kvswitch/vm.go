@@ -12,8 +12,8 @@ import (
 )
 
 func (a *app) vmCommand() *cobra.Command {
-	return group("vm", "Plug network cards into running virtual machines over QMP",
-		a.vmAttachCommand(), a.vmDetachCommand(), a.vmListCommand())
+	return noun("vm", "Plug network cards into running virtual machines over QMP", a.vmListCommand(),
+		a.vmAttachCommand(), a.vmDetachCommand())
 }
 
 // qmpPath is the path of a monitor's socket as the switch, whose working

@@ -116,6 +116,7 @@ func (r *Relay) admit(in uint16, p *Port, c *Counters, f *frame.Frame, h *header
 		return punted
 	}
 	if src == r.view.Own && in != HostPort {
+		r.trouble(p, OwnAddress)
 		return OwnSource
 	}
 	return Pass

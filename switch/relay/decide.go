@@ -22,8 +22,15 @@ func (r *Relay) learn(in uint16, p *Port, c *Counters, runs []run) []run {
 			last = m.src
 			if r.trace != nil {
 				r.trace.source(m.src, dest, r)
-			} else if res, from := r.table.Learn(m.src, dest); res == fdb.Added || res == fdb.Moved {
-				r.control.Learned(r.view, m.src, in, res == fdb.Moved, from)
+			} else {
+				switch res, from := r.table.Learn(m.src, dest); res {
+				case fdb.Added, fdb.Moved:
+					r.control.Learned(r.view, m.src, in, res == fdb.Moved, from)
+				case fdb.Full:
+					r.trouble(p, TableFull)
+				case fdb.PortFull:
+					r.trouble(p, PortFull)
+				}
 			}
 		}
 		if !p.Forward {

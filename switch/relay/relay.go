@@ -29,6 +29,9 @@ type Control interface {
 	// Learned tells that the station key was learned on port in, or moved there
 	// from port from.
 	Learned(v *View, key fdb.Key, in uint16, moved bool, from uint16)
+	// Troubled tells that a port's Troubles have grown. It is called for each
+	// frame that brought trouble: most calls must cost next to nothing.
+	Troubled()
 }
 
 // Relay takes frames through the switch. Make one with New.

@@ -35,7 +35,10 @@ type control struct {
 	punts   []Punt
 	learned []string
 	full    bool
+	trouble int
 }
+
+func (c *control) Troubled() { c.trouble++ }
 
 func (c *control) Punt(p *Punt) bool {
 	if !c.full {

@@ -35,6 +35,7 @@ type Port struct {
 	Tx       frame.Port // where its frames leave; nil = there is no such port
 	Counters []Counters // by relay
 	Punts    *Allowance // nil: nothing it sends is for the control side
+	Troubles *Troubles  // nil: nobody wants to know
 
 	Gen          uint16 // flush generation: entries of another are forgotten
 	PVID         uint16 // VLAN of untagged frames; 0 = dropped

@@ -43,13 +43,14 @@ const HostOff = "off"
 // Port is a port of a Config.
 type Port struct {
 	Spec
-	Uplink bool
+	Uplink  bool
+	Network bool // as vswitch.PortConfig has it: by the device, not by a word
 }
 
 // config is the port's configuration, checked when the port was parsed.
 func (p Port) config() (vswitch.PortConfig, error) {
 	cfg, err := p.Spec.PortConfig()
-	cfg.Uplink = p.Uplink
+	cfg.Uplink, cfg.Network = p.Uplink, p.Network
 	return cfg, err
 }
 

@@ -176,7 +176,7 @@ func TestDefaultIsTheSwitchs(t *testing.T) {
 		t.Fatal(err)
 	}
 	got, want := config.Default().Switch, sw.Config()
-	want.MAC, want.Logger, want.Clock = frame.MAC{}, nil, nil
+	want.MAC, want.Logger, want.Words, want.Clock = frame.MAC{}, nil, nil, nil
 	if got != want {
 		t.Errorf("got  %+v\nwant %+v", got, want)
 	}

@@ -166,11 +166,14 @@ func PortWords(c *vswitch.PortConfig) []KeyValue {
 }
 
 // FillSettings puts a port's configuration, which the switch tells in values,
-// into its status as words.
+// into its status as words, and what to type into its warnings.
 func FillSettings(p *vswitch.PortStatus) {
 	p.Settings = map[string]string{}
 	for _, w := range PortWords(&p.Config) {
 		p.Settings[w.Key] = w.Value
+	}
+	for i, w := range p.Warnings {
+		p.Warnings[i] = Advise(w, &p.Config)
 	}
 }
 

@@ -37,7 +37,7 @@ func Running(sw *vswitch.Switch, kinds Kinds, started *Config) (*Config, error) 
 			return nil, err
 		}
 		spec.Settings = PortWords(&cfg)
-		if err := c.AddPort(Port{spec, cfg.Uplink}); err != nil {
+		if err := c.AddPort(Port{Spec: spec, Uplink: cfg.Uplink, Network: cfg.Network}); err != nil {
 			return nil, err
 		}
 	}

@@ -69,7 +69,10 @@ var scalars = []scalar{
 	seconds("max-age", stp.MinMaxAge, stp.MaxMaxAge, func(c *Config) *time.Duration { return &c.Switch.STP.MaxAge }),
 	seconds("forward-delay", stp.MinForwardDelay, stp.MaxForwardDelay, func(c *Config) *time.Duration { return &c.Switch.STP.ForwardDelay }),
 	number("tx-hold", true, stp.MinTxHold, stp.MaxTxHold, func(c *Config) *int { return &c.Switch.STP.TxHold }),
-	seconds("ageing", 1, fdb.MaxAgeing, func(c *Config) *time.Duration { return &c.Switch.Ageing }),
+	{"ageing", true, func(c *Config, v string) (err error) {
+		c.Switch.Ageing, err = ParseAgeing(v)
+		return err
+	}, func(c *Config) string { return strconv.Itoa(int(max(c.Switch.Ageing, 0)/time.Second)) + "s" }},
 	number("max-entries", false, 1, fdb.MaxEntries, func(c *Config) *int { return &c.Switch.MaxEntries }),
 	{"vlan-filtering", false, func(c *Config, v string) error {
 		on, ok := onOff(v)
@@ -158,6 +161,18 @@ func seconds(name string, lo, hi int, field func(*Config) *time.Duration) scalar
 		*field(c) = d
 		return nil
 	}, func(c *Config) string { return strconv.Itoa(int(*field(c)/time.Second)) + "s" }}
+}
+
+// ParseAgeing reads an ageing time; 0 is that nothing is learned, as brctl has it.
+func ParseAgeing(v string) (time.Duration, error) {
+	d, err := ParseSeconds(v)
+	switch {
+	case err != nil || d > fdb.MaxAgeing*time.Second:
+		return 0, fmt.Errorf("want 1s to %ds, in whole seconds, or 0 to learn nothing", fdb.MaxAgeing)
+	case d == 0:
+		return vswitch.AgeingOff, nil
+	}
+	return d, nil
 }
 
 // checkAddr refuses what can't be listened on.

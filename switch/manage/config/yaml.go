@@ -235,7 +235,7 @@ func (f *file) ports(n ast.Node, uplink bool) error {
 		if err != nil {
 			return err
 		}
-		if err := f.config.AddPort(Port{spec, uplink}); err != nil {
+		if err := f.config.AddPort(Port{Spec: spec, Uplink: uplink}); err != nil {
 			return f.atToken(n.GetToken(), err)
 		}
 	}

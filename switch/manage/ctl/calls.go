@@ -76,7 +76,7 @@ func (s *Server) setSwitch(r *http.Request) (any, error) {
 	if len(list) != 1 || list[0].Key != "ageing" {
 		return nil, badRequest("unknown key %q; known: ageing", list[len(list)-1].Key)
 	}
-	d, err := config.ParseSeconds(list[0].Value)
+	d, err := config.ParseAgeing(list[0].Value)
 	if err != nil {
 		return nil, badRequest("set ageing: %w", err)
 	}

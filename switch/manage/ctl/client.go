@@ -28,6 +28,7 @@ type Client struct {
 	name string
 	path string
 	http http.Client
+	warn func(string) // nil = nobody wants to hear
 }
 
 // A switch that is there and does not accept, or accepts and does not answer
@@ -54,6 +55,10 @@ func NewClient(runDir, name string) *Client {
 
 // Name is the switch's name.
 func (c *Client) Name() string { return c.name }
+
+// OnWarning has each called with what a call that succeeds warns of, a line each.
+// It is set before the client is used.
+func (c *Client) OnWarning(each func(line string)) { c.warn = each }
 
 // Close ends the connection that the client keeps for its next call.
 func (c *Client) Close() { c.http.CloseIdleConnections() }
@@ -99,6 +104,11 @@ func (c *Client) send(ctx context.Context, method, path string, in any) (*http.R
 		return nil, c.unreachable(err)
 	}
 	if resp.StatusCode/100 == 2 {
+		if c.warn != nil {
+			for _, line := range warned(resp.Header) {
+				c.warn(line)
+			}
+		}
 		return resp, nil
 	}
 	defer resp.Body.Close()
@@ -181,9 +191,10 @@ func (c *Client) Status(ctx context.Context) (st vswitch.Status, err error) {
 	return st, err
 }
 
-// SetAgeing sets how long a station is remembered.
+// SetAgeing sets how long a station is remembered; 0 or vswitch.AgeingOff is not
+// at all.
 func (c *Client) SetAgeing(ctx context.Context, d time.Duration) error {
-	return c.do(ctx, "PATCH", "/v1/switch", map[string]string{"ageing": d.String()}, nil)
+	return c.do(ctx, "PATCH", "/v1/switch", map[string]string{"ageing": max(d, 0).String()}, nil)
 }
 
 // Port is one port at this moment, the host interface included.

@@ -253,7 +253,7 @@ func TestRefusalsAreOneLineWithAStatus(t *testing.T) {
 		{"PATCH", "/v1/ports/a", `{"vlan":null}`, 400, "not a plain value"},
 		{"PATCH", "/v1/ports/a", `{"isolated":"on","vlan":"9999"}`, 422, "parse VLAN id"},
 		{"PATCH", "/v1/ports/zz", `{"vlan":"1"}`, 404, "no such port"},
-		{"PATCH", "/v1/switch", `{"ageing":"x"}`, 400, "not a time"},
+		{"PATCH", "/v1/switch", `{"ageing":"x"}`, 400, "want 1s to 1000000s, in whole seconds, or 0"},
 		{"PATCH", "/v1/switch", `{"name":"x"}`, 400, `unknown key \"name\"`},
 		{"PATCH", "/v1/stp", `{"mode":"mstp"}`, 400, "want rstp, stp or off"},
 		{"PATCH", "/v1/stp", `{"stp":"rstp"}`, 400, `unknown key \"stp\"; known: mode priority`},

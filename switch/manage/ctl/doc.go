@@ -38,5 +38,7 @@
 //	GET    /v1/config                        the running state as a file for --config
 //	POST   /v1/reload                        reads the file anew; {"changes":["add port vm1"]}
 //
-// Errors are {"error":"one line"} with a status that fits.
+// Errors are {"error":"one line"} with a status that fits. What was done may have
+// brought something to be warned of: that is in headers Warning: 299 kvswitch
+// "one line".
 package ctl

@@ -143,10 +143,17 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request, call func(*http.
 	conn := http.NewResponseController(w)
 	conn.SetReadDeadline(time.Time{})
 	conn.SetWriteDeadline(time.Now().Add(answerTimeout))
+	var before map[string]bool
+	if r.Method != http.MethodGet {
+		before = s.warnings()
+	}
 	result, err := call(r)
 	if err != nil {
 		fail(w, status(err), err)
 		return
+	}
+	if r.Method != http.MethodGet {
+		warn(w.Header(), before, s.warnings())
 	}
 	if result == nil {
 		result = struct{}{}

@@ -35,7 +35,7 @@ func (d *Daemon) Reload() ([]string, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reload: %w; nothing was changed", err)
 	}
-	d.opener.completeAll(want)
+	d.opener.completeAll(want, d.sw)
 	running, err := config.Running(d.sw, kinds, d.started)
 	if err != nil {
 		return nil, err
@@ -67,7 +67,7 @@ func (d *Daemon) Kinds() config.Kinds { return d.opener.kinds() }
 
 // AddPort is ctl.Daemon's, and what package qemu attaches ports with.
 func (d *Daemon) AddPort(p config.Port) error {
-	d.opener.complete(&p, d.started.Switch.Workers)
+	d.opener.complete(&p, d.started.Switch.Workers, nil)
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	// Asked before the device is opened: to open one twice may disturb the first.

@@ -54,7 +54,7 @@ func New(o Options) (_ *Daemon, err error) {
 	if d.started, err = o.load(opener.kinds()); err != nil {
 		return nil, err
 	}
-	opener.completeAll(d.started)
+	opener.completeAll(d.started, nil)
 	// The name first: a second daemon must not touch the first one's interfaces.
 	if d.listener, err = ctl.Listen(o.RunDir, d.started.Switch.Name); err != nil {
 		return nil, err
@@ -74,7 +74,7 @@ func New(o Options) (_ *Daemon, err error) {
 func (d *Daemon) start() (err error) {
 	want := d.started
 	sc := want.Switch
-	sc.Logger = d.log
+	sc.Logger, sc.Words = d.log, config.Words{}
 	d.makeTier(&sc) // before any port that is to be part of it
 	early, first, err := d.opener.openUplink(want)
 	if err != nil {

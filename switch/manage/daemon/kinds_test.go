@@ -50,7 +50,7 @@ func TestUplinksHaveAQueueForEachWorker(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	o.completeAll(c)
+	o.completeAll(c, nil)
 	var got []string
 	for _, p := range c.Ports {
 		got = append(got, p.Spec.String())

@@ -179,7 +179,7 @@ func TestDatagramsOfOldGuestsCrossInFragments(t *testing.T) {
 	host.Addr("eth0", "192.0.2.1/24")
 	mac := host.MAC("eth0")
 	for _, ipv6 := range []bool{false, true} {
-		addr, other := addr("192.0.2.1"), addr("192.0.2.9")
+		addr, other := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.9")
 		if ipv6 {
 			addr, other = netip.MustParseAddr("fd00::1"), netip.MustParseAddr("fd00::9")
 		}
