@@ -39,6 +39,7 @@ func inKernelModes(t *testing.T, test func(*testing.T)) {
 func inKernelMode(t *testing.T) string {
 	if _, after, ok := strings.Cut(t.Name(), "/"+modeMark); ok {
 		mode, _, _ := strings.Cut(after, "/")
+		mode, _, _ = strings.Cut(mode, "#") // a second one of that name
 		return mode
 	}
 	if mode := os.Getenv(inKernelEnv); mode != "" {
