@@ -172,14 +172,15 @@ type (
 		Ports   []portDoc `json:"ports"`
 	}
 	portDoc struct {
-		Name   string `json:"name"`
-		Kind   string `json:"kind"`
-		ID     int    `json:"id"`
-		MAC    string `json:"mac"`
-		MTU    int    `json:"mtu"`
-		Link   string `json:"link"`
-		Uplink bool   `json:"uplink"`
-		STP    struct {
+		Name    string `json:"name"`
+		Kind    string `json:"kind"`
+		ID      int    `json:"id"`
+		MAC     string `json:"mac"`
+		MTU     int    `json:"mtu"`
+		Learned int    `json:"learned"`
+		Link    string `json:"link"`
+		Uplink  bool   `json:"uplink"`
+		STP     struct {
 			State string `json:"state"`
 			Role  string `json:"role"`
 		} `json:"stp"`

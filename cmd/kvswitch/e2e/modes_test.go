@@ -51,6 +51,10 @@ func inKernelMode(t *testing.T) string {
 	return []string{inKernelAuto, inKernelOff}[h.Sum32()&1]
 }
 
+// inKernelOnly is for a test that has nothing to look at when the kernel forwards
+// nothing: it runs with the kernel forwarding, whatever was asked for.
+func inKernelOnly(t *testing.T) { t.Setenv(inKernelEnv, inKernelAuto) }
+
 func TestEveryTestHasAModeAndKeepsIt(t *testing.T) {
 	t.Setenv(inKernelEnv, "")
 	var seen []string
