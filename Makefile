@@ -19,7 +19,7 @@ RACE  = $(shell go list ./... | grep -vE '$(SLOW)')
 PLAIN = $(shell go list ./... | grep -E '$(SLOW)|/(fdb|stp)$$')
 
 .DEFAULT_GOAL := build
-.PHONY: help build test race lint generate fuzz demo bench bench-quick guest deps install clean
+.PHONY: help build test test-all race lint generate fuzz demo bench bench-quick guest deps install clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,8 +33,12 @@ test: ## lint, then every test: generated files, unit, race, end to end, real gu
 	@status=0; set -x; \
 	.ci/generated || status=1; \
 	go test -count=1 -race -timeout 10m $(RACE) || status=1; \
-	KVSWITCH_BIN=$(CURDIR)/kvswitch go test -count=1 -p 1 -timeout 14m $(PLAIN) || status=1; \
+	KVSWITCH_BIN=$(CURDIR)/kvswitch go test -count=1 -p 1 -timeout 25m $(PLAIN) || status=1; \
 	exit $$status
+
+test-all: ## the same, with every end-to-end test in both modes of --in-kernel
+	KVSWITCH_IN_KERNEL=off $(MAKE) --no-print-directory test
+	KVSWITCH_IN_KERNEL=auto KVSWITCH_BIN=$(CURDIR)/kvswitch go test -count=1 -timeout 25m ./cmd/kvswitch/e2e
 
 race: ## every test under the race detector, end to end included
 	.ci/deps test

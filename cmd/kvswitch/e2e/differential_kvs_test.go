@@ -13,6 +13,10 @@ import (
 // the traffic avoids: it has no frames to 01:80:c2:00:00:00, sends to the other
 // reserved groups from addresses of their own, and knows no device's address.
 func TestDifferentialAgainstKernelBridge(t *testing.T) {
+	inKernelModes(t, testDifferentialAgainstKernelBridge)
+}
+
+func testDifferentialAgainstKernelBridge(t *testing.T) {
 	for _, tc := range []struct{ workers, ageings int }{{1, 2}, {3, 0}} {
 		t.Run(fmt.Sprintf("%d workers", tc.workers), func(t *testing.T) {
 			d := newDuel(t, differentialPorts, "kernel bridge", newKernelBridge,
@@ -60,6 +64,10 @@ var deliberateDifferences = []struct {
 }
 
 func TestDeliberateDifferencesFromTheKernelBridge(t *testing.T) {
+	inKernelModes(t, testDeliberateDifferencesFromTheKernelBridge)
+}
+
+func testDeliberateDifferencesFromTheKernelBridge(t *testing.T) {
 	for _, tc := range deliberateDifferences {
 		t.Run(tc.name, func(t *testing.T) {
 			lab := netns.New(t)
@@ -87,6 +95,10 @@ func TestDeliberateDifferencesFromTheKernelBridge(t *testing.T) {
 // nobody and learns nobody's address, loses the drop eligibility of a tag, takes
 // an 802.1ad tag for an 802.1Q one, and remembers stations for 15 s at least.
 func TestDifferentialVLANsAgainstOpenVSwitch(t *testing.T) {
+	inKernelModes(t, testDifferentialVLANsAgainstOpenVSwitch)
+}
+
+func testDifferentialVLANsAgainstOpenVSwitch(t *testing.T) {
 	d := newDuel(t, len(vlanPorts),
 		"Open vSwitch", func(s *star) subject {
 			return newOpenVSwitch(s, func(port int) []string { return vlanPorts[port].ovs })

@@ -11,6 +11,10 @@ import (
 func linkLocal(n int) frame.MAC { return frame.MAC{0x01, 0x80, 0xc2, 0, 0, byte(n)} }
 
 func TestL7LinkLocalGroupsAreNeverForwarded(t *testing.T) {
+	inKernelModes(t, testL7LinkLocalGroupsAreNeverForwarded)
+}
+
+func testL7LinkLocalGroupsAreNeverForwarded(t *testing.T) {
 	for _, stp := range []string{"off", "rstp"} {
 		t.Run("stp "+stp, func(t *testing.T) {
 			b := newBench(t, 3, "--stp", stp)
@@ -29,6 +33,10 @@ func TestL7LinkLocalGroupsAreNeverForwarded(t *testing.T) {
 }
 
 func TestL8OtherGroupsAreFlooded(t *testing.T) {
+	inKernelModes(t, testL8OtherGroupsAreFlooded)
+}
+
+func testL8OtherGroupsAreFlooded(t *testing.T) {
 	b := newBench(t, 3)
 	for i, dst := range []frame.MAC{
 		linkLocal(0x10), linkLocal(0x20), linkLocal(0x2f), {0x01, 0x80, 0xc2, 0, 1, 0}, {0x01, 0x80, 0xc3, 0, 0, 0},
@@ -40,6 +48,10 @@ func TestL8OtherGroupsAreFlooded(t *testing.T) {
 }
 
 func TestL9GroupAndZeroSourcesAreDroppedAndNeverLearned(t *testing.T) {
+	inKernelModes(t, testL9GroupAndZeroSourcesAreDroppedAndNeverLearned)
+}
+
+func testL9GroupAndZeroSourcesAreDroppedAndNeverLearned(t *testing.T) {
 	b := newBench(t, 3)
 	group := frame.MAC{0x03, 0, 0, 0, 0, 1}
 	b.expectDropped("from a group", "group-source", 0,
@@ -54,6 +66,10 @@ func TestL9GroupAndZeroSourcesAreDroppedAndNeverLearned(t *testing.T) {
 }
 
 func TestL10FramesPassBitForBitOnceAndInOrder(t *testing.T) {
+	inKernelModes(t, testL10FramesPassBitForBitOnceAndInOrder)
+}
+
+func testL10FramesPassBitForBitOnceAndInOrder(t *testing.T) {
 	b := newBench(t, 3)
 	tags := map[string][]frame.Tag{
 		"untagged": nil, "C-tag": {cTag(10)}, "VID 0": {cTag(0)}, "VID 4095": {cTag(4095)}, "priority": {frame.MakeTag(frame.EtherTypeVLAN, 0xf, 10)},
@@ -95,6 +111,10 @@ func TestL10FramesPassBitForBitOnceAndInOrder(t *testing.T) {
 }
 
 func TestL11AFullTableKeepsWhatItKnows(t *testing.T) {
+	inKernelModes(t, testL11AFullTableKeepsWhatItKnows)
+}
+
+func testL11AFullTableKeepsWhatItKnows(t *testing.T) {
 	const limit = 64
 	b := newBench(t, 3, "--max-entries", fmt.Sprint(limit))
 	b.teach(2, mac(1))
@@ -132,6 +152,10 @@ func TestL11TheTableHoldsFourMillion(t *testing.T) {
 }
 
 func TestL12TheSwitchsOwnAddressIsNotLearnedFromAPort(t *testing.T) {
+	inKernelModes(t, testL12TheSwitchsOwnAddressIsNotLearnedFromAPort)
+}
+
+func testL12TheSwitchsOwnAddressIsNotLearnedFromAPort(t *testing.T) {
 	b := newBench(t, 3, "--host", "kvs0", "--no-host=false")
 	own := b.host.MAC("kvs0")
 	b.expectDropped("own address as source", "own-source", 1, ether(frame.Broadcast, own, body(0)), ether(mac(9), own, body(1)))
@@ -147,6 +171,10 @@ func TestL12TheSwitchsOwnAddressIsNotLearnedFromAPort(t *testing.T) {
 }
 
 func TestL13StaticEntriesStayAndLimitsCountLearnedOnesOnly(t *testing.T) {
+	inKernelModes(t, testL13StaticEntriesStayAndLimitsCountLearnedOnesOnly)
+}
+
+func testL13StaticEntriesStayAndLimitsCountLearnedOnesOnly(t *testing.T) {
 	b := newBench(t, 3)
 	b.kvs.do("fdb", "add", mac(1).String(), "--port", "p1", "--static")
 	b.expect("static entry", 0, ether(mac(1), mac(2), body(0)), 1)
@@ -177,6 +205,10 @@ func TestL13StaticEntriesStayAndLimitsCountLearnedOnesOnly(t *testing.T) {
 }
 
 func TestL14IsolatedAndLockedPorts(t *testing.T) {
+	inKernelModes(t, testL14IsolatedAndLockedPorts)
+}
+
+func testL14IsolatedAndLockedPorts(t *testing.T) {
 	b := newBench(t, 4)
 	b.teach(1, mac(1))
 	b.kvs.do("port", "set", "p0", "isolated=on")

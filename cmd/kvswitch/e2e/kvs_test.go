@@ -43,11 +43,15 @@ func run(t *testing.T, host *netns.Host, args ...string) *kvs {
 	return k
 }
 
-// launch starts kvswitch run and does not wait.
+// launch starts kvswitch run in the test's mode and does not wait.
 func launch(t *testing.T, host *netns.Host, dir string, args ...string) *kvs {
 	t.Helper()
 	k := &kvs{t: t, host: host, dir: dir}
-	cmd := exec.Command(program, append([]string{"run", "--run-dir", dir}, args...)...)
+	args = append([]string{"run", "--run-dir", dir}, args...)
+	if mode := inKernelMode(t); mode != inKernelAuto { // which is the default
+		args = append(args, "--in-kernel", mode)
+	}
+	cmd := exec.Command(program, args...)
 	k.proc = host.Start(cmd)
 	t.Cleanup(func() {
 		select {
@@ -168,17 +172,24 @@ type (
 		Ports   []portDoc `json:"ports"`
 	}
 	portDoc struct {
-		Name   string `json:"name"`
-		Kind   string `json:"kind"`
-		ID     int    `json:"id"`
-		MAC    string `json:"mac"`
-		MTU    int    `json:"mtu"`
-		Link   string `json:"link"`
-		Uplink bool   `json:"uplink"`
-		STP    struct {
+		Name    string `json:"name"`
+		Kind    string `json:"kind"`
+		ID      int    `json:"id"`
+		MAC     string `json:"mac"`
+		MTU     int    `json:"mtu"`
+		Learned int    `json:"learned"`
+		Link    string `json:"link"`
+		Uplink  bool   `json:"uplink"`
+		STP     struct {
 			State string `json:"state"`
 			Role  string `json:"role"`
 		} `json:"stp"`
+		InKernel struct {
+			Active   bool   `json:"active"`
+			Why      string `json:"why"`
+			RxFrames uint64 `json:"rx_frames"`
+			TxFrames uint64 `json:"tx_frames"`
+		} `json:"in_kernel"`
 		RX    trafficDoc        `json:"rx"`
 		TX    trafficDoc        `json:"tx"`
 		Drops map[string]uint64 `json:"drops"`

@@ -11,6 +11,10 @@ import (
 )
 
 func TestL1UnknownUnicastIsFloodedToAllPortsButIngress(t *testing.T) {
+	inKernelModes(t, testL1UnknownUnicastIsFloodedToAllPortsButIngress)
+}
+
+func testL1UnknownUnicastIsFloodedToAllPortsButIngress(t *testing.T) {
 	b := newBench(t, 4)
 	for port := range b.ports {
 		b.expect(fmt.Sprint("from p", port), port, ether(mac(99), mac(port), body(port)), b.others(port)...)
@@ -18,6 +22,10 @@ func TestL1UnknownUnicastIsFloodedToAllPortsButIngress(t *testing.T) {
 }
 
 func TestL2LearnedStationIsReachedThroughOnePortAndShown(t *testing.T) {
+	inKernelModes(t, testL2LearnedStationIsReachedThroughOnePortAndShown)
+}
+
+func testL2LearnedStationIsReachedThroughOnePortAndShown(t *testing.T) {
 	b := newBench(t, 4)
 	b.teach(2, mac(1))
 	b.expect("known unicast", 0, ether(mac(1), mac(2), body(0)), 2)
@@ -41,6 +49,10 @@ func TestL2LearnedStationIsReachedThroughOnePortAndShown(t *testing.T) {
 }
 
 func TestL3StationsAgeOut(t *testing.T) {
+	inKernelModes(t, testL3StationsAgeOut)
+}
+
+func testL3StationsAgeOut(t *testing.T) {
 	b := newBench(t, 3)
 	if s := b.kvs.status().AgeingS; s != 300 {
 		t.Errorf("ageing time %v s by default, want 300 (802.1D table 7-5)", s)
@@ -63,6 +75,10 @@ func (b *bench) ageOut(station frame.MAC) {
 }
 
 func TestL3AStationThatSpeaksIsNotForgotten(t *testing.T) {
+	inKernelModes(t, testL3AStationThatSpeaksIsNotForgotten)
+}
+
+func testL3AStationThatSpeaksIsNotForgotten(t *testing.T) {
 	b := newBench(t, 3)
 	b.teach(1, mac(1))
 	b.teach(1, mac(2))
@@ -80,6 +96,10 @@ func TestL3AStationThatSpeaksIsNotForgotten(t *testing.T) {
 }
 
 func TestL4LearningAndFloodingCanBeSwitchedOffPerPort(t *testing.T) {
+	inKernelModes(t, testL4LearningAndFloodingCanBeSwitchedOffPerPort)
+}
+
+func testL4LearningAndFloodingCanBeSwitchedOffPerPort(t *testing.T) {
 	b := newBench(t, 4)
 	multicast := frame.MAC{0x01, 0, 0x5e, 1, 2, 3}
 	for _, tc := range []struct {
@@ -113,6 +133,10 @@ func TestL4LearningAndFloodingCanBeSwitchedOffPerPort(t *testing.T) {
 }
 
 func TestL5AMovedStationIsFollowedFromItsFirstFrame(t *testing.T) {
+	inKernelModes(t, testL5AMovedStationIsFollowedFromItsFirstFrame)
+}
+
+func testL5AMovedStationIsFollowedFromItsFirstFrame(t *testing.T) {
 	b := newBench(t, 4)
 	b.teach(3, mac(9))
 	for i, port := range []int{0, 1, 2, 1, 0, 2} {
@@ -124,6 +148,10 @@ func TestL5AMovedStationIsFollowedFromItsFirstFrame(t *testing.T) {
 }
 
 func TestL6AStationOnTheIngressPortFiltersItsFrames(t *testing.T) {
+	inKernelModes(t, testL6AStationOnTheIngressPortFiltersItsFrames)
+}
+
+func testL6AStationOnTheIngressPortFiltersItsFrames(t *testing.T) {
 	b := newBench(t, 3)
 	b.teach(1, mac(1))
 	b.teach(1, mac(2))

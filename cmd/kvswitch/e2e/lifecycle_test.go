@@ -12,6 +12,10 @@ import (
 // TestL15TwoSwitchesNeverLeak runs two switches side by side on one host, sends
 // every kind of frame into one of them, and listens to the other.
 func TestL15TwoSwitchesNeverLeak(t *testing.T) {
+	inKernelModes(t, testL15TwoSwitchesNeverLeak)
+}
+
+func testL15TwoSwitchesNeverLeak(t *testing.T) {
 	s := newStar(t, netns.New(t), "switch", 6)
 	dir := netns.Dir(t)
 	start := func(name string, ports ...string) *kvs {
@@ -62,6 +66,10 @@ func TestL15TwoSwitchesNeverLeak(t *testing.T) {
 const ipv4Body = "\x45\x00\x00\x20\x00\x01\x00\x00\x40\x11\x00\x00\xc0\x00\x02\x01\xc0\x00\x02\x02\x00\x07\x00\x07\x00\x0c\x00\x00test"
 
 func TestL16APortThatGoesTakesItsStationsAlong(t *testing.T) {
+	inKernelModes(t, testL16APortThatGoesTakesItsStationsAlong)
+}
+
+func testL16APortThatGoesTakesItsStationsAlong(t *testing.T) {
 	for _, tc := range []struct {
 		name        string
 		leave, back func(b *bench)
@@ -102,6 +110,10 @@ func TestL16APortThatGoesTakesItsStationsAlong(t *testing.T) {
 }
 
 func TestL16AFlushMakesTheSwitchFlood(t *testing.T) {
+	inKernelModes(t, testL16AFlushMakesTheSwitchFlood)
+}
+
+func testL16AFlushMakesTheSwitchFlood(t *testing.T) {
 	b := newBench(t, 4)
 	for _, tc := range []struct {
 		args   []string

@@ -33,6 +33,10 @@ func superframes(t *testing.T, k *kvs, port string) {
 }
 
 func TestTCPCrossesUncutBetweenPortsAndTheHost(t *testing.T) {
+	inKernelModes(t, testTCPCrossesUncutBetweenPortsAndTheHost)
+}
+
+func testTCPCrossesUncutBetweenPortsAndTheHost(t *testing.T) {
 	o := newOffice(t, 2)
 	a, b := o.computers[0], o.computers[1]
 	a.Transfer(b, netip.MustParseAddr(computerIP(1)), transferBytes, time.Minute)
@@ -45,6 +49,10 @@ func TestTCPCrossesUncutBetweenPortsAndTheHost(t *testing.T) {
 }
 
 func TestTCPCrossesWithAnyOffloadSwitchedOff(t *testing.T) {
+	inKernelModes(t, testTCPCrossesWithAnyOffloadSwitchedOff)
+}
+
+func testTCPCrossesWithAnyOffloadSwitchedOff(t *testing.T) {
 	o := newOffice(t, 2)
 	a, b := o.computers[0], o.computers[1]
 	for _, off := range [][]string{{"tx"}, {"tso"}, {"gso"}, {"gro"}, {"tx", "rx", "tso", "gso", "gro"}} {
@@ -77,6 +85,10 @@ func TestTCPCrossesWithAnyOffloadSwitchedOff(t *testing.T) {
 }
 
 func TestIPv6CrossesUncut(t *testing.T) {
+	inKernelModes(t, testIPv6CrossesUncut)
+}
+
+func testIPv6CrossesUncut(t *testing.T) {
 	o := newOffice(t, 2)
 	for i, h := range append(o.computers, o.host) {
 		device := "eth0"
@@ -97,6 +109,10 @@ func TestIPv6CrossesUncut(t *testing.T) {
 }
 
 func TestJumboFramesCross(t *testing.T) {
+	inKernelModes(t, testJumboFramesCross)
+}
+
+func testJumboFramesCross(t *testing.T) {
 	o := newOffice(t, 2, "--mtu", "9000")
 	for i, pc := range o.computers {
 		pc.MTU("eth0", 9000)
@@ -116,6 +132,10 @@ func TestJumboFramesCross(t *testing.T) {
 // TestDHCPCrosses is where unfinished checksums show first: client and server
 // use sockets that see the packet as the device got it.
 func TestDHCPCrosses(t *testing.T) {
+	inKernelModes(t, testDHCPCrosses)
+}
+
+func testDHCPCrosses(t *testing.T) {
 	o := newOffice(t, 2)
 	serveDHCP(o.host)
 	for _, pc := range o.computers {
@@ -129,6 +149,10 @@ func TestDHCPCrosses(t *testing.T) {
 }
 
 func TestUDPOfEverySizeCrosses(t *testing.T) {
+	inKernelModes(t, testUDPOfEverySizeCrosses)
+}
+
+func testUDPOfEverySizeCrosses(t *testing.T) {
 	o := newOffice(t, 2)
 	a := o.computers[0]
 	for _, ip := range []string{computerIP(1), hostIP} {

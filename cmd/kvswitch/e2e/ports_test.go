@@ -102,6 +102,10 @@ func TestTheHostsStackIsNotOnThePorts(t *testing.T) {
 }
 
 func TestAPortFollowsItsDevice(t *testing.T) {
+	inKernelModes(t, testAPortFollowsItsDevice)
+}
+
+func testAPortFollowsItsDevice(t *testing.T) {
 	o := newOffice(t, 3)
 	pc, other := o.computers[0], o.computers[1]
 	works := func(what string) {
@@ -166,6 +170,10 @@ func (o *office) rename(from, to string) {
 }
 
 func TestFramesBeyondTheEgressMTUAreDroppedByName(t *testing.T) {
+	inKernelModes(t, testFramesBeyondTheEgressMTUAreDroppedByName)
+}
+
+func testFramesBeyondTheEgressMTUAreDroppedByName(t *testing.T) {
 	b := newBench(t, 3)
 	for _, p := range []string{"p0", "p1"} {
 		b.host.MTU(p, 9000)
@@ -183,6 +191,10 @@ func TestFramesBeyondTheEgressMTUAreDroppedByName(t *testing.T) {
 }
 
 func TestWorkersShareThePorts(t *testing.T) {
+	inKernelModes(t, testWorkersShareThePorts)
+}
+
+func testWorkersShareThePorts(t *testing.T) {
 	o := newOffice(t, 4, "--workers", "2")
 	if n := o.kvs.status().Workers; n != 2 {
 		t.Errorf("%d workers, want 2", n)
@@ -198,6 +210,10 @@ func TestWorkersShareThePorts(t *testing.T) {
 }
 
 func TestNothingIsLeftOnTheDevices(t *testing.T) {
+	inKernelModes(t, testNothingIsLeftOnTheDevices)
+}
+
+func testNothingIsLeftOnTheDevices(t *testing.T) {
 	o := newOffice(t, 3)
 	o.kvs.do("port", "add", "tap:vm1")
 	before := o.state()

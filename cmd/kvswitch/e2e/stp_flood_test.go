@@ -128,6 +128,10 @@ func (w *bpduWatch) look(l *treeLab) (sent, received int) {
 }
 
 func TestGarbageAtLineRateDoesNotLoseTheTree(t *testing.T) {
+	inKernelModes(t, testGarbageAtLineRateDoesNotLoseTheTree)
+}
+
+func testGarbageAtLineRateDoesNotLoseTheTree(t *testing.T) {
 	l := newTriangle(t)
 	was := l.shape("")
 	b := l.kvs("b")
@@ -163,6 +167,10 @@ func TestGarbageAtLineRateDoesNotLoseTheTree(t *testing.T) {
 // root that they offer and the topology changes that they tell of are not taken,
 // and most of them not even read.
 func TestFloodOfBPDUsCostsItsPortOnly(t *testing.T) {
+	inKernelModes(t, testFloodOfBPDUsCostsItsPortOnly)
+}
+
+func testFloodOfBPDUsCostsItsPortOnly(t *testing.T) {
 	l := newTriangle(t)
 	k, b := l.kvs("b"), l.bridge("b").host
 	attacker := l.net.Host("attacker")

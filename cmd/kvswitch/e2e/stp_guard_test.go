@@ -82,6 +82,11 @@ type guardEventDoc struct {
 
 func TestGuestThatClaimsToBeRootCostsItselfOnly(t *testing.T) {
 	t.Parallel()
+	inKernelModes(t, testGuestThatClaimsToBeRootCostsItselfOnly)
+}
+
+func testGuestThatClaimsToBeRootCostsItselfOnly(t *testing.T) {
+	t.Parallel()
 	l := newTriangle(t)
 	c := l.kvs("c")
 	events := c.events()
@@ -182,6 +187,11 @@ func awaitEvent(t *testing.T, events func() []guardEventDoc, name, port string) 
 
 // The other guards, each against the BPDU that it is for.
 func TestGuardsKeepTheTreeAsItIs(t *testing.T) {
+	t.Parallel()
+	inKernelModes(t, testGuardsKeepTheTreeAsItIs)
+}
+
+func testGuardsKeepTheTreeAsItIs(t *testing.T) {
 	t.Parallel()
 	l := newTriangle(t)
 	b := l.kvs("b")

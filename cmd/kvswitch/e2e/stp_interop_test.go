@@ -62,6 +62,11 @@ func newInteropPlan(mode string, ranking []string) interopPlan {
 // for the forward delay of bridges that have no quicker way.
 func TestTreeWithKernelBridgeAndOpenVSwitch(t *testing.T) {
 	t.Parallel()
+	inKernelModes(t, testTreeWithKernelBridgeAndOpenVSwitch)
+}
+
+func testTreeWithKernelBridgeAndOpenVSwitch(t *testing.T) {
+	t.Parallel()
 	var labs []*treeLab
 	plans := interopPlans()
 	for _, p := range plans {

@@ -61,6 +61,11 @@ func (l *treeLab) kvs(name string) *kvs {
 // waited for one would not heal while heals has patience.
 func TestTrafficPassesAgainWhenACableIsCut(t *testing.T) {
 	t.Parallel()
+	inKernelModes(t, testTrafficPassesAgainWhenACableIsCut)
+}
+
+func testTrafficPassesAgainWhenACableIsCut(t *testing.T) {
+	t.Parallel()
 	l := newTriangleOf(t, timedTree("rstp", longMaxAge, longForwardDelay))
 	for _, cable := range []string{"a-b", "a-c"} {
 		t.Logf("%s cut: traffic between all in %v", cable, l.heals(l.cut(cable)))
@@ -74,6 +79,11 @@ func TestTrafficPassesAgainWhenACableIsCut(t *testing.T) {
 // What the root said lives for three hello times (17.21.23), whatever max age is;
 // then the others agree at once.
 func TestTrafficPassesAgainWhenTheRootIsKilled(t *testing.T) {
+	t.Parallel()
+	inKernelModes(t, testTrafficPassesAgainWhenTheRootIsKilled)
+}
+
+func testTrafficPassesAgainWhenTheRootIsKilled(t *testing.T) {
 	t.Parallel()
 	l := newTriangleOf(t, timedTree("rstp", longMaxAge, longForwardDelay))
 	a := l.bridge("a")
@@ -90,6 +100,11 @@ func TestTrafficPassesAgainWhenTheRootIsKilled(t *testing.T) {
 // A frame that a guest sends as soon as its port is there must get through: the
 // first is a DHCP request, as a rule, or a gratuitous ARP.
 func TestFirstFrameOfANewGuestIsForwarded(t *testing.T) {
+	t.Parallel()
+	inKernelModes(t, testFirstFrameOfANewGuestIsForwarded)
+}
+
+func testFirstFrameOfANewGuestIsForwarded(t *testing.T) {
 	t.Parallel()
 	l := newTriangle(t)
 	b, k := l.bridge("b").host, l.kvs("b")
@@ -132,17 +147,21 @@ func openTap(t *testing.T, host *netns.Host, name string) *os.File {
 	t.Helper()
 	var tap *os.File
 	err := host.Do(func() error {
-		fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC, 0)
+		fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
 		if err != nil {
+			return err
+		}
+		ifr, err := unix.NewIfreq(name)
+		if err == nil {
+			ifr.SetUint16(unix.IFF_TAP | unix.IFF_NO_PI)
+			err = unix.IoctlIfreq(fd, unix.TUNSETIFF, ifr)
+		}
+		if err != nil {
+			unix.Close(fd)
 			return err
 		}
 		tap = os.NewFile(uintptr(fd), name)
-		ifr, err := unix.NewIfreq(name)
-		if err != nil {
-			return err
-		}
-		ifr.SetUint16(unix.IFF_TAP | unix.IFF_NO_PI)
-		return unix.IoctlIfreq(fd, unix.TUNSETIFF, ifr)
+		return nil
 	})
 	if err != nil {
 		t.Fatalf("open tap %s: %v", name, err)

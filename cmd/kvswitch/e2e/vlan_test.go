@@ -8,6 +8,10 @@ import (
 )
 
 func TestV1EveryModeOfPortWithEveryTag(t *testing.T) {
+	inKernelModes(t, testV1EveryModeOfPortWithEveryTag)
+}
+
+func testV1EveryModeOfPortWithEveryTag(t *testing.T) {
 	b := newVLANBench(t, vlanPorts)
 	n := 0
 	for in := range vlanPorts {
@@ -27,6 +31,10 @@ func TestV1EveryModeOfPortWithEveryTag(t *testing.T) {
 }
 
 func TestV2IngressFiltersByName(t *testing.T) {
+	inKernelModes(t, testV2IngressFiltersByName)
+}
+
+func testV2IngressFiltersByName(t *testing.T) {
 	b := newVLANBench(t, vlanPorts)
 	f := func(tags ...frame.Tag) []byte { return ether(frame.Broadcast, mac(1), body(0), tags...) }
 	b.expectDropped("VID that the trunk has not", "vlan-member", 4, f(cTag(30)), f(cTag(4094)))
@@ -37,6 +45,10 @@ func TestV2IngressFiltersByName(t *testing.T) {
 }
 
 func TestV3APriorityTagIsNoVLAN(t *testing.T) {
+	inKernelModes(t, testV3APriorityTagIsNoVLAN)
+}
+
+func testV3APriorityTagIsNoVLAN(t *testing.T) {
 	b := newVLANBench(t, vlanPorts)
 	prio := frame.MakeTag(frame.EtherTypeVLAN, 5, 0)
 	b.expectAs("from an access port", 0, ether(frame.Broadcast, mac(1), body(0), prio), map[int][]byte{
@@ -49,6 +61,10 @@ func TestV3APriorityTagIsNoVLAN(t *testing.T) {
 }
 
 func TestV4VLANsLearnEachForItself(t *testing.T) {
+	inKernelModes(t, testV4VLANsLearnEachForItself)
+}
+
+func testV4VLANsLearnEachForItself(t *testing.T) {
 	b := newVLANBench(t, vlanPorts)
 	// The same address behind an access port of VLAN 10 and one of VLAN 20.
 	b.hears(1, ether(frame.Broadcast, mac(1), body(0)))
@@ -69,6 +85,10 @@ func TestV4VLANsLearnEachForItself(t *testing.T) {
 }
 
 func TestV5NoHoppingByDoubleTag(t *testing.T) {
+	inKernelModes(t, testV5NoHoppingByDoubleTag)
+}
+
+func testV5NoHoppingByDoubleTag(t *testing.T) {
 	b := newVLANBench(t, vlanPorts)
 	for _, outer := range []frame.Tag{cTag(10), cTag(20), cTag(1)} {
 		b.expectDropped("two tags into an access port", "vlan-tagged", 0, ether(frame.Broadcast, mac(1), body(0), outer, cTag(20)))
@@ -81,6 +101,10 @@ func TestV5NoHoppingByDoubleTag(t *testing.T) {
 }
 
 func TestV6OtherTagsAreNoVLANTags(t *testing.T) {
+	inKernelModes(t, testV6OtherTagsAreNoVLANTags)
+}
+
+func testV6OtherTagsAreNoVLANTags(t *testing.T) {
 	b := newVLANBench(t, vlanPorts)
 	for i, tpid := range []uint16{frame.EtherTypeQinQ, 0x9100, 0x9200} {
 		other := frame.MakeTag(tpid, 3, 20)
@@ -94,6 +118,10 @@ func TestV6OtherTagsAreNoVLANTags(t *testing.T) {
 }
 
 func TestV7ADeletedVLANIsGone(t *testing.T) {
+	inKernelModes(t, testV7ADeletedVLANIsGone)
+}
+
+func testV7ADeletedVLANIsGone(t *testing.T) {
 	b := newVLANBench(t, vlanPorts)
 	b.hears(1, ether(frame.Broadcast, mac(1), body(0)))
 	b.hears(4, ether(frame.Broadcast, mac(2), body(1), cTag(10)), ether(frame.Broadcast, mac(3), body(1), cTag(20)))
@@ -111,6 +139,10 @@ func TestV7ADeletedVLANIsGone(t *testing.T) {
 }
 
 func TestV8ManyVLANs(t *testing.T) {
+	inKernelModes(t, testV8ManyVLANs)
+}
+
+func testV8ManyVLANs(t *testing.T) {
 	vids := []uint16{1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 4000, 4094}
 	ports := []vlanPort{
 		{spec: "trunk=1-4094", tagged: vids},

@@ -268,13 +268,21 @@ static __always_inline int carry(struct __sk_buff *ctx, const struct way *w)
 	return bpf_redirect(w->to->ifindex, state & TO_STACK ? BPF_F_INGRESS : 0);
 }
 
-/* flow_hash is of what makes a flow: source, destination, VLAN. */
-static __always_inline __u64 flow_hash(struct __sk_buff *ctx, struct tier *t, __u64 head, __u64 tail)
+/*
+ * flow_hash is of what makes a flow: source, destination, VLAN. The VLAN is the one
+ * that the frame is in, with a tag or without: both may lead to the same.
+ */
+static __always_inline __u64 flow_hash(struct __sk_buff *ctx, struct tier *t, const struct row *from, __u64 head, __u64 tail)
 {
-	__u64 h = (head & MAC_MASK) + t->fdb.head.first[0];
+	__u64 h = (head & MAC_MASK) + t->fdb.head.first[0], vid = 0;
 
-	if (tier_size.filtering && ctx->vlan_present)
-		h += (__u64)(ctx->vlan_tci & 0xfff) << 48;
+	if (tier_size.filtering) {
+		if (ctx->vlan_present && ctx->vlan_proto == bpf_htons(ETH_P_8021Q))
+			vid = ctx->vlan_tci & 0xfff;
+		if (!vid && from)
+			vid = from->pvid;
+		h += vid << 48;
+	}
 	h = (h ^ h >> 32) * 0x9e3779b97f4a7c15;
 	h += (tail & MAC_MASK) ^ t->fdb.head.second[0];
 	h = (h ^ h >> 32) * 0xd6e8feb86659fd93;
@@ -304,9 +312,9 @@ static __always_inline int forward(struct __sk_buff *ctx)
 	head = *(__u64 *)data;
 	tail = *(__u64 *)(data + 6);
 	now = bpf_ktime_get_coarse_ns();
-	f = flow_of(notes, flow_hash(ctx, t, head, tail), now);
 	w.in = READ_ONCE(r->port) - 1;
 	w.from = bpf_map_lookup_elem(&kvswitch_rows, &w.in);
+	f = flow_of(notes, flow_hash(ctx, t, w.from, head, tail), now);
 	if (w.from && now < READ_ONCE(t->until) && known(ctx, t, &w, head, tail)) {
 		mine = true;
 		turn = may_pass(r, &f);
