@@ -38,12 +38,12 @@ func (s *Switch) applyAgeing() {
 func (s *Switch) FDB(portName string, vlan uint16) ([]FDBEntry, error) {
 	// Walking and sorting millions of entries takes seconds, in which the tree
 	// must go on: only the ports are looked at under the lock, before and after.
-	before, only, err := s.attached(portName)
+	before, _, only, err := s.attached(portName)
 	if err != nil {
 		return nil, err
 	}
 	entries := s.table.Entries()
-	after, _, _ := s.attached("")
+	after, names, _, _ := s.attached("")
 	list := []FDBEntry{}
 	for _, e := range entries {
 		if int(e.Port) >= min(len(before), len(after)) {
@@ -53,21 +53,28 @@ func (s *Switch) FDB(portName string, vlan uint16) ([]FDBEntry, error) {
 		if p == nil || p != after[e.Port] || only != nil && p != only || vlan != 0 && e.VID != vlan {
 			continue
 		}
-		list = append(list, FDBEntry{MAC: e.MAC, VLAN: e.VID, Port: p.name, Type: e.Kind.String(), AgeS: float64(e.Age)})
+		list = append(list, FDBEntry{MAC: e.MAC, VLAN: e.VID, Port: names[e.Port], Type: e.Kind.String(), AgeS: float64(e.Age)})
 	}
 	return list, nil
 }
 
-// attached are the ports by number, and the one called name if it is not "".
-func (s *Switch) attached(name string) (all []*port, named *port, err error) {
+// attached are the ports and what they are called, by number, and the one called
+// name if it is not "".
+func (s *Switch) attached(name string) (all []*port, names []string, named *port, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if name != "" {
 		if named = s.find(name); named == nil {
-			return nil, nil, s.noPort(name)
+			return nil, nil, nil, s.noPort(name)
 		}
 	}
-	return slices.Clone(s.slots), named, nil
+	names = make([]string, len(s.slots))
+	for i, p := range s.slots {
+		if p != nil {
+			names[i] = p.name
+		}
+	}
+	return slices.Clone(s.slots), names, named, nil
 }
 
 // at is the port with number n, or nil.

@@ -2,7 +2,6 @@ package vswitch
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 	"sync/atomic"
 
@@ -17,7 +16,10 @@ import (
 // and changed belong to it and are read and written with Switch.mu held.
 type port struct {
 	id                   int
-	name                 string
+	name                 string   // what it is called today; see names.go
+	asked                string   // what AddPort was told
+	names                []string // its device's, as last heard
+	others               []string // those of them that are not name
 	dev                  frame.Port
 	queues               []pump.Queue
 	cfg                  PortConfig
@@ -79,7 +81,7 @@ func (s *Switch) attach(name string, dev frame.Port, cfg PortConfig, host bool) 
 	if s.closed {
 		return 0, fmt.Errorf("add port %s: %w", name, ErrClosed)
 	}
-	if s.find(name) != nil {
+	if s.holder(name) != nil {
 		return 0, fmt.Errorf("add port %s: %w", name, ErrPortExists)
 	}
 	id := hostPort
@@ -90,7 +92,7 @@ func (s *Switch) attach(name string, dev frame.Port, cfg PortConfig, host bool) 
 	} else if id = s.freeNumber(); id >= maxPorts {
 		return 0, fmt.Errorf("add port %s: %w: %d are in use", name, ErrTooMany, maxPorts-1)
 	}
-	p := &port{id: id, name: name, dev: dev, cfg: cfg, vlan: &cfg.VLAN, counters: make([]relay.Counters, s.cfg.Workers)}
+	p := &port{id: id, asked: name, dev: dev, cfg: cfg, vlan: &cfg.VLAN, counters: make([]relay.Counters, s.cfg.Workers)}
 	if host {
 		p.learning, p.forwarding = true, true
 	}
@@ -107,6 +109,7 @@ func (s *Switch) attach(name string, dev frame.Port, cfg PortConfig, host bool) 
 		p.queues = append(p.queues, pump.NewQueue(q, uint16(id)))
 	}
 	p.state = dev.State()
+	s.christen(p)
 	for len(s.slots) <= id {
 		s.slots = append(s.slots, nil)
 	}
@@ -116,13 +119,13 @@ func (s *Switch) attach(name string, dev frame.Port, cfg PortConfig, host bool) 
 	if host {
 		s.setLocal(p)
 	}
-	s.feed.publish(Event{Event: EventPortAdd, Port: name})
+	s.feed.publish(Event{Event: EventPortAdd, Port: p.name})
 	s.treePort(p)
 	s.settle()
 	p.acted()
 	s.announceLink(p)
 	for _, line := range s.warnings(p) {
-		s.log.Warn(line, "port", name)
+		s.log.Warn(line, "port", p.name)
 	}
 	return id, nil
 }
@@ -137,7 +140,7 @@ func (s *Switch) RemovePort(name string) error {
 	}
 	// Without the lock: with a port a guest's memory may go, which takes seconds.
 	err = p.dev.Close()
-	s.feed.publish(Event{Event: EventPortDel, Port: name})
+	s.feed.publish(Event{Event: EventPortDel, Port: p.name})
 	if err != nil {
 		return fmt.Errorf("close port %s: %w", name, err)
 	}
@@ -208,15 +211,6 @@ func (s *Switch) SetPort(name string, cfg PortConfig) error {
 	return nil
 }
 
-// find is the port called name, or nil.
-func (s *Switch) find(name string) *port {
-	i := slices.IndexFunc(s.slots, func(p *port) bool { return p != nil && p.name == name })
-	if i < 0 {
-		return nil
-	}
-	return s.slots[i]
-}
-
 // noPort says that there is no port called name, and which there are.
 func (s *Switch) noPort(name string) error {
 	var names []string
@@ -262,9 +256,11 @@ func (s *Switch) setLocal(p *port) {
 
 // follow acts on what a port's device says of itself. Called with s.mu held.
 func (s *Switch) follow(p *port) {
-	old := p.state
+	old, renamed := p.state, s.rename(p)
 	if p.state = p.dev.State(); p.state != old {
 		s.act(p, old)
+	} else if renamed {
+		s.publish()
 	}
 	p.acted()
 }

@@ -99,6 +99,12 @@ type Warner interface{ Warnings() []string }
 // once after Start. It never blocks.
 type Waiter interface{ Acted(on State) }
 
+// Namer is implemented by ports of a network device, which may be renamed and may
+// have other names beside its own. Names has them all as they are now, its own
+// first, and is empty while there is no device. A change is notified like one of
+// State. It never blocks. Any goroutine.
+type Namer interface{ Names() []string }
+
 // Ringer is implemented by ports whose peer is a driver with rings. It never
 // blocks. Any goroutine.
 type Ringer interface{ RingCounters() []RingCounters }

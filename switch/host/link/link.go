@@ -8,6 +8,7 @@ package link
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/vishvananda/netlink"
@@ -20,7 +21,8 @@ import (
 type Link struct {
 	Index    int
 	Name     string
-	Kind     string // "veth", "tun", "bridge", …; "device" for hardware
+	AltNames []string // other names that it goes by (`ip link property`, systemd's AlternativeName=)
+	Kind     string   // "veth", "tun", "bridge", …; "device" for hardware
 	MAC      frame.MAC
 	MTU      int  // bytes
 	Up       bool // set up by the administrator (IFF_UP)
@@ -33,7 +35,7 @@ type Link struct {
 func fromNetlink(l netlink.Link) Link {
 	a := l.Attrs()
 	out := Link{
-		Index: a.Index, Name: a.Name, Kind: l.Type(), MTU: a.MTU, Master: a.MasterIndex,
+		Index: a.Index, Name: a.Name, AltNames: a.AltNames, Kind: l.Type(), MTU: a.MTU, Master: a.MasterIndex,
 		Up:       a.RawFlags&unix.IFF_UP != 0,
 		Running:  a.RawFlags&unix.IFF_RUNNING != 0,
 		Loopback: a.RawFlags&unix.IFF_LOOPBACK != 0,
@@ -41,6 +43,25 @@ func fromNetlink(l netlink.Link) Link {
 	}
 	copy(out.MAC[:], a.HardwareAddr)
 	return out
+}
+
+// Called reports whether name is the device's name or one of its other names.
+func (l *Link) Called(name string) bool { return l.Name == name || slices.Contains(l.AltNames, name) }
+
+// MaxAltName is the longest other name that a device can have, in bytes
+// (ALTIFNAMSIZ-1).
+const MaxAltName = 127
+
+// CheckAnyName reports why name can be neither that of a network device nor one
+// of its other names: empty, or longer than MaxAltName.
+func CheckAnyName(name string) error {
+	if name != "" && len(name) > unix.IFNAMSIZ-1 {
+		if len(name) > MaxAltName {
+			return fmt.Errorf("interface name %q: %d bytes long, the limit is %d, and %d for an altname", name, len(name), unix.IFNAMSIZ-1, MaxAltName)
+		}
+		return nil // the kernel looks at nothing else in them
+	}
+	return CheckName(name)
 }
 
 // CheckName reports why name can't be that of a network device: empty, longer

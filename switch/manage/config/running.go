@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"slices"
 	"strconv"
 	"strings"
@@ -22,7 +23,7 @@ func Running(sw *vswitch.Switch, kinds Kinds, started *Config) (*Config, error) 
 	status := sw.Status()
 	c.Host, c.MTU = HostOff, started.MTU
 	if status.HostPort != nil {
-		c.Host, c.MTU = status.Host, status.HostPort.MTU
+		c.Host, c.MTU = cmp.Or(status.HostPort.AskedFor, status.Host), status.HostPort.MTU
 		if cfg, err := sw.PortConfig(status.Host); err == nil {
 			c.HostSet = PortWords(&cfg)
 		}
@@ -37,7 +38,12 @@ func Running(sw *vswitch.Switch, kinds Kinds, started *Config) (*Config, error) 
 			return nil, err
 		}
 		spec.Settings = PortWords(&cfg)
-		if err := c.AddPort(Port{Spec: spec, Uplink: cfg.Uplink, Network: cfg.Network}); err != nil {
+		// What it was asked for under, as long as that leads to its device.
+		if p.AskedFor != "" && !slices.Contains(p.AltNames, p.AskedFor) {
+			spec.Name = p.Name
+		}
+		also := append([]string{p.Name, p.AskedFor}, p.AltNames...)
+		if err := c.AddPort(Port{Spec: spec, Uplink: cfg.Uplink, Network: cfg.Network, also: also}); err != nil {
 			return nil, err
 		}
 	}
@@ -46,9 +52,18 @@ func Running(sw *vswitch.Switch, kinds Kinds, started *Config) (*Config, error) 
 		return nil, err
 	}
 	for _, e := range entries {
-		if e.Type == "static" && (c.port(e.Port) != nil || e.Port == c.HostName()) {
-			c.Static = append(c.Static, Static{e.MAC, e.VLAN, e.Port})
+		if e.Type != "static" {
+			continue
 		}
+		name := e.Port
+		if p := c.port(name); p != nil {
+			name = p.Name
+		} else if status.HostPort == nil || name != status.Host {
+			continue
+		} else {
+			name = c.HostName()
+		}
+		c.Static = append(c.Static, Static{e.MAC, e.VLAN, name})
 	}
 	for _, k := range scalars {
 		c.said[k.name] = true
@@ -66,13 +81,27 @@ func Nothing(want *Config) *Config {
 	return &c
 }
 
-// port is the port called name, or nil.
+// port is the port called name, or nil. One that runs also goes by what its
+// device was or is called besides.
 func (c *Config) port(name string) *Port {
 	i := slices.IndexFunc(c.Ports, func(p Port) bool { return p.Name == name })
+	if i < 0 && name != "" {
+		i = slices.IndexFunc(c.Ports, func(p Port) bool { return slices.Contains(p.also, name) })
+	}
 	if i < 0 {
 		return nil
 	}
 	return &c.Ports[i]
+}
+
+// twin is what c says of a port that runs, by whatever name, or nil.
+func (c *Config) twin(running *Port) *Port {
+	for _, name := range append([]string{running.Name}, running.also...) {
+		if p := c.port(name); p != nil {
+			return p
+		}
+	}
+	return nil
 }
 
 // static is the entry of a station in a VLAN, or nil.

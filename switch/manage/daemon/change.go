@@ -71,7 +71,7 @@ func (d *Daemon) AddPort(p config.Port) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	// Asked before the device is opened: to open one twice may disturb the first.
-	if _, err := d.sw.PortConfig(p.Name); err == nil {
+	if d.sw.HasPort(p.Name) {
 		return fmt.Errorf("add port %s: %w", p.Name, vswitch.ErrPortExists)
 	}
 	return config.Attach(d.sw, d.opener, p)

@@ -69,8 +69,8 @@ func Kinds() config.Kinds {
 // kinds are the kinds of ports, with o's functions to open them.
 func (o *opener) kinds() config.Kinds {
 	return config.Kinds{
-		{Name: config.NetdevKind, Netdev: true, Keys: []string{"queues"}, Open: o.openNetdev,
-			Usage: "a network interface: a NIC, a veth, the tap of a VM; queues=N receive queues"},
+		{Name: config.NetdevKind, Netdev: true, Alt: true, Keys: []string{"queues"}, Open: o.openNetdev,
+			Usage: "a network interface, by its name or an altname: a NIC, a veth, the tap of a VM; queues=N receive queues"},
 		{Name: "tap", Netdev: true, Keys: []string{"queues", "owner"}, Open: o.openTap,
 			Usage: "a tap that the switch makes for a VM (-netdev tap,id=n0,ifname=NAME,script=no,downscript=no); queues=N for a multi-queue guest, owner=USER[:GROUP] who may open it"},
 		{Name: "vhost-user", Keys: vhostUserKeys, Open: openVHostUser,

@@ -47,7 +47,14 @@ func (p *Port) begin() error {
 // follow hears of every change of every device.
 func (p *Port) follow(l link.Link, gone bool) {
 	switch {
-	case p.at != nil && l.Index != p.at.index, p.at == nil && (gone || l.Name != p.name):
+	case p.at != nil && l.Index != p.at.index:
+		return
+	case p.at == nil && gone:
+		if l.Index == p.wanted {
+			p.wanted = 0
+		}
+		return
+	case p.at == nil && l.Index != p.wanted && (p.wanted != 0 || !l.Called(p.name)):
 		return
 	case p.at == nil:
 		p.retake(l)
@@ -85,11 +92,12 @@ func (a *attachment) sockets() (fds []int) {
 	return fds
 }
 
-// retake attaches to the device that has the port's name now. If it can't be
-// had, the next change of the device is another try.
+// retake attaches to the device that goes by the port's name now. If it can't be
+// had, the next change of the device is another try, whatever it is called then.
 func (p *Port) retake(l link.Link) {
+	p.wanted = 0
 	if err := p.attach(l); err != nil {
-		p.reason = err.Error()
+		p.reason, p.wanted = err.Error(), l.Index
 	}
 }
 
@@ -300,6 +308,7 @@ func (p *Port) publish() {
 		s.Speed, s.HalfDup, _ = sysio.LinkSpeed(l.Name)
 	}
 	if a := p.at; a != nil {
+		v.names = append([]string{l.Name}, l.AltNames...)
 		v.detail.Shield = a.shield.kind
 		switch {
 		case len(a.intakes) > 0:
@@ -314,9 +323,9 @@ func (p *Port) publish() {
 			v.warnings = append(slices.Clone(v.warnings), fmt.Sprintf("%s: %v: frames longer than %d bytes take a slower way", l.Name, a.ringErr, v.detail.SlotBytes-slotOverhead))
 		}
 	}
-	p.view.Store(v)
+	renamed := !slices.Equal(p.view.Swap(v).names, v.names)
 	p.target.Store(p.findTarget())
-	if old := p.state.Swap(&s); *old != s && p.notify != nil {
+	if old := p.state.Swap(&s); (*old != s || renamed) && p.notify != nil {
 		p.notify()
 	}
 }

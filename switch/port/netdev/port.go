@@ -89,11 +89,13 @@ type Port struct {
 	unmarked uint64      // the last mark, which may still be on its way out
 	at       *attachment // nil while the device is not there, or not to be had
 	reason   string      // why it is nil
+	wanted   int         // index of a device that is the port's and could not be had
 }
 
 // view is what the port's side has to say to others.
 type view struct {
 	detail   Detail
+	names    []string // the device's, its own first
 	warnings []string
 }
 
@@ -119,8 +121,10 @@ const (
 var _ frame.Port = (*Port)(nil)
 var _ frame.Redirector = (*Port)(nil)
 var _ frame.Detailer = (*Port)(nil)
+var _ frame.Namer = (*Port)(nil)
 
-// Open makes a port of the network device of that name. It refuses a device that
+// Open makes a port of the network device that has that name, or goes by it
+// (altname), and of that device it stays, whatever it is called later. It refuses a device that
 // can't be one: loopback, no Ethernet, part of a kernel bridge, already a port.
 // A device that is down, or has no carrier, will do.
 func Open(name string, o Options) (*Port, error) {
@@ -132,7 +136,7 @@ func Open(name string, o Options) (*Port, error) {
 }
 
 func open(name string, o Options) (*Port, error) {
-	if err := link.CheckName(name); err != nil {
+	if err := link.CheckAnyName(name); err != nil {
 		return nil, err
 	}
 	if o.Queues == 0 {
@@ -177,9 +181,12 @@ func open(name string, o Options) (*Port, error) {
 	return p, nil
 }
 
-// Name is the name that the port was opened with, and that its device must have
-// to be taken back after it was deleted.
+// Name is the name that the port was opened with: the device's own, or one of its
+// other names. A device must go by it to be taken back after it was deleted.
 func (p *Port) Name() string { return p.name }
+
+// Names implements frame.Namer.
+func (p *Port) Names() []string { return p.view.Load().names }
 
 // Start implements frame.Port.
 func (p *Port) Start(notify func()) error {
