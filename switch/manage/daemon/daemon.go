@@ -40,7 +40,7 @@ var _ ctl.Daemon = (*Daemon)(nil)
 // New claims the name and makes the switch with all its ports. On an error,
 // which is an OptionError if the options are to blame, nothing is left of it.
 func New(o Options) (_ *Daemon, err error) {
-	opener, err := newOpener()
+	opener, err := newOpener(o.RunDir)
 	if err != nil {
 		return nil, err
 	}
@@ -65,6 +65,7 @@ func New(o Options) (_ *Daemon, err error) {
 	if err = d.meetGuests(); err != nil {
 		return nil, err
 	}
+	opener.putBack(d.log) // now that ports have their devices, which stay quiet
 	return d, nil
 }
 
@@ -109,6 +110,7 @@ func (d *Daemon) close() {
 	}
 	if d.listener != nil {
 		d.listener.Close()
+		d.opener.putBack(d.log)
 	}
 	d.opener.close()
 	d.lines.Flush()
@@ -151,6 +153,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 	d.leaveGuests()
 	parts.Wait()
 	d.listener.Close()
+	d.opener.putBack(d.log)
 	d.opener.close()
 	d.lines.Flush()
 	select {

@@ -3,9 +3,12 @@ package daemon
 import (
 	"errors"
 	"fmt"
+	"log/slog"
+	"path/filepath"
 
 	"github.com/kvswitch/kvswitch/switch/frame"
 	"github.com/kvswitch/kvswitch/switch/host/link"
+	"github.com/kvswitch/kvswitch/switch/host/putback"
 	"github.com/kvswitch/kvswitch/switch/inkernel"
 	"github.com/kvswitch/kvswitch/switch/manage/config"
 	"github.com/kvswitch/kvswitch/switch/port/netdev"
@@ -19,15 +22,24 @@ import (
 type opener struct {
 	watcher *link.Watcher  // of the network namespace that the program started in
 	tier    *inkernel.Tier // nil: ports leave every frame to the workers
+	keep    *putback.Store // what devices were like; nil: nobody remembers
 	tapMTU  int            // of new taps; set before ports are opened from several goroutines
 }
 
-func newOpener() (*opener, error) {
+func newOpener(runDir string) (*opener, error) {
 	w, err := link.NewWatcher()
 	if err != nil {
 		return nil, err
 	}
-	return &opener{watcher: w}, nil
+	return &opener{watcher: w, keep: putback.New(filepath.Join(runDir, "devices"))}, nil
+}
+
+// putBack puts back what a switch that was killed has changed about devices that
+// nobody has as a port.
+func (o *opener) putBack(log *slog.Logger) {
+	for _, line := range netdev.PutBack(o.watcher, o.keep) {
+		log.Info(line)
+	}
 }
 
 func (o *opener) close() {
@@ -100,7 +112,7 @@ func (o *opener) openNetdev(s config.Spec) (frame.Port, error) {
 	if err != nil {
 		return nil, err
 	}
-	return netdev.Open(s.Name, netdev.Options{Watcher: o.watcher, Queues: n, Tier: o.tier})
+	return netdev.Open(s.Name, netdev.Options{Watcher: o.watcher, Keep: o.keep, Queues: n, Tier: o.tier})
 }
 
 // link is what the kernel says of an interface now.

@@ -41,7 +41,8 @@ func (o *opener) openTap(s config.Spec) (frame.Port, error) {
 	case dev.Kind != "tun" && dev.Kind != "tuntap":
 		return nil, fmt.Errorf("open tap %s: a %s device has that name: attach it as netdev:%s, or choose another name", s.Name, dev.Kind, s.Name)
 	}
-	p, err := netdev.Open(s.Name, netdev.Options{Watcher: o.watcher, Up: true, Tier: o.tier})
+	// A guest that holds our own tap keeps its link, by which dropTap knows it.
+	p, err := netdev.Open(s.Name, netdev.Options{Watcher: o.watcher, Keep: o.keep, LeaveUp: o.madeTap(s.Name), Up: true, Tier: o.tier})
 	if err != nil {
 		_ = o.dropTap(byName(s.Name))
 		return nil, err
@@ -70,6 +71,15 @@ type tapPort struct {
 func (t *tapPort) Close() error {
 	index := t.Port.Detail().(netdev.Detail).Index // whatever it is called by now
 	return errors.Join(t.Port.Close(), t.opener.dropTap(byIndex(index)))
+}
+
+// madeTap reports whether a tap is one that a switch made.
+func (o *opener) madeTap(name string) (made bool) {
+	o.watcher.Do(func() {
+		link, err := o.watcher.Handle().LinkByName(name)
+		made = err == nil && link.Attrs().Alias == tapAlias
+	})
+	return made
 }
 
 // mark gives a tap its alias.

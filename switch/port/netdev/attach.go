@@ -20,7 +20,9 @@ type attachment struct {
 	index    int
 	mark     *mark
 	shield   shield
-	before   string   // IPv6 setting to put back
+	before   string // IPv6 setting to put back
+	upped    bool   // it was down, and is to be again
+	keep     keeping
 	control  *control // the queues own the receivers
 	intakes  []*intake
 	noIntake error   // why there are none
@@ -111,6 +113,7 @@ func (p *Port) attach(l link.Link) error {
 		return err
 	}
 	a := &attachment{index: l.Index, mark: m}
+	a.keep = p.keeping(a, l)
 	if unsure != nil {
 		a.warnings = append(a.warnings, fmt.Sprintf("%s: %v: nothing keeps another switch off the interface now", l.Name, unsure))
 	}
@@ -164,7 +167,7 @@ func (p *Port) equip(a *attachment, l link.Link) (err error) {
 	if err := p.openLanes(l.Index); err != nil {
 		return err
 	}
-	if a.before, err = silence(p.watcher.Handle(), l); err != nil {
+	if a.before, err = silence(p.watcher.Handle(), a.keep, l); err != nil {
 		a.warnings = append(a.warnings, fmt.Sprintf("%s: %v: the host may announce an IPv6 address of its own there", l.Name, err))
 	}
 	if err = p.shield(a, l.Index); err != nil {
@@ -183,6 +186,9 @@ func (p *Port) equip(a *attachment, l link.Link) (err error) {
 	if a.ringErr != nil && (l.Up || p.opt.Queues == 1) {
 		return a.ringErr // else: before Linux 6.13 rings can't join while the device is down
 	}
+	if p.opt.Up && !p.opt.LeaveUp {
+		a.upped = a.keep(settingUp, upText(l.Up), upText(true)) != ""
+	}
 	if p.opt.Up && !l.Up {
 		device := &netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: l.Index}}
 		if err := p.watcher.Handle().LinkSetUp(device); err != nil {
@@ -199,11 +205,11 @@ func (p *Port) equip(a *attachment, l link.Link) (err error) {
 func (p *Port) shield(a *attachment, index int) (err error) {
 	a.noTier = errTierOff
 	if p.opt.Tier != nil {
-		a.intakes, a.shield, a.noIntake = p.takeIn(index, p.opt.Tier)
+		a.intakes, a.shield, a.noIntake = p.takeIn(a, index, p.opt.Tier)
 		a.noTier = a.noIntake
 	}
 	if a.noTier != nil {
-		a.intakes, a.shield, a.noIntake = p.takeIn(index, nil)
+		a.intakes, a.shield, a.noIntake = p.takeIn(a, index, nil)
 	}
 	if a.noIntake == nil {
 		p.bindIntakes(a)
@@ -212,19 +218,19 @@ func (p *Port) shield(a *attachment, index int) (err error) {
 		}
 		return nil
 	}
-	a.shield, err = newShield(p.watcher.Handle(), index, shieldProgram)
+	a.shield, err = newShield(p.watcher.Handle(), a.keep, index, shieldProgram)
 	return err
 }
 
 // takeIn makes an intake for each queue, and the program that fills them.
-func (p *Port) takeIn(index int, tier *inkernel.Tier) ([]*intake, shield, error) {
+func (p *Port) takeIn(a *attachment, index int, tier *inkernel.Tier) ([]*intake, shield, error) {
 	if p.opt.noIntake {
 		return nil, shield{kind: shieldNone}, errors.New("turned off")
 	}
 	set, err := newIntakeSet(p.opt.Queues, sizeOfIntake(p.opt.RingBytes), tier)
 	s := shield{kind: shieldNone}
 	if err == nil {
-		s, err = newShield(p.watcher.Handle(), index, set.program)
+		s, err = newShield(p.watcher.Handle(), a.keep, index, set.program)
 	}
 	if hangErr := set.close(); err == nil && hangErr != nil {
 		s.remove()
@@ -249,9 +255,7 @@ func (p *Port) detach() {
 	if a.shield.kind == shieldClsact {
 		a.shield.remove()
 	}
-	if l, err := p.watcher.ByIndex(a.index); err == nil {
-		unsilence(p.watcher.Handle(), l, a.before)
-	}
+	p.putBack(a)
 }
 
 // release closes what detach must close, which needs no Watcher. The queues keep

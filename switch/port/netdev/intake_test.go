@@ -147,7 +147,7 @@ func TestThisKernelHasIntakes(t *testing.T) {
 		p := openOn(t, sw, "port", Options{Queues: queues, RingBytes: 2 * blockSize})
 		if d := p.Detail().(Detail); d.Receive != receiveIntake || d.Rings != queues {
 			_ = sw.Do(func() error {
-				p.watcher.Do(func() { _, _, err = p.takeIn(p.at.index, nil) })
+				p.watcher.Do(func() { _, _, err = p.takeIn(&attachment{keep: inMemory}, p.at.index, nil) })
 				return nil
 			})
 			t.Errorf("%d queues: %+v: %v", queues, d, err)

@@ -26,6 +26,7 @@ import (
 
 	"github.com/kvswitch/kvswitch/switch/frame"
 	"github.com/kvswitch/kvswitch/switch/host/link"
+	"github.com/kvswitch/kvswitch/switch/host/putback"
 	"github.com/kvswitch/kvswitch/switch/inkernel"
 )
 
@@ -45,6 +46,11 @@ type Options struct {
 	// Up sets the device up, as QEMU's ifup script does. Otherwise the port
 	// waits until somebody else does.
 	Up bool
+	// LeaveUp leaves it up when the port is closed, else it is set down again.
+	LeaveUp bool
+	// Keep remembers what the device was like, for who comes after a crash; see
+	// PutBack. nil: it is remembered in memory only.
+	Keep *putback.Store
 	// Tier is the memory by which the port's program forwards by itself what it
 	// can. nil leaves all to the queues.
 	Tier *inkernel.Tier
@@ -232,9 +238,9 @@ func (p *Port) Counters() frame.Counters {
 	return c
 }
 
-// Close implements frame.Port. The device is left as it was found, except that
-// Options.Up is not taken back. The Watcher should still be open: without it the
-// IPv6 setting, and a shield by clsact, stay. Only the first call does anything.
+// Close implements frame.Port. The device is left as it was found. The Watcher
+// should still be open: without it the IPv6 setting, up, and a shield by clsact
+// stay, for PutBack. Only the first call does anything.
 func (p *Port) Close() error {
 	if p.closed.Swap(true) {
 		return nil

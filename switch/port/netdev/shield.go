@@ -3,6 +3,7 @@ package netdev
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
@@ -42,7 +43,7 @@ type shield struct {
 // newShield shields the host's stack from device index by a program that load
 // makes. The caller's thread must be in the device's network namespace, as nl
 // must be.
-func newShield(nl *netlink.Handle, index int, load func() (*ebpf.Program, error)) (shield, error) {
+func newShield(nl *netlink.Handle, keep keeping, index int, load func() (*ebpf.Program, error)) (shield, error) {
 	removeFilters(nl, index) // of a process that could not
 	program, err := load()
 	if err != nil {
@@ -53,7 +54,7 @@ func newShield(nl *netlink.Handle, index int, load func() (*ebpf.Program, error)
 	if err == nil {
 		return s, nil
 	}
-	s, clsactErr := attachClsact(nl, index, program)
+	s, clsactErr := attachClsact(nl, keep, index, program)
 	if clsactErr != nil {
 		return shield{kind: shieldNone}, fmt.Errorf("%w; %w", err, clsactErr)
 	}
@@ -71,18 +72,18 @@ func attachTCX(index int, program *ebpf.Program) (shield, error) {
 	return shield{shieldTCX, func() { l.Close() }}, nil
 }
 
-func attachClsact(nl *netlink.Handle, index int, program *ebpf.Program) (shield, error) {
-	added := false
-	switch err := nl.QdiscAdd(clsact(index)); {
-	case err == nil:
-		added = true
-	case !errors.Is(err, unix.EEXIST):
-		return shield{}, fmt.Errorf("add clsact: %w", err)
+func attachClsact(nl *netlink.Handle, keep keeping, index int, program *ebpf.Program) (shield, error) {
+	there := hasClsact(nl, index)
+	added := keep(settingClsact, upText(there), upText(true)) != ""
+	if !there {
+		if err := nl.QdiscAdd(clsact(index)); err != nil && !errors.Is(err, unix.EEXIST) {
+			return shield{}, fmt.Errorf("add clsact: %w", err)
+		}
 	}
 	s := shield{shieldClsact, func() {
 		removeFilters(nl, index)
 		if added {
-			_ = nl.QdiscDel(clsact(index))
+			dropClsact(nl, index)
 		}
 	}}
 	if err := nl.FilterAdd(shieldFilter(index, program.FD())); err != nil {
@@ -104,6 +105,12 @@ func shieldProgram() (*ebpf.Program, error) {
 		return nil, loadError(err, ": needs root or CAP_BPF and CAP_NET_ADMIN")
 	}
 	return p.KvswitchShield, nil
+}
+
+// hasClsact reports whether the device has the qdisc that filters hang on.
+func hasClsact(nl *netlink.Handle, index int) bool {
+	list, err := nl.QdiscList(&netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: index}})
+	return err == nil && slices.ContainsFunc(list, func(q netlink.Qdisc) bool { return q.Type() == "clsact" })
 }
 
 func clsact(index int) *netlink.Clsact {
