@@ -98,21 +98,33 @@ func (c *STPConfig) bridge(mac frame.MAC) (stp.Config, error) {
 	return cfg, cfg.Validate()
 }
 
+// guest reports that an end station is behind the port unless told otherwise.
+func (c *PortConfig) guest() bool { return !c.Uplink && !c.Network }
+
+// edge is whether the port is one to an end station, or how that is found out.
+func (c *PortConfig) edge() Choice {
+	switch {
+	case c.STP.Edge != Unset:
+		return c.STP.Edge
+	case c.guest():
+		return On
+	}
+	return Auto
+}
+
+// bpduGuard reports whether no BPDU may come from the port.
+func (c *PortConfig) bpduGuard() bool {
+	if c.STP.BPDUGuard == Unset {
+		return c.guest() && c.edge() == On
+	}
+	return c.STP.BPDUGuard == On
+}
+
 // stpPort is a port with configuration c in package stp's terms. Ports of VMs
 // are edge ports with BPDU guard unless told otherwise: a guest forwards from
 // its first frame, and one that bridges costs itself only. Others find out.
 func (s *Switch) stpPort(p *port, c PortConfig) stp.PortConfig {
-	edge, guard := c.STP.Edge, c.STP.BPDUGuard
-	guest := !c.Uplink && !c.Network
-	if edge == Unset {
-		edge = Auto
-		if guest {
-			edge = On
-		}
-	}
-	if guard == Unset && guest && edge == On {
-		guard = On
-	}
+	edge := c.edge()
 	p2p := stp.P2PAuto
 	switch c.STP.P2P {
 	case On:
@@ -129,7 +141,7 @@ func (s *Switch) stpPort(p *port, c PortConfig) stp.PortConfig {
 		AdminEdge:    edge == On,
 		AutoEdge:     edge == Auto,
 		PointToPoint: p2p,
-		BPDUGuard:    guard == On,
+		BPDUGuard:    c.bpduGuard(),
 		BPDUFilter:   c.STP.BPDUFilter,
 		RootGuard:    c.STP.RootGuard,
 		TCNGuard:     c.STP.TCNGuard,
