@@ -110,6 +110,7 @@ func (s *Switch) attach(name string, dev frame.Port, cfg PortConfig, host bool) 
 	}
 	p.state = dev.State()
 	s.christen(p)
+	p.setUplink()
 	for len(s.slots) <= id {
 		s.slots = append(s.slots, nil)
 	}
@@ -193,6 +194,7 @@ func (s *Switch) SetPort(name string, cfg PortConfig) error {
 	}
 	old := p.cfg
 	p.cfg, p.vlan = cfg, &cfg.VLAN
+	p.setUplink()
 	s.table.SetPortLimit(uint16(p.id), cfg.MaxLearned)
 	if p.id == hostPort {
 		s.setLocal(p)
@@ -274,6 +276,13 @@ func (s *Switch) act(p *port, old frame.State) {
 	s.settle()
 	if old.Up != p.state.Up {
 		s.announceLink(p)
+	}
+}
+
+// setUplink tells p's device whether it is an uplink.
+func (p *port) setUplink() {
+	if u, ok := p.dev.(frame.Uplinker); ok {
+		u.SetUplink(p.cfg.Uplink)
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/cilium/ebpf"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
@@ -20,8 +21,9 @@ type attachment struct {
 	index    int
 	mark     *mark
 	shield   shield
-	before   string // IPv6 setting to put back
-	upped    bool   // it was down, and is to be again
+	uplink   *ebpf.Map // what tells the shield that it is one; nil without BPF
+	before   string    // IPv6 setting to put back
+	upped    bool      // it was down, and is to be again
 	keep     keeping
 	control  *control // the queues own the receivers
 	intakes  []*intake
@@ -203,6 +205,10 @@ func (p *Port) equip(a *attachment, l link.Link) (err error) {
 // shield keeps the host off the device: by intakes, which are to be the queues'
 // receivers, or where the kernel can't do that by the plain program.
 func (p *Port) shield(a *attachment, index int) (err error) {
+	if a.uplink, err = newUplinkWord(p.uplink.Load()); err != nil {
+		a.noIntake, a.noTier = err, err
+		return err
+	}
 	a.noTier = errTierOff
 	if p.opt.Tier != nil {
 		a.intakes, a.shield, a.noIntake = p.takeIn(a, index, p.opt.Tier)
@@ -218,7 +224,7 @@ func (p *Port) shield(a *attachment, index int) (err error) {
 		}
 		return nil
 	}
-	a.shield, err = newShield(p.watcher.Handle(), a.keep, index, shieldProgram)
+	a.shield, err = newShield(p.watcher.Handle(), a.keep, index, func() (*ebpf.Program, error) { return shieldProgram(a.uplink) })
 	return err
 }
 
@@ -228,6 +234,7 @@ func (p *Port) takeIn(a *attachment, index int, tier *inkernel.Tier) ([]*intake,
 		return nil, shield{kind: shieldNone}, errors.New("turned off")
 	}
 	set, err := newIntakeSet(p.opt.Queues, sizeOfIntake(p.opt.RingBytes), tier)
+	set.uplink = a.uplink
 	s := shield{kind: shieldNone}
 	if err == nil {
 		s, err = newShield(p.watcher.Handle(), a.keep, index, set.program)
@@ -283,6 +290,9 @@ func (p *Port) release() {
 	}
 	if a.shield.kind == shieldTCX {
 		p.freeing.Go(a.shield.remove)
+	}
+	if a.uplink != nil {
+		a.uplink.Close() // the program has its own hold on it
 	}
 	p.unmarked = a.mark.inode
 	p.freeing.Go(func() { unix.Close(a.mark.fd) })

@@ -263,7 +263,7 @@ func TestProgramsAndMapsHaveNamesThatSayWhose(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer intake.Close()
-	shield, err := shieldProgram()
+	shield, err := shieldProgram(nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -86,6 +86,7 @@ type Port struct {
 	target  atomic.Pointer[frame.Target]
 	number  atomic.Uint32 // the switch's number of the port plus one; 0 = none
 	closed  atomic.Bool
+	uplink  atomic.Bool
 	freeing sync.WaitGroup // sockets and programs on their way out
 
 	// Only the Watcher's goroutine uses these.
@@ -128,6 +129,7 @@ var _ frame.Port = (*Port)(nil)
 var _ frame.Redirector = (*Port)(nil)
 var _ frame.Detailer = (*Port)(nil)
 var _ frame.Namer = (*Port)(nil)
+var _ frame.Uplinker = (*Port)(nil)
 
 // Open makes a port of the network device that has that name, or goes by it
 // (altname), and of that device it stays, whatever it is called later. It refuses a device that

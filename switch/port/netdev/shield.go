@@ -16,7 +16,8 @@ import (
 // it would answer ARP, forward, reset connections. The shield is a BPF program at
 // the device's tc ingress hook, behind the rings' sockets and before the stack.
 // It drops everything but untagged 802.2 frames, which the control socket waits
-// for further on, and with which IP has nothing to do.
+// for further on, and with which IP has nothing to do, and what is the host's own
+// business on an uplink: linklocal.go.
 //
 // By tcx (Linux 6.6) it hangs on a descriptor and is gone when the process is,
 // however it ends. By clsact it is a filter that stays; Close removes it, and
@@ -98,10 +99,14 @@ func attachClsact(nl *netlink.Handle, keep keeping, index int, program *ebpf.Pro
 //
 //go:generate go tool bpf2go -cc clang-19 -strip llvm-strip-19 -target bpfel shield bpf/shield.bpf.c -- -Wall -Werror
 
-func shieldProgram() (*ebpf.Program, error) {
+func shieldProgram(uplink *ebpf.Map) (*ebpf.Program, error) {
 	_ = rlimit.RemoveMemlock() // Linux before 5.11 counts BPF as locked memory
 	var p shieldPrograms
-	if err := loadShieldObjects(&p, nil); err != nil {
+	var o ebpf.CollectionOptions
+	if uplink != nil {
+		o.MapReplacements = map[string]*ebpf.Map{uplinkMap: uplink}
+	}
+	if err := loadShieldObjects(&p, &o); err != nil {
 		return nil, loadError(err, ": needs root or CAP_BPF and CAP_NET_ADMIN")
 	}
 	return p.KvswitchShield, nil

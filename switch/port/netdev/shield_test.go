@@ -76,7 +76,7 @@ func shieldWithClsact(t *testing.T, w *link.Watcher, index int) (s shield) {
 	var err error
 	w.Do(func() {
 		var program *ebpf.Program
-		if program, err = shieldProgram(); err == nil {
+		if program, err = shieldProgram(nil); err == nil {
 			defer program.Close()
 			s, err = attachClsact(w.Handle(), inMemory, index, program)
 		}
