@@ -95,8 +95,16 @@ func (c *STPConfig) bridge(mac frame.MAC) (stp.Config, error) {
 		}
 		*t.sec = int(t.d / time.Second)
 	}
+	if c.Mode == ModeOff && cfg.ForwardDelay >= stp.MinForwardDelay {
+		// Where there is no tree any will do that could be one's.
+		cfg.ForwardDelay = max(cfg.ForwardDelay, leastDelay(cfg.MaxAge))
+	}
 	return cfg, cfg.Validate()
 }
+
+// leastDelay is the least forward delay, in seconds, that the standard has with a
+// max age (802.1D-2004 17.14).
+func leastDelay(maxAge int) int { return (maxAge+1)/2 + 1 }
 
 // guest reports that an end station is behind the port unless told otherwise.
 func (c *PortConfig) guest() bool { return !c.Uplink && !c.Network }

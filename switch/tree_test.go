@@ -277,3 +277,19 @@ func TestBPDUsPassWhereThereIsNoTreeExceptFromGuardedPorts(t *testing.T) {
 	l.send(1, wire)
 	eventually(t, "the tree hears it", func() bool { return l.STPStatus().Ports[0].Counters.RxTCN == 1 })
 }
+
+// brctl sets the delay to 0 where there is no tree. What no tree could have is
+// raised when there is to be one.
+func TestForwardDelayThatNoTreeCouldHave(t *testing.T) {
+	stp := vswitch.STPConfig{Mode: vswitch.ModeOff, ForwardDelay: 4 * time.Second}
+	l := newLab(t, vswitch.Config{STP: stp}, 1)
+	stp.Mode = vswitch.ModeRSTP
+	if _, err := vswitch.New(vswitch.Config{STP: stp}); err == nil {
+		t.Error("a tree with a delay of 4s and the default max age")
+	}
+	c := l.STP()
+	c.Mode = vswitch.ModeRSTP
+	if err := l.SetSTP(c); err != nil || l.STP().ForwardDelay != 11*time.Second {
+		t.Errorf("the tree is on with %v, %v; want 11s", l.STP().ForwardDelay, err)
+	}
+}

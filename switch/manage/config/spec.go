@@ -120,7 +120,12 @@ func (ks Kinds) spec(kind, name string, pairs []KeyValue) (Spec, error) {
 	}
 	s := Spec{Kind: kind, Name: name}
 	settings := PortKeyNames()
+	pairs = slices.Clone(pairs)
 	for i, p := range pairs {
+		if !slices.Contains(k.Keys, p.Key) {
+			p.Key = PortKey(p.Key)
+			pairs[i] = p
+		}
 		own := slices.Contains(k.Keys, p.Key)
 		if !own && !slices.Contains(settings, p.Key) {
 			known := slices.Concat(k.Keys, settings)
