@@ -27,6 +27,7 @@ type Link struct {
 	MTU      int  // bytes
 	Up       bool // set up by the administrator (IFF_UP)
 	Running  bool // and operational: there is carrier (IFF_RUNNING)
+	Lower    int  // index of the device that it stands on (VLAN, macvlan, …) or, a veth, is plugged into; 0 = none in this namespace
 	Master   int  // index of the bridge, bond or VRF it is part of; 0 = none
 	Loopback bool
 	Ethernet bool // frames on it start with an Ethernet header
@@ -41,12 +42,20 @@ func fromNetlink(l netlink.Link) Link {
 		Loopback: a.RawFlags&unix.IFF_LOOPBACK != 0,
 		Ethernet: a.EncapType == "ether",
 	}
+	if a.NetNsID < 0 { // else the index is another namespace's
+		out.Lower = a.ParentIndex
+	}
 	copy(out.MAC[:], a.HardwareAddr)
 	return out
 }
 
 // Called reports whether name is the device's name or one of its other names.
 func (l *Link) Called(name string) bool { return l.Name == name || slices.Contains(l.AltNames, name) }
+
+// StandsOn reports whether what l receives comes from device index beneath it.
+func (l *Link) StandsOn(index int) bool {
+	return l.Lower == index && l.Lower != 0 && l.Index != index && l.Kind != "veth" && l.Kind != "netkit"
+}
 
 // MaxAltName is the longest other name that a device can have, in bytes
 // (ALTIFNAMSIZ-1).

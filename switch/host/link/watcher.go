@@ -137,6 +137,31 @@ func found(l netlink.Link, err error) (Link, error) {
 	return fromNetlink(l), nil
 }
 
+// dumpAtMost is how many devices there may be for Above to ask the kernel for all of
+// them, some 10 µs each, every time that a port is attached.
+const dumpAtMost = 512
+
+// Above lists the devices that stand on device index: VLANs, macvlans and such. Of
+// a namespace with many devices one that was made a moment ago may be missing.
+func (w *Watcher) Above(index int) (list []Link) {
+	if len(w.known) <= dumpAtMost {
+		if links, err := w.handle.LinkList(); err == nil {
+			for _, l := range links {
+				if l := fromNetlink(l); l.StandsOn(index) {
+					list = append(list, l)
+				}
+			}
+			return list
+		}
+	}
+	for _, l := range w.known {
+		if l.StandsOn(index) {
+			list = append(list, l)
+		}
+	}
+	return list
+}
+
 // Handle is the Watcher's own netlink handle, to change devices with.
 func (w *Watcher) Handle() *netlink.Handle { return w.handle }
 

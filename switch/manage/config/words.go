@@ -52,6 +52,15 @@ func onOff(text string) (on, ok bool) {
 	return false, false
 }
 
+// Flag reads on or off, for the values that only a kind's Open knows.
+func Flag(text string) (bool, error) {
+	on, ok := onOff(text)
+	if !ok {
+		return false, fmt.Errorf("%q is neither on nor off", text)
+	}
+	return on, nil
+}
+
 func onOffText(on bool) string {
 	if on {
 		return "on"

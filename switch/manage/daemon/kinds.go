@@ -81,8 +81,8 @@ func Kinds() config.Kinds {
 // kinds are the kinds of ports, with o's functions to open them.
 func (o *opener) kinds() config.Kinds {
 	return config.Kinds{
-		{Name: config.NetdevKind, Netdev: true, Alt: true, Keys: []string{"queues"}, Open: o.openNetdev,
-			Usage: "a network interface, by its name or an altname: a NIC, a veth, the tap of a VM; queues=N receive queues"},
+		{Name: config.NetdevKind, Netdev: true, Alt: true, Keys: []string{"queues", "cut-off"}, Open: o.openNetdev,
+			Usage: "a network interface, by its name or an altname: a NIC, a veth, the tap of a VM; queues=N receive queues, cut-off=on if VLANs and macvlans on it may go deaf"},
 		{Name: "tap", Netdev: true, Keys: []string{"queues", "owner"}, Open: o.openTap,
 			Usage: "a tap that the switch makes for a VM (-netdev tap,id=n0,ifname=NAME,script=no,downscript=no); queues=N for a multi-queue guest, owner=USER[:GROUP] who may open it"},
 		{Name: "vhost-user", Keys: vhostUserKeys, Open: openVHostUser,
@@ -112,7 +112,13 @@ func (o *opener) openNetdev(s config.Spec) (frame.Port, error) {
 	if err != nil {
 		return nil, err
 	}
-	return netdev.Open(s.Name, netdev.Options{Watcher: o.watcher, Keep: o.keep, Queues: n, Tier: o.tier})
+	opts := netdev.Options{Watcher: o.watcher, Keep: o.keep, Queues: n, Tier: o.tier}
+	if v := s.Value("cut-off"); v != "" {
+		if opts.CutOff, err = config.Flag(v); err != nil {
+			return nil, fmt.Errorf("open port %s: cut-off=%s: %w", s.Name, v, err)
+		}
+	}
+	return netdev.Open(s.Name, opts)
 }
 
 // link is what the kernel says of an interface now.

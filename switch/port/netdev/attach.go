@@ -25,7 +25,8 @@ type attachment struct {
 	before   string    // IPv6 setting to put back
 	upped    bool      // it was down, and is to be again
 	keep     keeping
-	control  *control // the queues own the receivers
+	above    map[int]link.Link // what stands on the device, by index
+	control  *control          // the queues own the receivers
 	intakes  []*intake
 	noIntake error   // why there are none
 	noTier   error   // why their program doesn't forward
@@ -52,7 +53,9 @@ func (p *Port) begin() error {
 func (p *Port) follow(l link.Link, gone bool) {
 	switch {
 	case p.at != nil && l.Index != p.at.index:
-		return
+		if !p.at.cutOff(l, gone) {
+			return
+		}
 	case p.at == nil && gone:
 		if l.Index == p.wanted {
 			p.wanted = 0
@@ -110,12 +113,18 @@ func (p *Port) attach(l link.Link) error {
 	if err := p.check(l); err != nil {
 		return err
 	}
+	if err := p.checkAbove(l); err != nil {
+		return err
+	}
 	m, unsure, err := claim(l.Index, p.unmarked)
 	if err != nil {
 		return err
 	}
 	a := &attachment{index: l.Index, mark: m}
 	a.keep = p.keeping(a, l)
+	for _, u := range p.watcher.Above(l.Index) {
+		a.cutOff(u, false)
+	}
 	if unsure != nil {
 		a.warnings = append(a.warnings, fmt.Sprintf("%s: %v: nothing keeps another switch off the interface now", l.Name, unsure))
 	}
@@ -174,8 +183,8 @@ func (p *Port) equip(a *attachment, l link.Link) (err error) {
 	}
 	if err = p.shield(a, l.Index); err != nil {
 		a.warnings = append(a.warnings, fmt.Sprintf("%s: can't shield the host's stack (%v): it sees every frame, too, and may answer ARP and forward by itself; give the interface no address, or %s", l.Name, err, shieldAdvice))
-	} else if addr := address(p.watcher.Handle(), l.Index); addr != "" {
-		a.warnings = append(a.warnings, fmt.Sprintf("%s: the host can't be reached at %s any more, as the interface belongs to the switch now; move its addresses and routes to the switch's host interface", l.Name, addr))
+	} else if list := addresses(p.watcher.Handle(), l.Index); len(list) > 0 {
+		a.warnings = append(a.warnings, fmt.Sprintf("%s: the host can't be reached at %s any more, as the interface belongs to the switch now; move its addresses and routes to the switch's host interface", l.Name, enumerate(list)))
 	}
 	protocol := uint16(unix.ETH_P_802_2)
 	if a.shield.kind == shieldNone {
@@ -332,7 +341,7 @@ func (p *Port) publish() {
 			v.detail.NotBPF, _, _ = strings.Cut(a.noIntake.Error(), "\n") // the verifier says more
 			v.detail.Slots, v.detail.SlotBytes = len(a.rings[0].slots), a.rings[0].size
 		}
-		v.warnings = a.warnings
+		v.warnings = append(slices.Clone(a.warnings), p.deaf(a)...)
 		if a.ringErr != nil && len(a.rings) > 0 {
 			v.warnings = append(slices.Clone(v.warnings), fmt.Sprintf("%s: %v: frames longer than %d bytes take a slower way", l.Name, a.ringErr, v.detail.SlotBytes-slotOverhead))
 		}
@@ -342,13 +351,4 @@ func (p *Port) publish() {
 	if old := p.state.Swap(&s); (*old != s || renamed) && p.notify != nil {
 		p.notify()
 	}
-}
-
-// address is an IPv4 address that the device still has, or "".
-func address(h *netlink.Handle, index int) string {
-	list, err := h.AddrList(&netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: index}}, netlink.FAMILY_V4)
-	if err != nil || len(list) == 0 {
-		return ""
-	}
-	return list[0].IPNet.String()
 }

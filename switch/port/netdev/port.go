@@ -48,6 +48,9 @@ type Options struct {
 	Up bool
 	// LeaveUp leaves it up when the port is closed, else it is set down again.
 	LeaveUp bool
+	// CutOff takes a device on which others stand, VLANs and macvlans, which hear
+	// nothing while it is a port.
+	CutOff bool
 	// Keep remembers what the device was like, for who comes after a crash; see
 	// PutBack. nil: it is remembered in memory only.
 	Keep *putback.Store
