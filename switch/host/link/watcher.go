@@ -6,6 +6,7 @@ import (
 	"runtime"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
@@ -32,12 +33,20 @@ type Watcher struct {
 	sock      *nl.NetlinkSocket
 	known     map[int]Link // as last told
 	followers []*follower
+	lookers   []*looker
+	ticker    *time.Ticker // stopped while there are no lookers
 }
 
 type call struct {
 	f    func()
 	done chan struct{}
 }
+
+type looker struct{ f func() }
+
+// lookEvery is how often functions given to Every are called: what they look for
+// shall not wait long, and an idle host shall sleep.
+const lookEvery = 2 * time.Second
 
 type follower struct{ f func(l Link, gone bool) }
 
@@ -99,15 +108,31 @@ func (w *Watcher) Do(f func()) bool {
 }
 
 // Follow makes the Watcher call f with what a device is like after the kernel has
-// said that something about it changed, and with gone set after it has left the
-// namespace, until stop is called. Several changes may come as one, and some
-// concern nothing in Link: the caller compares. f must not wait for anything that
-// waits for the Watcher.
+// said that something about it changed, or about tc's filters on it, and with gone
+// set after it has left the namespace, until stop is called. Several changes may
+// come as one, and some concern nothing in Link: the caller compares. f must not
+// wait for anything that waits for the Watcher.
 func (w *Watcher) Follow(f func(l Link, gone bool)) (stop func()) {
 	fl := &follower{f}
 	w.followers = append(w.followers, fl)
 	return func() {
 		w.followers = slices.DeleteFunc(slices.Clone(w.followers), func(x *follower) bool { return x == fl })
+	}
+}
+
+// Every makes the Watcher call f every two seconds, all such functions together,
+// until stop is called: for what the kernel tells nobody of.
+func (w *Watcher) Every(f func()) (stop func()) {
+	if len(w.lookers) == 0 {
+		w.ticker.Reset(lookEvery)
+	}
+	l := &looker{f}
+	w.lookers = append(w.lookers, l)
+	return func() {
+		w.lookers = slices.DeleteFunc(slices.Clone(w.lookers), func(x *looker) bool { return x == l })
+		if len(w.lookers) == 0 {
+			w.ticker.Stop()
+		}
 	}
 }
 
@@ -175,6 +200,8 @@ func (w *Watcher) run(started chan<- error) {
 		started <- err
 		return
 	}
+	w.ticker = time.NewTicker(lookEvery)
+	w.ticker.Stop()
 	w.ended.Add(1)
 	go w.receive(hints)
 	defer w.handle.Close()
@@ -188,6 +215,10 @@ func (w *Watcher) run(started chan<- error) {
 				w.resync()
 			} else {
 				w.look(h)
+			}
+		case <-w.ticker.C:
+			for _, l := range w.lookers {
+				l.f()
 			}
 		case c := <-w.calls:
 			c.f()
@@ -203,7 +234,7 @@ func (w *Watcher) open() (err error) {
 	if err := enter(w.netns); err != nil {
 		return err
 	}
-	if w.sock, err = nl.Subscribe(unix.NETLINK_ROUTE, unix.RTNLGRP_LINK); err != nil {
+	if w.sock, err = nl.Subscribe(unix.NETLINK_ROUTE, unix.RTNLGRP_LINK, unix.RTNLGRP_TC); err != nil {
 		return fmt.Errorf("subscribe to link messages: %w", err)
 	}
 	if w.sock.SetReceiveBufferSize(socketBuffer, true) != nil {
@@ -266,6 +297,13 @@ func (w *Watcher) receive(hints chan<- hint) {
 			continue
 		}
 		for _, m := range msgs {
+			switch m.Header.Type {
+			case unix.RTM_NEWTFILTER, unix.RTM_DELTFILTER, unix.RTM_DELQDISC: // with which filters go
+				if len(m.Data) >= nl.SizeofTcMsg && !send(hint{index: int(nl.DeserializeTcMsg(m.Data).Ifindex)}) {
+					return
+				}
+				continue
+			}
 			h := hint{gone: m.Header.Type == unix.RTM_DELLINK}
 			if !h.gone && m.Header.Type != unix.RTM_NEWLINK || len(m.Data) < unix.SizeofIfInfomsg {
 				continue

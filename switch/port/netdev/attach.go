@@ -26,6 +26,8 @@ type attachment struct {
 	upped    bool      // it was down, and is to be again
 	keep     keeping
 	above    map[int]link.Link // what stands on the device, by index
+	programs []string          // warnings of others' tcx programs
+	filters  []string          // and of their filters and chains
 	control  *control          // the queues own the receivers
 	intakes  []*intake
 	noIntake error   // why there are none
@@ -45,8 +47,16 @@ func (p *Port) begin() error {
 		return err
 	}
 	p.publish()
-	p.unfollow = p.watcher.Follow(p.follow)
+	unfollow, stop := p.watcher.Follow(p.follow), p.watcher.Every(p.look)
+	p.unfollow = func() { unfollow(); stop() }
 	return nil
+}
+
+// look sees, now and then, what the kernel tells nobody of.
+func (p *Port) look() {
+	if p.at != nil && p.checkOthers(false) {
+		p.publish()
+	}
 }
 
 // follow hears of every change of every device.
@@ -74,6 +84,7 @@ func (p *Port) follow(l link.Link, gone bool) {
 	default:
 		p.link = l
 		p.at.clearErrors()
+		p.checkOthers(true)
 		p.at.ringErr = p.fitRings()
 	}
 	p.publish()
@@ -206,6 +217,7 @@ func (p *Port) equip(a *attachment, l link.Link) (err error) {
 			return fmt.Errorf("set up: %w", err)
 		}
 	}
+	p.checkOthers(true)
 	p.queues[0].replace(control)
 	a.control = control
 	return nil
@@ -215,7 +227,7 @@ func (p *Port) equip(a *attachment, l link.Link) (err error) {
 // receivers, or where the kernel can't do that by the plain program.
 func (p *Port) shield(a *attachment, index int) (err error) {
 	if a.uplink, err = newUplinkWord(p.uplink.Load()); err != nil {
-		a.noIntake, a.noTier = err, err
+		a.shield, a.noIntake, a.noTier = shield{kind: shieldNone}, err, err
 		return err
 	}
 	a.noTier = errTierOff
@@ -341,7 +353,7 @@ func (p *Port) publish() {
 			v.detail.NotBPF, _, _ = strings.Cut(a.noIntake.Error(), "\n") // the verifier says more
 			v.detail.Slots, v.detail.SlotBytes = len(a.rings[0].slots), a.rings[0].size
 		}
-		v.warnings = append(slices.Clone(a.warnings), p.deaf(a)...)
+		v.warnings = slices.Concat(a.warnings, p.deaf(a), p.othersWarnings(a))
 		if a.ringErr != nil && len(a.rings) > 0 {
 			v.warnings = append(slices.Clone(v.warnings), fmt.Sprintf("%s: %v: frames longer than %d bytes take a slower way", l.Name, a.ringErr, v.detail.SlotBytes-slotOverhead))
 		}

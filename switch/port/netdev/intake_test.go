@@ -286,7 +286,7 @@ func TestProgramsAndMapsHaveNamesThatSayWhose(t *testing.T) {
 		}
 	}
 	slices.Sort(names)
-	want := []string{"kvswitch_bell", "kvswitch_bells", "kvswitch_frames", "kvswitch_intake", "kvswitch_shield", "kvswitch_sizes"}
+	want := []string{"kvswitch_bell", "kvswitch_bells", "kvswitch_frames", "kvswitch_intake", "kvswitch_shield", "kvswitch_sizes", "kvswitch_uplink", "kvswitch_uplink"}
 	if !slices.Equal(names, want) {
 		t.Errorf("names %q, want %q", names, want)
 	}

@@ -38,6 +38,7 @@ const (
 // shield is an attached program.
 type shield struct {
 	kind   shieldKind
+	tcx    *tcx // nil if it is not attached so
 	remove func()
 }
 
@@ -62,15 +63,13 @@ func newShield(nl *netlink.Handle, keep keeping, index int, load func() (*ebpf.P
 	return s, nil
 }
 
+// attachTCX hangs the program behind all that are there.
 func attachTCX(index int, program *ebpf.Program) (shield, error) {
-	l, err := link.AttachTCX(link.TCXOptions{
-		Interface: index, Program: program, Attach: ebpf.AttachTCXIngress,
-		Anchor: link.Head(), // a program before it might let frames pass
-	})
+	t, err := hangTCX(index, program, link.Tail())
 	if err != nil {
 		return shield{}, err
 	}
-	return shield{shieldTCX, func() { l.Close() }}, nil
+	return shield{kind: shieldTCX, tcx: t, remove: func() { t.link.Close() }}, nil
 }
 
 func attachClsact(nl *netlink.Handle, keep keeping, index int, program *ebpf.Program) (shield, error) {
@@ -81,7 +80,7 @@ func attachClsact(nl *netlink.Handle, keep keeping, index int, program *ebpf.Pro
 			return shield{}, fmt.Errorf("add clsact: %w", err)
 		}
 	}
-	s := shield{shieldClsact, func() {
+	s := shield{kind: shieldClsact, remove: func() {
 		removeFilters(nl, index)
 		if added {
 			dropClsact(nl, index)
