@@ -21,8 +21,13 @@ type Table struct {
 	max     atomic.Int64 // limit of learned
 	fixed   atomic.Int64 // static and local entries
 	ports   *[MaxPorts]portCount
+	top     atomic.Int64 // highest port that has learned
 	used    usedBuckets
 	mu      sync.Mutex // held to free a slot or to fill one
+
+	standing  standing // mu's
+	evictions atomic.Uint64
+	onEvict   func(Entry)
 
 	// Advance's own.
 	started bool
@@ -86,8 +91,9 @@ func (t *Table) find(k Key) (*Slot, word) {
 	return s, v
 }
 
-// findHome is find without the overflow bucket. It calls nothing, which spares
-// it a stack frame.
+// findHome is find without the overflow bucket; of an entry that is removed at
+// this moment it returns the slot and a free value. It calls nothing, which
+// spares it a stack frame.
 func (t *Table) findHome(k Key) (*Slot, word) {
 	bs := t.buckets
 	if len(bs) == 0 {
@@ -105,7 +111,7 @@ func (t *Table) findHome(k Key) (*Slot, word) {
 			eq(b[3].key.Load(), uint64(k))<<3
 		if m != 0 {
 			s := &b[bits.TrailingZeros32(uint32(m))&3]
-			v, _ := s.read(k) // not ok: removed at this moment
+			v, _ := s.read(k)
 			return s, v
 		}
 		if !first {
@@ -180,7 +186,7 @@ func (t *Table) Learn(k Key, d Dest) (r Result, prev uint16) {
 		}
 		switch {
 		case !t.live(v):
-			if r := t.add(k, d); r != Known {
+			if r := t.add(k, d, c); r != Known {
 				return r, 0
 			}
 			// Another worker was first: see what it stored.

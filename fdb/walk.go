@@ -77,9 +77,22 @@ func (t *Table) sweep(c clock, parts int, aged func(Entry)) (looked int) {
 		for b := range t.used.in(w) {
 			looked++
 			t.reap(b, gone, report)
+			t.tidy(b)
 		}
 	}
 	return looked
+}
+
+// tidy marks bucket b as no longer used if nothing is in it.
+func (t *Table) tidy(b int) {
+	if !t.all[b].empty() {
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.all[b].empty() {
+		t.used.clear(b)
+	}
 }
 
 // reap frees the slots of bucket b whose entries match, and calls reaped for
