@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"github.com/kvswitch/kvswitch/fdb"
 	"github.com/kvswitch/kvswitch/stp"
@@ -28,7 +29,8 @@ type port struct {
 	role                 stp.Role    // as last told
 	shown                stp.State   // the same
 
-	bpduFrom frame.MAC // source of the last BPDU that came in
+	bpduFrom frame.MAC     // source of the last BPDU that came in
+	spoke    time.Duration // uptime when the last one left
 
 	counters []relay.Counters // by worker
 	punts    relay.Allowance

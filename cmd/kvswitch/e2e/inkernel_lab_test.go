@@ -291,3 +291,22 @@ func (s *stream) stop(t *testing.T) uint64 {
 func (w *wires) into(port int) func([]byte) error {
 	return func(f []byte) error { return w.send(port, f) }
 }
+
+// listenStation is listen at a station.
+func listenStation(t *testing.T, s *netns.Station, hear func(f []byte)) {
+	stop, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			if f, ok := s.Recv(50 * time.Millisecond); ok && len(f) >= frame.HeaderLen {
+				hear(f)
+			}
+		}
+	}()
+	t.Cleanup(func() { close(stop); <-done })
+}

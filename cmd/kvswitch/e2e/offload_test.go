@@ -43,6 +43,13 @@ func testTCPCrossesUncutBetweenPortsAndTheHost(t *testing.T) {
 	superframes(t, o.kvs, "p0")
 	b.Transfer(a, netip.MustParseAddr(computerIP(0)), transferBytes, time.Minute)
 	superframes(t, o.kvs, "p1")
+	for _, name := range []string{"p0", "p1"} {
+		p := o.kvs.port(name)
+		t.Logf("%s: of %d frames %d went the short way", name, p.RX.Frames, p.InKernel.RxFrames)
+		if off := inKernelMode(t) == inKernelOff; off && p.InKernel.RxFrames != 0 || !off && p.InKernel.RxFrames < p.RX.Frames/2 {
+			t.Errorf("%s: of %d frames %d went the short way", name, p.RX.Frames, p.InKernel.RxFrames)
+		}
+	}
 	a.Transfer(o.host, netip.MustParseAddr(hostIP), transferBytes, time.Minute)
 	o.host.Transfer(a, netip.MustParseAddr(computerIP(0)), transferBytes, time.Minute)
 	checksums(t, a, b, o.host)
