@@ -160,7 +160,7 @@ func (s *Switch) beat() {
 	if s.late {
 		s.publish()
 	}
-	d := s.cfg.Ageing
+	d := max(s.cfg.Ageing, time.Second)
 	if s.tree != nil {
 		hello, silent := s.cfg.STP.Hello, s.uptime()-s.spoke
 		if silent > hello {
