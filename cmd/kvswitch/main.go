@@ -68,6 +68,9 @@ func execute(argv []string, stdout, stderr io.Writer) int {
 	if err == nil {
 		return exitDone
 	}
+	if errors.Is(err, errSaid) {
+		return exitFailed
+	}
 	fmt.Fprintln(stderr, "kvswitch:", oneLine(err))
 	var usage usageError
 	if errors.As(err, &usage) {
@@ -95,6 +98,9 @@ func arguments(argv []string) []string {
 // calledAs are the verbs that a link's name stands for. (kvswitch-bridge-helper is
 // a program of its own.)
 var calledAs = []string{"ifup", "ifdown"}
+
+// errSaid is a failure that the verb has said all about.
+var errSaid = errors.New("said")
 
 // usageError is a command line that can't be understood.
 type usageError struct{ error }

@@ -39,7 +39,7 @@ var runFlags = []struct{ word, usage string }{
 func (a *app) runCommand() *cobra.Command {
 	o := daemon.Options{Version: buildVersion()}
 	var logFormat string
-	var filtering, noHost bool
+	var filtering, noHost, check bool
 	c := &cobra.Command{
 		Use:   "run",
 		Short: "Run a switch until it is told to stop",
@@ -58,6 +58,7 @@ SIGHUP makes it read its --config file anew.
 		values[r.word] = f.String(r.word, "", r.usage)
 	}
 	f.StringVar(&o.File, "config", "", "read `FILE`, YAML with the same words; flags count more")
+	f.BoolVar(&check, "check", false, "say what is wrong with file and flags, and start nothing")
 	f.StringArrayVar(&o.Uplinks, "uplink", nil, "attach network card `IF`[,key=value]..., or another way to other switches by its SPEC (may be repeated)")
 	f.StringArrayVar(&o.Ports, "port", nil, "attach a port by its `SPEC` (may be repeated)")
 	f.BoolVar(&noHost, "no-host", false, "no host interface")
@@ -77,6 +78,9 @@ SIGHUP makes it read its --config file anew.
 		}
 		if f.Changed("vlan-filtering") {
 			o.Words = append(o.Words, config.KeyValue{Key: "vlan-filtering", Value: fmt.Sprint(filtering)})
+		}
+		if check {
+			return a.check(&o)
 		}
 		log, err := logger(logFormat, a.stderr)
 		if err != nil {
