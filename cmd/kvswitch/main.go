@@ -48,7 +48,7 @@ const (
 // execute runs the command line and returns the exit code. What a verb prints
 // is held back until it ends, so that a failure leaves no half of a document.
 func execute(argv []string, stdout, stderr io.Writer) int {
-	a := &app{out: bufio.NewWriter(stdout), stderr: stderr}
+	a := &app{out: bufio.NewWriter(stdout), stdout: stdout, stderr: stderr}
 	root := a.rootCommand()
 	words := arguments(argv)
 	if ask, ok := completesBench(root, words); ok {

@@ -4,11 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"log/slog"
 	"os"
 	"os/signal"
-	"strings"
 	"syscall"
 	"time"
 
@@ -33,6 +30,7 @@ var runFlags = []struct{ word, usage string }{
 	{"workers", "number `N` of forwarding threads (default 1)"},
 	{"busy-poll", "after work, poll for `DURATION` before sleeping; or always, or 0 (default 20us)"},
 	{"in-kernel", "`MODE` auto: frames between known stations at network interfaces never leave the kernel; off: the workers carry all (default auto)"},
+	{"group", "let the members of group `NAME` control the switch (default the group of who runs it)"},
 	{"metrics", "serve Prometheus metrics on `ADDR:PORT`"},
 }
 
@@ -63,7 +61,7 @@ SIGHUP makes it read its --config file anew.
 	f.StringArrayVar(&o.Ports, "port", nil, "attach a port by its `SPEC` (may be repeated)")
 	f.BoolVar(&noHost, "no-host", false, "no host interface")
 	f.BoolVar(&filtering, "vlan-filtering", false, "keep VLANs apart (802.1Q)")
-	f.StringVar(&logFormat, "log-format", "", "log as `FORMAT` text or json (default text on a terminal, else json)")
+	f.StringVar(&logFormat, "log-format", "", "log as `FORMAT` text, json or journal (default text on a terminal, journal under systemd, else json)")
 	c.RunE = func(cmd *cobra.Command, _ []string) error {
 		for _, r := range runFlags {
 			if f.Changed(r.word) {
@@ -82,7 +80,7 @@ SIGHUP makes it read its --config file anew.
 		if check {
 			return a.check(&o)
 		}
-		log, err := logger(logFormat, a.stderr)
+		log, err := logger(logFormat, a.stderr, os.Getenv("JOURNAL_STREAM"))
 		if err != nil {
 			return err
 		}
@@ -136,26 +134,4 @@ func serve(ctx context.Context, o daemon.Options) error {
 			}
 		}
 	}
-}
-
-// logger writes lines of the given format, by default what suits w.
-func logger(format string, w io.Writer) (*slog.Logger, error) {
-	if format == "" {
-		format = "json"
-		if f, ok := w.(*os.File); ok && isTerminal(f) {
-			format = "text"
-		}
-	}
-	switch format {
-	case "text":
-		return slog.New(slog.NewTextHandler(w, nil)), nil
-	case "json":
-		return slog.New(slog.NewJSONHandler(w, nil)), nil
-	}
-	return nil, usagef("--log-format %q: want text or json", strings.TrimSpace(format))
-}
-
-func isTerminal(f *os.File) bool {
-	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
-	return err == nil
 }
