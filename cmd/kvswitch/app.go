@@ -21,6 +21,7 @@ import (
 // app is what the verbs share: where they write, and which switch is meant.
 type app struct {
 	out    *bufio.Writer
+	stdout io.Writer // what out writes to, to be asked what it is
 	stderr io.Writer
 	runDir string
 	name   string // -s; "" = the only one running

@@ -18,7 +18,7 @@ func Running(sw *vswitch.Switch, kinds Kinds, started *Config) (*Config, error) 
 	c := Default()
 	c.Switch = sw.Config()
 	c.Switch.Logger, c.Switch.Clock, c.Switch.Follower, c.Switch.Memory = nil, nil, nil, nil
-	c.Metrics, c.InKernel = started.Metrics, started.InKernel
+	c.Group, c.Metrics, c.InKernel = started.Group, started.Metrics, started.InKernel
 	status := sw.Status()
 	c.Host, c.MTU = HostOff, started.MTU
 	if status.HostPort != nil {

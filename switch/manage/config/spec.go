@@ -18,6 +18,9 @@ type Kind struct {
 	Netdev bool     // a port's name is the name of a network interface
 	Keys   []string // words of a SPEC that Open understands, besides PortKeyNames
 	Usage  string   // one line of help: what it attaches and what its keys mean
+	// Check says what is wrong with the words that are Open's to judge, as far as
+	// that can be known without opening anything; nil = nothing is known.
+	Check func(Spec) error
 	// Open makes the port. It must leave nothing behind when it fails.
 	Open func(Spec) (frame.Port, error)
 }

@@ -56,8 +56,12 @@ func (d *Daemon) Reload() ([]string, error) {
 // from systemd.
 func (d *Daemon) ReloadOnSignal() {
 	notifyReloading()
-	if _, err := d.Reload(); err != nil {
+	d.log.Info("reload", "file", d.options.File)
+	switch changes, err := d.Reload(); { // logs what it changed
+	case err != nil:
 		d.log.Error("reload", "err", err)
+	case len(changes) == 0:
+		d.log.Info("reload", "step", "nothing to change")
 	}
 	notifyReloaded()
 }

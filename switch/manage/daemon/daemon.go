@@ -56,7 +56,7 @@ func New(o Options) (_ *Daemon, err error) {
 	}
 	opener.completeAll(d.started, nil)
 	// The name first: a second daemon must not touch the first one's interfaces.
-	if d.listener, err = ctl.Listen(o.RunDir, d.started.Switch.Name); err != nil {
+	if d.listener, err = ctl.ListenGroup(o.RunDir, d.started.Switch.Name, d.started.Group); err != nil {
 		return nil, err
 	}
 	if err = d.start(); err != nil {

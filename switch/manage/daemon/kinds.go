@@ -69,15 +69,15 @@ func Kinds() config.Kinds {
 // kinds are the kinds of ports, with o's functions to open them.
 func (o *opener) kinds() config.Kinds {
 	return config.Kinds{
-		{Name: config.NetdevKind, Netdev: true, Keys: []string{"queues"}, Open: o.openNetdev,
+		{Name: config.NetdevKind, Netdev: true, Keys: []string{"queues"}, Check: checkNetdev, Open: o.openNetdev,
 			Usage: "a network interface: a NIC, a veth, the tap of a VM; queues=N receive queues"},
-		{Name: "tap", Netdev: true, Keys: []string{"queues", "owner"}, Open: o.openTap,
+		{Name: "tap", Netdev: true, Keys: []string{"queues", "owner"}, Check: checkTap, Open: o.openTap,
 			Usage: "a tap that the switch makes for a VM (-netdev tap,id=n0,ifname=NAME,script=no,downscript=no); queues=N for a multi-queue guest, owner=USER[:GROUP] who may open it"},
-		{Name: "vhost-user", Keys: vhostUserKeys, Open: openVHostUser,
+		{Name: "vhost-user", Keys: vhostUserKeys, Check: checkVHostUser, Open: openVHostUser,
 			Usage: "a guest's rings, directly: path=SOCKET, mode=server|client, queues=N, mtu=N, perm=, owner=USER[:GROUP], reconnect="},
-		{Name: "stream", Keys: sock.StreamKeys(), Open: openStream,
+		{Name: "stream", Keys: sock.StreamKeys(), Check: checkStream, Open: openStream,
 			Usage: "QEMU's -netdev stream: path=SOCKET or addr=HOST:PORT, mode=server|client"},
-		{Name: "dgram", Keys: sock.DgramKeys(), Open: openDgram,
+		{Name: "dgram", Keys: sock.DgramKeys(), Check: checkDgram, Open: openDgram,
 			Usage: "QEMU's -netdev dgram: local= and remote=, socket paths or HOST:PORT"},
 	}
 }
@@ -111,12 +111,32 @@ func (o *opener) link(name string) (l link.Link, err error) {
 	return l, err
 }
 
-func openStream(s config.Spec) (frame.Port, error) {
-	var opts sock.StreamOptions
+func checkNetdev(s config.Spec) error {
+	_, err := queuesOf(s, netdev.MaxQueues)
+	return err
+}
+
+func streamOptions(s config.Spec) (opts sock.StreamOptions, err error) {
 	for _, w := range s.Device {
 		if err := opts.Set(w.Key, w.Value); err != nil {
-			return nil, fmt.Errorf("open port %s: %w", s.Name, err)
+			return opts, fmt.Errorf("open port %s: %w", s.Name, err)
 		}
+	}
+	if err := opts.Check(); err != nil {
+		return opts, fmt.Errorf("open port %s: %w", s.Name, err)
+	}
+	return opts, nil
+}
+
+func checkStream(s config.Spec) error {
+	_, err := streamOptions(s)
+	return err
+}
+
+func openStream(s config.Spec) (frame.Port, error) {
+	opts, err := streamOptions(s)
+	if err != nil {
+		return nil, err
 	}
 	p, err := sock.OpenStream(opts)
 	if err != nil {
@@ -125,12 +145,27 @@ func openStream(s config.Spec) (frame.Port, error) {
 	return p, nil
 }
 
-func openDgram(s config.Spec) (frame.Port, error) {
-	var opts sock.DgramOptions
+func dgramOptions(s config.Spec) (opts sock.DgramOptions, err error) {
 	for _, w := range s.Device {
 		if err := opts.Set(w.Key, w.Value); err != nil {
-			return nil, fmt.Errorf("open port %s: %w", s.Name, err)
+			return opts, fmt.Errorf("open port %s: %w", s.Name, err)
 		}
+	}
+	if err := opts.Check(); err != nil {
+		return opts, fmt.Errorf("open port %s: %w", s.Name, err)
+	}
+	return opts, nil
+}
+
+func checkDgram(s config.Spec) error {
+	_, err := dgramOptions(s)
+	return err
+}
+
+func openDgram(s config.Spec) (frame.Port, error) {
+	opts, err := dgramOptions(s)
+	if err != nil {
+		return nil, err
 	}
 	p, err := sock.OpenDgram(opts)
 	if err != nil {

@@ -28,6 +28,7 @@ type attachment struct {
 	rings    []*ring // the newest, if there are no intakes
 	ringErr  error   // why there are none, or none that fit
 	warnings []string
+	address  string // that the host had there, and has lost the use of
 }
 
 // begin attaches to the device and follows it from then on.
@@ -59,6 +60,9 @@ func (p *Port) follow(l link.Link, gone bool) {
 		}
 	default:
 		p.link = l
+		if p.at.address != "" {
+			p.at.address = address(p.watcher.Handle(), l.Index)
+		}
 		p.at.clearErrors()
 		p.at.ringErr = p.fitRings()
 	}
@@ -162,7 +166,7 @@ func (p *Port) equip(a *attachment, l link.Link) (err error) {
 	if err = p.shield(a, l.Index); err != nil {
 		a.warnings = append(a.warnings, fmt.Sprintf("%s: can't shield the host's stack (%v): it sees every frame, too, and may answer ARP and forward by itself; give the interface no address, or %s", l.Name, err, shieldAdvice))
 	} else if addr := address(p.watcher.Handle(), l.Index); addr != "" {
-		a.warnings = append(a.warnings, fmt.Sprintf("%s: the host can't be reached at %s any more, as the interface belongs to the switch now; move its addresses and routes to the switch's host interface", l.Name, addr))
+		a.address = addr
 	}
 	protocol := uint16(unix.ETH_P_802_2)
 	if a.shield.kind == shieldNone {
@@ -310,6 +314,9 @@ func (p *Port) publish() {
 			v.detail.Slots, v.detail.SlotBytes = len(a.rings[0].slots), a.rings[0].size
 		}
 		v.warnings = a.warnings
+		if a.address != "" {
+			v.warnings = append(slices.Clone(v.warnings), fmt.Sprintf("%s: the host can't be reached at %s any more, as the interface belongs to the switch now; move its addresses and routes to the switch's host interface", l.Name, a.address))
+		}
 		if a.ringErr != nil && len(a.rings) > 0 {
 			v.warnings = append(slices.Clone(v.warnings), fmt.Sprintf("%s: %v: frames longer than %d bytes take a slower way", l.Name, a.ringErr, v.detail.SlotBytes-slotOverhead))
 		}
