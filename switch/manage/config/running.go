@@ -41,14 +41,14 @@ func Running(sw *vswitch.Switch, kinds Kinds, started *Config) (*Config, error) 
 			return nil, err
 		}
 	}
-	entries, err := sw.FDB("", 0)
-	if err != nil {
-		return nil, err
-	}
-	for _, e := range entries {
+	err := sw.EachFDB("", 0, func(e vswitch.FDBEntry) error {
 		if e.Type == "static" && (c.port(e.Port) != nil || e.Port == c.HostName()) {
 			c.Static = append(c.Static, Static{e.MAC, e.VLAN, e.Port})
 		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
 	}
 	for _, k := range scalars {
 		c.said[k.name] = true

@@ -146,14 +146,6 @@ func vlanOf(r *http.Request) (uint16, error) {
 	return vid, nil
 }
 
-func (s *Server) getFDB(r *http.Request) (any, error) {
-	vlan, err := vlanOf(r)
-	if err != nil {
-		return nil, err
-	}
-	return s.sw.FDB(r.URL.Query().Get("port"), vlan)
-}
-
 func (s *Server) addFDB(r *http.Request) (any, error) {
 	var e NewEntry
 	if err := read(r, &e); err != nil {
@@ -268,8 +260,7 @@ func (s *Server) getConfig(w http.ResponseWriter, _ *http.Request) {
 		fail(w, status(err), err)
 		return
 	}
-	w.Header().Set("Content-Type", "application/yaml")
-	w.Write(body)
+	s.deliver(w, "application/yaml", body)
 }
 
 func (s *Server) reload(*http.Request) (any, error) {

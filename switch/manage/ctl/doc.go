@@ -6,8 +6,9 @@
 // The server decides nothing and keeps nothing; each request is one call of
 // vswitch.Switch or of the Daemon around it. It never holds the switch up: a
 // client that sends garbage, half a request or nothing, or that stops reading
-// its events, loses its connection after some seconds, and there is a limit on
-// connections. Who may connect is the socket's mode, 0660; there is no other
+// its answer or events, loses its connection after some seconds, and there are
+// limits on connections, on what is read of them and on answers that wait to be
+// read; the table is sent while it is made. Who may connect is the socket's mode, 0660; there is no other
 // authentication, no TLS and no TCP.
 //
 // Server and Client may be used from any goroutine.

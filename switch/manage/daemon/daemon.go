@@ -10,6 +10,8 @@ import (
 	"runtime/debug"
 	"sync"
 
+	"github.com/KimMachineGun/automemlimit/memlimit"
+
 	vswitch "github.com/kvswitch/kvswitch/switch"
 	"github.com/kvswitch/kvswitch/switch/host/loglimit"
 	"github.com/kvswitch/kvswitch/switch/manage/config"
@@ -161,11 +163,17 @@ func (d *Daemon) Run(ctx context.Context) error {
 	return err
 }
 
+// heapShare is the heap's part of the control group's memory limit. The other half
+// is for what the runtime does not know: rings, intakes, the table.
+const heapShare = 0.5
+
 // provision fits the Go runtime to the work. Each worker holds a processor of
 // the runtime while it polls, and one more serves the control side. The heap is
 // small and steady — frames are never allocated — so collecting it at four times
 // its size costs some megabytes and saves the workers most interruptions; GOGC
-// in the environment decides otherwise.
+// in the environment decides otherwise. Where the control group has a memory limit
+// (systemd's MemoryMax, a container's), the collector works harder before the heap
+// comes near it; GOMEMLIMIT in the environment is taken as it is.
 func provision(workers int) {
 	if n := workers + 1; runtime.GOMAXPROCS(0) < n {
 		runtime.GOMAXPROCS(n)
@@ -173,4 +181,11 @@ func provision(workers int) {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(400)
 	}
+	limitHeap(memlimit.FromCgroup)
+}
+
+// limitHeap gives the heap its share of the limit. No limit, or none that can be
+// found out, is no limit.
+func limitHeap(limit memlimit.Provider) {
+	_, _ = memlimit.Set(memlimit.WithProvider(limit), memlimit.WithRatio(heapShare))
 }

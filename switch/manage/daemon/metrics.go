@@ -9,6 +9,7 @@ import (
 
 	"github.com/kvswitch/kvswitch/stp"
 	vswitch "github.com/kvswitch/kvswitch/switch"
+	"github.com/kvswitch/kvswitch/switch/manage/ctl"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -130,6 +131,10 @@ func oneIf(b bool) float64 {
 	return 0
 }
 
+// maxScrapers is how many connections the metrics may have: they come from the
+// network, and each is a descriptor and memory that ports may need.
+const maxScrapers = 32
+
 // metricsServer serves GET /metrics.
 type metricsServer struct {
 	ln   net.Listener
@@ -162,7 +167,8 @@ func listenMetrics(addr string, sw *vswitch.Switch, version string) (*metricsSer
 
 // serve answers until Close.
 func (m *metricsServer) serve() error {
-	if err := m.http.Serve(m.ln); err != http.ErrServerClosed {
+	ln := ctl.Limit(m.ln, maxScrapers, "text/plain", "too many connections: try again")
+	if err := m.http.Serve(ln); err != http.ErrServerClosed {
 		return fmt.Errorf("serve metrics: %w", err)
 	}
 	return nil
