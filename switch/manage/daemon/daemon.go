@@ -28,6 +28,7 @@ type Daemon struct {
 	opener   *opener
 	sw       *vswitch.Switch
 	guests   *qemu.Guests
+	taps     *guestTaps
 	helper   *qemu.Helper   // nil without the right to make taps
 	started  *config.Config // as the switch was started
 
@@ -46,6 +47,7 @@ func New(o Options) (_ *Daemon, err error) {
 	}
 	lines := loglimit.New(cmp.Or(o.Log, slog.Default()).Handler())
 	d := &Daemon{options: o, log: slog.New(lines), lines: lines, opener: opener}
+	d.taps = newGuestTaps(d.dropGuestPort)
 	defer func() {
 		if err != nil {
 			d.close()
