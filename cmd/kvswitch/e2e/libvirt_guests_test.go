@@ -208,3 +208,42 @@ func TestLibvirtGuestMigrates(t *testing.T) {
 	l[1].do("destroy", "web")
 	k[1].awaitPorts("destroyed", "eth0")
 }
+
+// The commands and the interface of LIBVIRT.md give a guest rings that are shared
+// with the switch, although libvirt's QEMU is not root's.
+func TestLibvirtVhostUserGuestAsDocumented(t *testing.T) {
+	t.Parallel()
+	host := netns.New(t).Host("host")
+	k, l := withLibvirt(t, host, "rings", lanAddr)
+	doc, err := os.ReadFile("../../../switch/manage/qemu/LIBVIRT.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	example, err := os.ReadFile("../../../switch/manage/qemu/testdata/vhostuser.xml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	const fixed = "/run/kvswitch/fast.sock"
+	path := filepath.Join(k.dir, "fast.sock")
+	_, rest, _ := strings.Cut(string(doc), "\nkvswitch port add vhost-user:")
+	spec, _, found := strings.Cut("vhost-user:"+rest, "\n")
+	if !found || !strings.Contains(spec, fixed) || !strings.Contains(string(example), fixed) || !strings.Contains(string(example), spec) {
+		t.Fatalf("the document and its example don't agree: %s", spec)
+	}
+	k.do("port", "add", strings.Replace(spec, fixed, path, 1))
+	_, nic, _ := strings.Cut(string(example), "<interface type='vhostuser'>")
+	nic, _, _ = strings.Cut(nic, "</interface>")
+	// Only QEMU 7.2 without KVM needs the override.
+	l.define("<interface type='vhostuser'>"+strings.Replace(nic, fixed, path, 1)+"<alias name='ua-fast'/></interface>", "")
+	l.override("ua-fast", "vectors", "0")
+	l.do("start", "web")
+	l.boot("192.0.2.9")
+	if out, err := host.Try("ping", "-c", "3", "-W", "5", "192.0.2.9"); err != nil {
+		t.Errorf("%v\n%s", err, out)
+	}
+	k.awaitPorts("running", "fast")
+	l.do("destroy", "web")
+	k.awaitPort("fast", "waits for the next guest", func(p portDoc) bool { return p.Link == "down" })
+	l.do("start", "web")
+	k.awaitPorts("started again", "fast")
+}

@@ -128,11 +128,10 @@ func (l *libvirt) file(name, text string) string {
 	return path
 }
 
-// define defines the guest web with these interfaces and this metadata.
+// define defines the guest web with these interfaces and this metadata of ours.
 func (l *libvirt) define(interfaces, metadata string) {
 	l.t.Helper()
-	l.do("define", l.file("web.xml", fmt.Sprintf(`<domain type='qemu' xmlns:kvs='https://github.com/kvswitch/kvswitch'
-  xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'>
+	l.do("define", l.file("web.xml", fmt.Sprintf(`<domain type='qemu' xmlns:kvs='https://github.com/kvswitch/kvswitch'>
   <name>web</name>
   <uuid>6a1d5c1e-93a5-4d4e-8f3a-2f6a2f1c7f10</uuid>
   <metadata><kvs:switch>%s</kvs:switch></metadata>
@@ -152,6 +151,15 @@ func (l *libvirt) define(interfaces, metadata string) {
     <serial type='file'><source path='%[2]s/open/console'/></serial>
   </devices>
 </domain>`, metadata, l.dir, vm.KernelArgs, interfaces, wire.Port)))
+}
+
+// override sets a property of the guest's device in QEMU.
+func (l *libvirt) override(alias, property, value string) {
+	l.t.Helper()
+	text := l.do("dumpxml", "--inactive", "web")
+	text = strings.Replace(text, "</domain>", fmt.Sprintf("<qemu:override xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'><qemu:device alias='%s'><qemu:frontend>"+
+		"<qemu:property name='%s' type='unsigned' value='%s'/></qemu:frontend></qemu:device></qemu:override></domain>", alias, property, value), 1)
+	l.do("define", l.file("web.xml", text))
 }
 
 // guest speaks to the guest's agent.
