@@ -57,11 +57,15 @@ func New(o Options) (_ *Daemon, err error) {
 		return nil, err
 	}
 	opener.completeAll(d.started)
+	opener.host = hostInterface{mark: hostMark(d.started.Switch.Name), keep: o.KeepHost}
 	// The name first: a second daemon must not touch the first one's interfaces.
 	if d.listener, err = ctl.Listen(o.RunDir, d.started.Switch.Name); err != nil {
 		return nil, err
 	}
 	if err = d.start(); err != nil {
+		return nil, err
+	}
+	if err = d.dropOldHosts(); err != nil {
 		return nil, err
 	}
 	if err = d.meetGuests(); err != nil {
