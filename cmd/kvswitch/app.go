@@ -71,7 +71,7 @@ segment, as the kernel's bridge does, in one process.
 		a.fdbCommand(), a.vlanCommand(), a.stpCommand(),
 		a.monitorCommand(), a.statsCommand(),
 		a.ifupCommand(), a.ifdownCommand(), a.helperCommand(), a.vmCommand(), a.libvirtCommand(),
-		a.configCommand(), a.reloadCommand(), a.doctorCommand(), a.benchCommand(),
+		a.configCommand(), a.reloadCommand(), a.restoreCommand(), a.doctorCommand(), a.benchCommand(),
 		versionCommand(a),
 	)
 	root.AddCommand(a.brctlCommands()...)

@@ -60,6 +60,7 @@ SIGHUP makes it read its --config file anew.
 	f.StringArrayVar(&o.Uplinks, "uplink", nil, "attach network card `IF`[,key=value]..., or another way to other switches by its SPEC (may be repeated)")
 	f.StringArrayVar(&o.Ports, "port", nil, "attach a port by its `SPEC` (may be repeated)")
 	f.BoolVar(&noHost, "no-host", false, "no host interface")
+	f.BoolVar(&o.KeepHost, "keep-host", false, "leave the host interface, with its addresses, when the switch stops: the next one takes it over")
 	f.BoolVar(&filtering, "vlan-filtering", false, "keep VLANs apart (802.1Q)")
 	f.StringVar(&logFormat, "log-format", "", "log as `FORMAT` text, json or journal (default text on a terminal, journal under systemd, else json)")
 	c.RunE = func(cmd *cobra.Command, _ []string) error {

@@ -75,7 +75,7 @@ func (c *Config) checkSwitch() error {
 func (c *Config) checkStatic(e Static) error {
 	var cfg vswitch.PortConfig
 	var err error
-	switch p := c.port(e.Port); {
+	switch p := c.Port(e.Port); {
 	case p != nil:
 		cfg, err = p.config()
 	case e.Port == c.HostName():

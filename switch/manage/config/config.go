@@ -162,7 +162,7 @@ func (c *Config) Check() error {
 		if err := CheckNetdevName(host); err != nil {
 			return fmt.Errorf("host interface: %w: choose another with host, or off", err)
 		}
-		if c.port(host) != nil {
+		if c.Port(host) != nil {
 			return fmt.Errorf("port %s has the name of the host interface: choose another with host, or off", host)
 		}
 	}

@@ -53,7 +53,7 @@ type diff struct {
 func (d *diff) removals() {
 	for i := range d.running.Ports {
 		p := &d.running.Ports[i]
-		if d.want.port(p.Name) == nil && d.last.port(p.Name) != nil {
+		if d.want.Port(p.Name) == nil && d.last.Port(p.Name) != nil {
 			d.steps = append(d.steps, Step{
 				text: "remove port " + p.Name,
 				do:   func(t *transaction) error { return t.remove(p) },
@@ -160,7 +160,7 @@ func (d *diff) port(p *Port) error {
 	if err != nil {
 		return err
 	}
-	was := d.running.port(p.Name)
+	was := d.running.Port(p.Name)
 	if was == nil {
 		d.steps = append(d.steps, Step{
 			text: "add port " + p.Name,
@@ -238,5 +238,5 @@ func (d *diff) entries() {
 // stays reports whether a running port is still there after the removals; a
 // port takes its entries along.
 func (d *diff) stays(name string) bool {
-	return d.want.port(name) != nil || d.last.port(name) == nil
+	return d.want.Port(name) != nil || d.last.Port(name) == nil
 }

@@ -42,7 +42,7 @@ func Running(sw *vswitch.Switch, kinds Kinds, started *Config) (*Config, error) 
 		}
 	}
 	err := sw.EachFDB("", 0, func(e vswitch.FDBEntry) error {
-		if e.Type == "static" && (c.port(e.Port) != nil || e.Port == c.HostName()) {
+		if e.Type == "static" && (c.Port(e.Port) != nil || e.Port == c.HostName()) {
 			c.Static = append(c.Static, Static{e.MAC, e.VLAN, e.Port})
 		}
 		return nil
@@ -66,8 +66,8 @@ func Nothing(want *Config) *Config {
 	return &c
 }
 
-// port is the port called name, or nil.
-func (c *Config) port(name string) *Port {
+// Port is the port called name, or nil.
+func (c *Config) Port(name string) *Port {
 	i := slices.IndexFunc(c.Ports, func(p Port) bool { return p.Name == name })
 	if i < 0 {
 		return nil

@@ -97,7 +97,12 @@ func (s *Server) addPort(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := s.daemon.AddPort(config.Port{Spec: spec, Uplink: p.Uplink}); err != nil {
+	if p.Guest {
+		err = s.daemon.AddGuestPort(spec)
+	} else {
+		err = s.daemon.AddPort(config.Port{Spec: spec, Uplink: p.Uplink})
+	}
+	if err != nil {
 		return nil, err
 	}
 	return s.portStatus(spec.Name)
@@ -130,7 +135,11 @@ func (s *Server) changePort(name string, change func(*vswitch.PortConfig) error)
 }
 
 func (s *Server) delPort(r *http.Request) (any, error) {
-	return nil, config.Hint(s.sw.RemovePort(r.PathValue("name")))
+	name := r.PathValue("name")
+	if r.URL.Query().Get("guest") == "true" {
+		return nil, s.daemon.DelGuestPort(name)
+	}
+	return nil, config.Hint(s.sw.RemovePort(name))
 }
 
 // vlanOf is the query's VLAN, 0 if there is none.

@@ -16,10 +16,10 @@
 //	GET    /v1/switch                        vswitch.Status
 //	PATCH  /v1/switch                        {"ageing":"300s"}
 //	GET    /v1/ports                         [vswitch.PortStatus]
-//	POST   /v1/ports                         {"spec":"netdev:tap0,vlan=10","uplink":false}
+//	POST   /v1/ports                         {"spec":"netdev:tap0,vlan=10","uplink":false,"guest":false}
 //	GET    /v1/ports/NAME                    vswitch.PortStatus
 //	PATCH  /v1/ports/NAME                    {"vlan":"10","edge":"on"}: words of a SPEC
-//	DELETE /v1/ports/NAME
+//	DELETE /v1/ports/NAME?guest=             guest=true: only if it was made for a guest
 //	GET    /v1/fdb?port=&vlan=               [vswitch.FDBEntry]
 //	POST   /v1/fdb                           {"mac":"52:54:…","vlan":10,"port":"vm1","static":true}
 //	DELETE /v1/fdb?port=&vlan=               flushes; {"flushed":3}

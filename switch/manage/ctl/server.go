@@ -41,6 +41,11 @@ type Daemon interface {
 	Kinds() config.Kinds
 	// AddPort opens and attaches a port.
 	AddPort(config.Port) error
+	// AddGuestPort makes a port of a guest's tap, and a new one of what an
+	// earlier guest left.
+	AddGuestPort(config.Spec) error
+	// DelGuestPort detaches a port that was made for a guest; any other stays.
+	DelGuestPort(name string) error
 	// Config is the running state as a file.
 	Config() ([]byte, error)
 	// Reload reads the file anew and applies the difference, all of it or

@@ -69,7 +69,7 @@ func (d *Daemon) ReloadOnSignal() {
 // Kinds is ctl.Daemon's.
 func (d *Daemon) Kinds() config.Kinds { return d.opener.kinds() }
 
-// AddPort is ctl.Daemon's, and what package qemu attaches ports with.
+// AddPort is ctl.Daemon's.
 func (d *Daemon) AddPort(p config.Port) error {
 	d.opener.complete(&p, d.started.Switch.Workers, nil)
 	d.mu.Lock()
@@ -78,6 +78,7 @@ func (d *Daemon) AddPort(p config.Port) error {
 	if _, err := d.sw.PortConfig(p.Name); err == nil {
 		return fmt.Errorf("add port %s: %w", p.Name, vswitch.ErrPortExists)
 	}
+	d.taps.del(p.Name)
 	return config.Attach(d.sw, d.opener, p)
 }
 

@@ -30,6 +30,7 @@ type Daemon struct {
 	opener   *opener
 	sw       *vswitch.Switch
 	guests   *qemu.Guests
+	taps     *guestTaps
 	helper   *qemu.Helper   // nil without the right to make taps
 	started  *config.Config // as the switch was started
 
@@ -48,6 +49,7 @@ func New(o Options) (_ *Daemon, err error) {
 	}
 	lines := loglimit.New(cmp.Or(o.Log, slog.Default()).Handler())
 	d := &Daemon{options: o, log: slog.New(lines), lines: lines, opener: opener}
+	d.taps = newGuestTaps(d.dropGuestPort)
 	defer func() {
 		if err != nil {
 			d.close()
@@ -57,11 +59,15 @@ func New(o Options) (_ *Daemon, err error) {
 		return nil, err
 	}
 	opener.completeAll(d.started, nil)
+	opener.host = hostInterface{mark: hostMark(d.started.Switch.Name), keep: o.KeepHost}
 	// The name first: a second daemon must not touch the first one's interfaces.
 	if d.listener, err = ctl.ListenGroup(o.RunDir, d.started.Switch.Name, d.started.Group); err != nil {
 		return nil, err
 	}
 	if err = d.start(); err != nil {
+		return nil, err
+	}
+	if err = d.dropOldHosts(); err != nil {
 		return nil, err
 	}
 	if err = d.meetGuests(); err != nil {

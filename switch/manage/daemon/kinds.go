@@ -9,9 +9,7 @@ import (
 	"github.com/kvswitch/kvswitch/switch/inkernel"
 	"github.com/kvswitch/kvswitch/switch/manage/config"
 	"github.com/kvswitch/kvswitch/switch/port/netdev"
-	"github.com/kvswitch/kvswitch/switch/port/pair"
 	"github.com/kvswitch/kvswitch/switch/port/sock"
-	"github.com/kvswitch/kvswitch/switch/port/tap"
 )
 
 // opener opens ports of every kind: the one place where kinds are known. Its
@@ -19,6 +17,7 @@ import (
 type opener struct {
 	watcher *link.Watcher  // of the network namespace that the program started in
 	tier    *inkernel.Tier // nil: ports leave every frame to the workers
+	host    hostInterface  // set before it is opened
 	tapMTU  int            // of new taps; set before ports are opened from several goroutines
 }
 
@@ -39,22 +38,6 @@ func (o *opener) close() {
 
 // Open is config.Opener's.
 func (o *opener) Open(s config.Spec) (frame.Port, error) { return o.kinds().Open(s) }
-
-// OpenHost is config.Opener's.
-func (o *opener) OpenHost(name string, mac frame.MAC) (frame.Port, error) {
-	if o.tier == nil || o.isTap(name) {
-		return tap.Open(o.watcher, name, tap.Options{MAC: mac, MTU: o.tapMTU})
-	}
-	// Only a pair has its place in what the kernel forwards.
-	return pair.Open(o.watcher, name, pair.Options{MAC: mac, MTU: o.tapMTU, Netdev: netdev.Options{Tier: o.tier}})
-}
-
-// isTap reports that there is a tap of that name, which somebody made for the
-// host interface.
-func (o *opener) isTap(name string) bool {
-	l, err := o.link(name)
-	return err == nil && (l.Kind == "tun" || l.Kind == "tuntap")
-}
 
 // Kinds are the kinds of ports, for those who parse SPECs or write help: none of
 // them opens anything without a daemon.

@@ -17,8 +17,11 @@ type Options struct {
 	Words   []config.KeyValue // of the file's words
 	Uplinks []string          // SPECs, or names of network interfaces
 	Ports   []string          // SPECs
-	Version string            // of the program, for metrics
-	Log     *slog.Logger      // nil = slog.Default()
+	// KeepHost leaves the host interface, with its addresses and routes, when the
+	// switch stops; the next run of the switch takes it over, and Restore removes it.
+	KeepHost bool
+	Version  string       // of the program, for metrics
+	Log      *slog.Logger // nil = slog.Default()
 }
 
 // OptionError is that the options are wrong, not the file or the host.
