@@ -128,7 +128,7 @@ func (d *Daemon) AddGuestPort(spec config.Spec) error { return d.addGuestPort(sp
 // itself a port that somebody made for another.
 func (d *Daemon) addGuestPort(spec config.Spec, lend bool) error {
 	p := config.Port{Spec: spec}
-	d.opener.complete(&p, d.started.Switch.Workers)
+	d.opener.complete(&p, d.started.Switch.Workers, nil)
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	dev, err := d.opener.link(spec.Name)
