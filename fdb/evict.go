@@ -53,10 +53,10 @@ const (
 
 // standing is what evictions know about the ports, and where they go on.
 type standing struct {
+	share    int32
+	good     int32 // number of evictions for which share and heaviest are good enough
+	hand     int32 // the next bucket it looks at
 	heaviest uint16
-	share    int
-	good     int // number of evictions for which the above is good enough
-	hand     int // the next bucket it looks at
 }
 
 // OnEvict has f called with each entry that gives way to another, by the
@@ -92,11 +92,11 @@ func (t *Table) spend(port uint16, c clock) bool {
 // none has to. The caller holds mu.
 func (t *Table) loser(p uint16) (uint16, bool) {
 	st := &t.standing
-	if st.good--; st.good < 0 || t.PortLen(st.heaviest) < st.share {
+	if st.good--; st.good < 0 || t.PortLen(st.heaviest) < int(st.share) {
 		t.rank()
 	}
 	own := t.PortLen(p)
-	if own < st.share && t.PortLen(st.heaviest) > own+1 {
+	if own < int(st.share) && t.PortLen(st.heaviest) > own+1 {
 		return st.heaviest, true
 	}
 	return p, own > 0
@@ -115,8 +115,8 @@ func (t *Table) rank() {
 			most, t.standing.heaviest = n, uint16(port)
 		}
 	}
-	t.standing.share = max(1, int(t.max.Load())/max(1, holders))
-	t.standing.good = ports / rankedPorts
+	t.standing.share = int32(max(1, int(t.max.Load())/max(1, holders)))
+	t.standing.good = int32(ports / rankedPorts)
 }
 
 // evict frees a slot anywhere in the table for a new entry on port p. The caller
@@ -132,11 +132,11 @@ func (t *Table) evict(p uint16, c clock) gone {
 		if looked >= evictReach/4 && met > 0 {
 			break
 		}
-		b, used := t.used.next(st.hand)
-		if st.hand = b; !used {
+		b, used := t.used.next(int(st.hand))
+		if st.hand = int32(b); !used {
 			continue
 		}
-		st.hand = (b + 1) % len(t.all)
+		st.hand = int32((b + 1) % len(t.all))
 		for j := range t.all[b] {
 			f := found{b, &t.all[b][j], word(t.all[b][j].val.Load())}
 			switch {

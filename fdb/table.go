@@ -9,7 +9,8 @@ import (
 
 // Table is a filtering database. See the package comment for who may call what.
 type Table struct {
-	// Read by every call, and written by none.
+	// Read by every call, and written by none: one cache line, and another that
+	// keeps the processor from fetching what follows with it.
 	buckets []Bucket // power of two
 	head    *Head
 	gens    *[MaxPorts]atomic.Uint32 // head's
@@ -38,8 +39,8 @@ type Table struct {
 // New makes a table in ordinary memory for max learned entries, 0 for
 // DefaultMax, at most MaxEntries; ageing is in seconds as for SetAgeing.
 //
-// It takes MemorySize of address space, touched only where it is used, and
-// some 100 KiB beside it.
+// It takes MemorySize of address space, touched only where it is used, and 100
+// to 400 KiB beside it.
 func New(max int, ageing uint32) *Table {
 	max = clampMax(max)
 	n, _ := geometry(max)
