@@ -3,31 +3,30 @@ package fdb
 // A full table makes room. When it holds its limit of learned entries and a new
 // station is heard, an old one goes:
 //
-//   - A port that has its share, the limit divided by the number of ports that
-//     hold any, or more than that, gives up one of its own stations.
-//   - To a port with less than its share the port that holds most gives up one,
-//     if it holds no less than the other then.
+//   - A port that has its share or more, which is the limit divided by the number
+//     of ports that have any, gives up one of its own.
+//   - For a port with less the port that has most gives up one, unless it would
+//     then have less than the other.
 //
 // So a guest that floods the switch with addresses pushes out its own, and a
-// port with no more than its share loses none, whatever others do. (To take
-// from the port that holds most in every case, as others do, would let a guest
-// take half of the table from an uplink.)
+// port with no more than its share loses none, whatever others do. (The simpler
+// rule, to take from the port that has most in any case, would let one guest
+// have half of the table, at the cost of an uplink.)
 //
-// Which of the port's stations goes is by age: of the first few that a hand
-// meets on its way round the table, the one that was not heard for the longest
-// time. To know the oldest for certain, every frame would have to mend a list.
-// An entry whose ageing time has passed goes at once, whoever's it is; static
-// and local ones never go.
+// Which of the port's entries goes is a matter of age: of the first few that a
+// hand meets on its way round the table, the one that was not heard for longest.
+// To know the oldest for certain, every frame would have to mend a list. An
+// expired entry goes at once, whoever's it is. Static and local ones never go.
 //
-// A table that is not full may still have no slot free in the three buckets of a
-// new station, by one chance in very many or by somebody's design. Then the
-// port that has most of these slots gives up its oldest there, if it has no less
-// of them than the new station's port then, or that port itself does.
+// A table that is not full may still have no free slot in the three buckets of a
+// new station, by a chance of one in billions or by design. Then the port that
+// has most of these slots gives up its oldest there; if it would then have less
+// of them than the new station's port, this one gives up its own.
 //
-// An eviction costs the lock that an insert takes anyway, and a look at some
-// dozen cache lines, in sequence. A flood of addresses could pay nothing else
-// all the time; therefore a port causes a limited number of evictions a second,
-// and is refused without the lock beyond.
+// An eviction takes the lock that every insert takes, and a look at a dozen
+// cache lines in a row, or some dozens. Lest a flood have the switch do nothing
+// else, a port causes a bounded number a second; beyond, it is refused without
+// the lock.
 
 const (
 	// evictSample is the number of the port's entries of which the oldest goes.

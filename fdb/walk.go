@@ -135,8 +135,8 @@ func (t *Table) FlushMatch(port, vid int) int {
 }
 
 // FlushVLANs forgets the entries of a port in the VLANs that left names, static
-// ones, too, but no local ones, in one walk, and returns how many there were. Workers that still forward for
-// the port in one of them may learn there anew.
+// ones, too, but no local ones, and returns how many there were. Workers that
+// still forward for the port in one of these VLANs may learn there anew.
 func (t *Table) FlushVLANs(port uint16, left func(vid uint16) bool) int {
 	return t.remove(func(k Key, v word) bool {
 		return v.kind() != Local && v.port() == port && left(k.VID())
