@@ -68,6 +68,17 @@ func (s *Switch) Learned(v *relay.View, key fdb.Key, in uint16, moved bool, from
 	}
 }
 
+// evicted is the table's: an entry gave way to a new one. The station is forgotten
+// as if it had aged, and its port's share of the table is used up.
+func (s *Switch) evicted(e fdb.Entry) {
+	v := s.view.Load()
+	s.feed.fdb(EventFDBAge, fdb.MakeKey(e.MAC, e.VID), v.PortName(e.Port), "")
+	if int(e.Port) < len(v.Ports) && v.Ports[e.Port].Troubles != nil {
+		v.Ports[e.Port].Troubles[relay.TableFull].Add(1)
+		s.Troubled()
+	}
+}
+
 // Troubled is relay.Control's.
 func (s *Switch) Troubled() {
 	if !s.trouble.Load() { // read by all, written once a second

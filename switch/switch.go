@@ -150,6 +150,7 @@ func New(cfg Config) (*Switch, error) {
 		slots:   make([]*port, 1), // number 0 is the host's
 	}
 	s.feed.clock = cfg.Clock
+	table.OnEvict(s.evicted)
 	if err := s.startTree(); err != nil {
 		return nil, err
 	}
