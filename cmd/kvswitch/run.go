@@ -129,7 +129,7 @@ func serve(ctx context.Context, o daemon.Options) error {
 			case late != nil: // the second one: at once
 				return fmt.Errorf("stopped by a second %v", sig)
 			default:
-				o.Log.Info("stopping", "signal", sig.String())
+				d.Log().Info("stopping", "signal", sig.String())
 				late = time.After(stopLimit)
 				cancel()
 			}

@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"runtime/debug"
 	"sync"
+	"time"
 
 	"github.com/KimMachineGun/automemlimit/memlimit"
 
@@ -24,8 +25,9 @@ import (
 // with nothing left of it. Other methods may be called from any goroutine.
 type Daemon struct {
 	options  Options
-	log      *slog.Logger // limited: no outsider fills it
-	lines    *loglimit.Handler
+	log      *slog.Logger      // no outsider fills it, and nobody waits for it
+	lines    *loglimit.Handler // before queue
+	queue    *loglimit.Queue
 	listener *ctl.Listener
 	opener   *opener
 	sw       *vswitch.Switch
@@ -34,8 +36,11 @@ type Daemon struct {
 	helper   *qemu.Helper   // nil without the right to make taps
 	started  *config.Config // as the switch was started
 
-	mu   sync.Mutex     // held by changes that take more than one call
-	last *config.Config // what file and options asked for when they were last read
+	reloading sync.Mutex     // one reload at a time
+	last      *config.Config // what file and options asked for when they were last read
+
+	mu   sync.Mutex      // never held while anybody else is waited for
+	busy map[string]bool // ports that are being added, or that a reload is about
 }
 
 var _ ctl.Daemon = (*Daemon)(nil)
@@ -47,8 +52,9 @@ func New(o Options) (_ *Daemon, err error) {
 	if err != nil {
 		return nil, err
 	}
-	lines := loglimit.New(cmp.Or(o.Log, slog.Default()).Handler())
-	d := &Daemon{options: o, log: slog.New(lines), lines: lines, opener: opener}
+	queue := loglimit.NewQueue(cmp.Or(o.Log, slog.Default()).Handler())
+	lines := loglimit.New(queue)
+	d := &Daemon{options: o, log: slog.New(lines), lines: lines, queue: queue, opener: opener}
 	d.taps = newGuestTaps(d.dropGuestPort)
 	defer func() {
 		if err != nil {
@@ -119,8 +125,20 @@ func (d *Daemon) close() {
 		d.listener.Close()
 	}
 	d.opener.close()
-	d.lines.Flush()
+	d.endLog()
 }
+
+// logPatience is how long the end of the log waits for whoever reads it.
+const logPatience = 500 * time.Millisecond
+
+func (d *Daemon) endLog() {
+	d.lines.Flush()
+	d.queue.Close(logPatience)
+}
+
+// Log is the daemon's log: lines that come faster than they are read, or again and
+// again from one cause, are counted in it and left out.
+func (d *Daemon) Log() *slog.Logger { return d.log }
 
 // Run forwards and answers until ctx ends, and leaves nothing behind. It is
 // called once.
@@ -160,7 +178,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 	parts.Wait()
 	d.listener.Close()
 	d.opener.close()
-	d.lines.Flush()
+	d.endLog()
 	select {
 	case e := <-errs:
 		err = errors.Join(err, e)
