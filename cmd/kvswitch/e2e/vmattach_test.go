@@ -85,7 +85,15 @@ func newGuestLAN(t *testing.T, args ...string) *guestLAN {
 	l.allow("allow kvs0")
 	l.kvs = run(t, host, args...)
 	t.Setenv("KVSWITCH_RUN_DIR", l.dir)
-	// A copy that ordinary users can run, too.
+	l.install(t)
+	host.Addr("kvs0", lanAddr+"/24")
+	serveDHCP(host)
+	return l
+}
+
+// install makes a copy of the programs that ordinary users can run, too.
+func (l *guestLAN) install(t *testing.T) {
+	t.Helper()
 	for _, name := range []string{"kvswitch", "kvswitch-bridge-helper"} {
 		text, err := os.ReadFile(filepath.Join(filepath.Dir(program), name))
 		if err != nil {
@@ -100,9 +108,6 @@ func newGuestLAN(t *testing.T, args ...string) *guestLAN {
 			t.Fatal(err)
 		}
 	}
-	host.Addr("kvs0", lanAddr+"/24")
-	serveDHCP(host)
-	return l
 }
 
 // serveDHCP gives out addresses on a host's kvs0, which has lanAddr.
