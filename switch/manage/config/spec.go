@@ -88,6 +88,9 @@ func splitWords(text string) (name string, words []KeyValue, err error) {
 	return parts[0], words, err
 }
 
+// TapKind is the kind of port of a tap that the switch makes.
+const TapKind = "tap"
+
 // NetdevKind is the kind of port of a network interface, and UplinkKind the one
 // that an uplink has when nothing else is said.
 const (

@@ -281,7 +281,23 @@ func (s *Server) reload(*http.Request) (any, error) {
 }
 
 func (s *Server) getVMs(*http.Request) (any, error) {
-	return append([]qemu.GuestNIC{}, s.guests.List()...), nil
+	var ports []string
+	st := s.sw.Status()
+	for _, p := range st.Ports {
+		if p.Kind == config.NetdevKind || p.Kind == config.TapKind {
+			ports = append(ports, p.Name)
+		}
+	}
+	return qemu.AddHeld(append([]qemu.GuestNIC{}, s.guests.List()...), ports, func(port string) []string {
+		macs := []string{}
+		entries, _ := s.sw.FDB(port, 0) // a port that has just gone has none
+		for _, e := range entries {
+			if mac := e.MAC.String(); !slices.Contains(macs, mac) {
+				macs = append(macs, mac)
+			}
+		}
+		return macs
+	}), nil
 }
 
 func (s *Server) attachVM(r *http.Request) (any, error) {

@@ -164,7 +164,7 @@ func (d *Daemon) addGuestPort(spec config.Spec, lend bool) error {
 // lendPort gives a port that was not made for a guest the settings that the
 // guest brings. Those of an earlier guest end with what the file says.
 func (d *Daemon) lendPort(p config.Port, cfg vswitch.PortConfig) error {
-	if cfg.Kind != config.NetdevKind && cfg.Kind != "tap" {
+	if cfg.Kind != config.NetdevKind && cfg.Kind != config.TapKind {
 		return fmt.Errorf("add port %s: %w, of kind %s", p.Name, vswitch.ErrPortExists, cfg.Kind)
 	}
 	if own := d.last.Port(p.Name); own != nil {

@@ -54,7 +54,7 @@ func (o *opener) kinds() config.Kinds {
 	return config.Kinds{
 		{Name: config.NetdevKind, Netdev: true, Keys: []string{"queues"}, Check: checkNetdev, Open: o.openNetdev,
 			Usage: "a network interface: a NIC, a veth, the tap of a VM; queues=N receive queues"},
-		{Name: "tap", Netdev: true, Keys: []string{"queues", "owner"}, Check: checkTap, Open: o.openTap,
+		{Name: config.TapKind, Netdev: true, Keys: []string{"queues", "owner"}, Check: checkTap, Open: o.openTap,
 			Usage: "a tap that the switch makes for a VM (-netdev tap,id=n0,ifname=NAME,script=no,downscript=no); queues=N for a multi-queue guest, owner=USER[:GROUP] who may open it"},
 		{Name: "vhost-user", Keys: vhostUserKeys, Check: checkVHostUser, Open: openVHostUser,
 			Usage: "a guest's rings, directly: path=SOCKET, mode=server|client, queues=N, mtu=N, perm=, owner=USER[:GROUP], reconnect="},
