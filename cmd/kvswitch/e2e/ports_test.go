@@ -153,19 +153,22 @@ func testAPortFollowsItsDevice(t *testing.T) {
 
 // rename renames a device of the host, which since Linux 6.2 needs not be down
 // for it.
-func (o *office) rename(from, to string) {
-	link, err := o.host.Netlink().LinkByName(from)
+func (o *office) rename(from, to string) { rename(o.kvs.t, o.host, from, to) }
+
+func rename(t *testing.T, host *netns.Host, from, to string) {
+	t.Helper()
+	link, err := host.Netlink().LinkByName(from)
 	if err == nil {
-		err = o.host.Netlink().LinkSetName(link, to)
+		err = host.Netlink().LinkSetName(link, to)
 	}
 	if err != nil {
-		o.host.Down(from)
-		if err = o.host.Netlink().LinkSetName(link, to); err == nil {
-			o.host.Up(to)
+		host.Down(from)
+		if err = host.Netlink().LinkSetName(link, to); err == nil {
+			host.Up(to)
 		}
 	}
 	if err != nil {
-		o.kvs.t.Fatalf("rename %s: %v", from, err)
+		t.Fatalf("rename %s: %v", from, err)
 	}
 }
 
