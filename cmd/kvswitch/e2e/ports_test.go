@@ -102,10 +102,6 @@ func TestTheHostsStackIsNotOnThePorts(t *testing.T) {
 }
 
 func TestAPortFollowsItsDevice(t *testing.T) {
-	inKernelModes(t, testAPortFollowsItsDevice)
-}
-
-func testAPortFollowsItsDevice(t *testing.T) {
 	o := newOffice(t, 3)
 	pc, other := o.computers[0], o.computers[1]
 	works := func(what string) {
@@ -194,10 +190,6 @@ func testFramesBeyondTheEgressMTUAreDroppedByName(t *testing.T) {
 }
 
 func TestWorkersShareThePorts(t *testing.T) {
-	inKernelModes(t, testWorkersShareThePorts)
-}
-
-func testWorkersShareThePorts(t *testing.T) {
 	o := newOffice(t, 4, "--workers", "2")
 	if n := o.kvs.status().Workers; n != 2 {
 		t.Errorf("%d workers, want 2", n)
@@ -213,10 +205,6 @@ func testWorkersShareThePorts(t *testing.T) {
 }
 
 func TestNothingIsLeftOnTheDevices(t *testing.T) {
-	inKernelModes(t, testNothingIsLeftOnTheDevices)
-}
-
-func testNothingIsLeftOnTheDevices(t *testing.T) {
 	o := newOffice(t, 3)
 	o.kvs.do("port", "add", "tap:vm1")
 	before := o.state()
