@@ -116,10 +116,6 @@ func testIPv6CrossesUncut(t *testing.T) {
 }
 
 func TestJumboFramesCross(t *testing.T) {
-	inKernelModes(t, testJumboFramesCross)
-}
-
-func testJumboFramesCross(t *testing.T) {
 	o := newOffice(t, 2, "--mtu", "9000")
 	for i, pc := range o.computers {
 		pc.MTU("eth0", 9000)
@@ -139,10 +135,6 @@ func testJumboFramesCross(t *testing.T) {
 // TestDHCPCrosses is where unfinished checksums show first: client and server
 // use sockets that see the packet as the device got it.
 func TestDHCPCrosses(t *testing.T) {
-	inKernelModes(t, testDHCPCrosses)
-}
-
-func testDHCPCrosses(t *testing.T) {
 	o := newOffice(t, 2)
 	serveDHCP(o.host)
 	for _, pc := range o.computers {

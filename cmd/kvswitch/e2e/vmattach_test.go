@@ -227,6 +227,10 @@ func awaitCard(t *testing.T, g *vm.Guest, name string) {
 // the ways that QEMU has, with default offloads, and lets each of them talk to
 // the host and to another guest.
 func TestGuestsMeetHoweverTheyAreAttached(t *testing.T) {
+	inKernelModes(t, testGuestsMeetHoweverTheyAreAttached)
+}
+
+func testGuestsMeetHoweverTheyAreAttached(t *testing.T) {
 	sock := netns.Dir(t)
 	l := newGuestLAN(t, "--stp", "rstp",
 		"--port", "stream:unix,path="+sock+"/stream",
