@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -124,8 +125,21 @@ func (a *app) ofBridge(cmd *cobra.Command, words []string, n int) ([]string, err
 	if cmd.Flags().Changed("switch") && a.name != words[0] {
 		return nil, usagef("%s: is switch %s meant, or %s of -s?", cmd.Name(), words[0], a.name)
 	}
-	a.name = words[0]
+	if err := a.mean(words[0]); err != nil {
+		return nil, err
+	}
 	return words[1:], nil
+}
+
+// mean makes name the switch that is meant. One that does not run, while others
+// do, is a word that was meant otherwise, as a rule.
+func (a *app) mean(name string) error {
+	a.name = name
+	running, err := ctl.Running(a.runDir)
+	if err == nil && len(running) > 0 && !slices.Contains(running, name) && config.CheckName(name) == nil {
+		return fmt.Errorf("switch %s is not running; running: %s", name, strings.Join(running, ", "))
+	}
+	return nil
 }
 
 // completePorts completes the first n arguments of a verb with port names.

@@ -89,3 +89,24 @@ fdb:
 		t.Errorf("left behind: %v", left)
 	}
 }
+
+// README's file is right as it stands there.
+func TestReadmesFileIsRight(t *testing.T) {
+	text, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, ok := strings.Cut(string(text), "<<'END'\n")
+	example, _, end := strings.Cut(rest, "\nEND\n")
+	if !ok || !end {
+		t.Fatal("README has no file between <<'END' and END")
+	}
+	h := &host{t: t, dir: t.TempDir()}
+	file := h.socket("kvs0.yaml")
+	if err := os.WriteFile(file, []byte(example+"\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if r := h.kvswitch("config", "check", file); r.code != 0 || r.errors != "" {
+		t.Errorf("%s\n%+v", example, r)
+	}
+}

@@ -158,6 +158,9 @@ const nearby = 2
 
 // suggestion is what the user may have meant by word, in brackets, or nothing.
 func suggestion(c *cobra.Command, word string) string {
+	if word == "" {
+		return "" // every verb begins so
+	}
 	s := c.SuggestionsFor(word)
 	if len(s) == 0 {
 		return ""

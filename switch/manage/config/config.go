@@ -19,7 +19,7 @@ type Config struct {
 	HostSet  []KeyValue     // the host interface's settings, such as vlan=10
 	MTU      int            // the host interface's; 0 = the first uplink's, else 1500
 	InKernel string         // InKernelAuto or InKernelOff: forward in the kernel what can be
-	Group   string         // whose members may control the switch; "" = the process's
+	Group    string         // whose members may control the switch; "" = the process's
 	Metrics  string         // ADDR:PORT for Prometheus; "" = none
 	Ports    []Port
 	Static   []Static
