@@ -78,12 +78,13 @@ deps: ## install the Debian packages that the tests need
 
 install: build ## install under PREFIX (/usr/local), below DESTDIR if set
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/systemd/system \
-		$(DESTDIR)$(PREFIX)/share/bash-completion/completions
+		$(DESTDIR)$(PREFIX)/share/bash-completion/completions $(DESTDIR)$(PREFIX)/share/kvswitch/grafana
 	install -m 755 $(PROGRAMS) $(DESTDIR)$(PREFIX)/bin
 	for name in ifup ifdown; do \
 		ln -sf kvswitch $(DESTDIR)$(PREFIX)/bin/kvswitch-$$name || exit 1; done
 	sed 's,@PREFIX@,$(PREFIX),' cmd/kvswitch/systemd/kvswitch@.service \
 		>$(DESTDIR)$(PREFIX)/lib/systemd/system/kvswitch@.service
+	install -m 644 cmd/kvswitch/grafana/* $(DESTDIR)$(PREFIX)/share/kvswitch/grafana
 	./kvswitch completion bash >$(DESTDIR)$(PREFIX)/share/bash-completion/completions/kvswitch
 
 clean: ## remove what make made

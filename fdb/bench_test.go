@@ -161,9 +161,11 @@ func BenchmarkDeleteAndLearn(b *testing.B) {
 	})
 }
 
-// An address flood against a table at its limit: no lock, no store.
+// An address flood against a table at its limit, beyond the evictions that it
+// may cause: no lock, no store.
 func BenchmarkLearnFull(b *testing.B) {
 	bySize(b, func(b *testing.B, tb *Table, _, out []Key) {
+		mayNotEvict(tb, 1)
 		i := 0
 		for range b.N {
 			if r, _ := tb.Learn(out[i], Dest{Port: 1}); r != Full {
@@ -171,6 +173,21 @@ func BenchmarkLearnFull(b *testing.B) {
 			}
 			i = next(i, len(out))
 		}
+	})
+}
+
+// A new station in a table at its limit: another one gives way.
+func BenchmarkLearnEvicting(b *testing.B) {
+	bySize(b, func(b *testing.B, tb *Table, in, out []Key) {
+		i := 0
+		for range b.N {
+			tb.ports[1].evictions.Store(0)
+			tb.Learn(out[i], Dest{Port: 1})
+			if i = next(i, len(out)); i == 0 {
+				in, out = out, in
+			}
+		}
+		b.ReportMetric(float64(tb.Evictions())/float64(b.N), "evictions/op")
 	})
 }
 

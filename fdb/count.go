@@ -12,6 +12,21 @@ import (
 type portCount struct {
 	count atomic.Uint64 // generation << 32 | entries
 	limit atomic.Int64  // 0 is none
+
+	evictions atomic.Uint64 // second << 32 | evictions that the port has caused in it
+}
+
+// admits says whether take would count an entry in: Added, or why not.
+func (t *Table) admits(d Dest) Result {
+	p := &t.ports[d.Port%MaxPorts]
+	c := p.count.Load()
+	if uint16(c>>32) != d.Gen {
+		return Stale
+	}
+	if limit := p.limit.Load(); limit > 0 && int64(uint32(c)) >= limit {
+		return PortFull
+	}
+	return Added
 }
 
 // take counts one more learned entry at d: Added, or why not. Table.max is not
@@ -27,6 +42,9 @@ func (t *Table) take(d Dest) Result {
 			return PortFull
 		}
 		if p.count.CompareAndSwap(c, c+1) {
+			for top := t.top.Load(); int64(d.Port) > top && !t.top.CompareAndSwap(top, int64(d.Port)); {
+				top = t.top.Load()
+			}
 			t.learned.Add(1)
 			return Added
 		}
@@ -73,7 +91,7 @@ func (t *Table) PortLen(port uint16) int {
 
 // SetMax changes the limit of learned entries, 0 for DefaultMax. It can be
 // lowered, and raised to what the table was made for. Entries beyond a lowered
-// limit stay until they age.
+// limit stay until they age: a new one takes the place of one.
 func (t *Table) SetMax(n int) error {
 	if n <= 0 {
 		n = DefaultMax

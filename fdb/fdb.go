@@ -4,8 +4,11 @@
 // A Table is two atomic 64-bit words per slot. Workers look up and learn
 // without a lock as long as the station is known; only a station that was not
 // in the table takes the lock. Flushing a port is one addition, whatever the
-// number of its stations, and ageing is a slice of the table at a time. The
-// package has no clock and no goroutine: its owner tells it the second.
+// number of its stations, and ageing is a slice of the table at a time. In a full
+// table a new station takes the place of an old one, of a port that has more than
+// its share. The package has no clock and no goroutine: its owner tells it the
+// second. Its memory may be shared with readers in C: a BPF program forwards by
+// the same table (fdb.h).
 //
 // It refuses to decide: it does not know what a group address is, which VLAN a
 // frame belongs to, whether a port may learn, or what to do with a frame whose
@@ -97,7 +100,7 @@ const (
 	Known    Result = iota // the station was on this port already
 	Added                  // a new entry
 	Moved                  // the station was on another port until now
-	Full                   // not learned: the switch's limit is reached
+	Full                   // not learned: the switch's limit is reached, and nothing gives way
 	PortFull               // not learned or not moved: the port's limit is reached
 	Fixed                  // not moved: a static or local entry says another port
 	Stale                  // not learned: the generation is not the port's current one

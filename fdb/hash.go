@@ -20,18 +20,18 @@ import (
 // # Why nobody steers it
 //
 // Two stations that were chosen without knowledge of the secret share p with a
-// probability of 2^-32 at most (NH, of RFC 4418). Those that don't share it meet
-// in the first of n buckets with 2/n at most, and in the second with as much,
-// one independent of the other (a product of sums is universal in the bits from
-// 31 up). So whatever addresses a guest sends, two of them share both buckets
-// with 4/n² + 2^-32 at most. p alone would promise nearly as much, but leave
-// addresses in sequence in step with each other.
+// probability of 2^-32 at most (it is the NH of RFC 4418). Those that don't, meet
+// in the first of their buckets, of n, with one of 2/n at most, and in the second
+// with as much, independently: such a product of sums is universal in its bits
+// from 31 up. So whatever addresses a guest sends, two of them share both buckets
+// with a probability of 4/n² + 2^-32 at most. p alone would leave addresses in
+// sequence in step with each other.
 //
 // It is no cipher: who saw which stations meet would in time learn the secret.
-// But a guest sees little of it, for a lookup takes three cache lines at most
-// whoever meets, and it would gain little: no chain gets longer, and who fills
-// the three buckets of others' stations holds more than they do and gives way
-// (see evict.go).
+// But a guest sees little of that, for a lookup takes three cache lines at most,
+// whoever meets; and it would gain little, for no chain gets longer, and who
+// fills the three buckets of somebody's station has more there than others and
+// gives way (see evict.go).
 type secret struct {
 	fold          [2]uint32
 	first, second [2]uint64

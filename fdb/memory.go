@@ -11,59 +11,53 @@ import (
 // that forwards in the kernel, through an array map (BPF_F_MMAPABLE) that the
 // caller has mapped. fdb.h declares the same layout and the same rules in C.
 //
-//	offset 0      Head: clock, secret, number of spilled entries, generations
-//	HeadSize      Buckets: a power of two, n, and n/8 overflow buckets behind them
+//	offset 0    Head: clock, secret, number of spilled entries, generations
+//	HeadSize    Buckets: a power of two, n, and behind them n/8 overflow buckets
 //
-// # What lies where
+// # The words
 //
 // A Slot is two 64-bit words in the byte order of the machine:
 //
-//	key   63     1 in every key, so that an empty slot matches none
-//	      62-60  0
-//	      59-48  VLAN id
-//	      47-0   MAC address; its first byte is the lowest
-//	val   63-52  port
-//	      51-36  generation of the port with which a dynamic entry was learned
-//	      35-34  kind: 0 free, 1 dynamic, 2 static, 3 local
-//	      33-22  incarnation of the slot
-//	      21-0   second in which the station was last heard (dynamic entries)
+//	key   63      1, so that a key is never that of a free slot
+//	      62-60   0
+//	      59-48   VLAN id
+//	      47-0    MAC address; its first byte is the lowest
+//	value 63-52   port
+//	      51-36   generation of the port with which a dynamic entry was learned
+//	      35-34   kind: 0 free, 1 dynamic, 2 static, 3 local
+//	      33-22   incarnation of the slot
+//	      21-0    second in which a dynamic entry's station was last heard
 //
-// The clock is one word:
+// The clock is one, too:
 //
-//	      63-32  seconds at which a dynamic entry is too old, 0 with learning off
-//	      21-0   the second that it is
+//	      63-32   age in seconds at which dynamic entries are expired; 0: at once
+//	      21-0    the second that it is
 //
 // # What a reader does
 //
-// It looks for the key in the station's two buckets and, while Head.Spilled is
-// not 0, in its overflow bucket. Where the key is, it reads the value, the key
-// and the value once more, in this order: an entry was there if the key is still
-// the one wanted, the kind is not free, and the incarnations of both values are
-// the same. The key of a slot is written only while its value says free, and a
-// value that says free has an incarnation of its own; therefore
+// It looks for the key in the station's two buckets and, while any entry has
+// spilled, in its overflow bucket. In the slot where the key is, it reads value,
+// key and value in this order. That is an entry of the station if the key is the
+// one looked for, the kind is not free, and both values have one incarnation.
+// For the key changes only while the value says free, and when an entry goes the
+// incarnation is another. Hence two orders must hold:
 //
-//   - the value must be read before the key (who sees an entry's value sees its
-//     key), and
-//   - the key before the second value (who sees a later key sees that the value
-//     has changed).
+//   - the first value before the key: who sees an entry's value sees its key;
+//   - the key before the second value: who sees a later key sees that the value
+//     is no longer the first.
 //
-// x86 keeps loads in order. On arm64 each needs acquire order or an address that
-// depends on what was read before; plain loads of a BPF program have neither.
-// The search for the key that goes before needs no order.
+// x86 loads in program order. arm64 does not: there the first two must be acquire
+// loads, or each load must depend on what the one before has brought. The search
+// that found the slot needs no order, nor does what comes after.
 //
-// A dynamic entry counts if its generation is its port's in Head.Gens, and the
-// clock is not past its time.
+// A dynamic entry counts while its generation is its port's and it is not
+// expired by the clock.
 //
 // # What a reader may write
 //
-// The second of a value, by compare-and-swap with the value it has read, and
-// nothing else. A plain store would bring back an entry that was moved or
-// removed meanwhile. A swap that fails is not tried again: the next frame comes.
-//
-// # What it costs
-//
-// A table in ordinary memory costs what is used of it. An array map is allocated
-// whole: see MemorySize.
+// The second in a value, by compare-and-swap with the value that it has read,
+// and nothing else. A plain store would bring back an entry that was moved or
+// removed meanwhile. If the swap fails, it is left: another frame will come.
 
 // Sizes of the parts of a Memory, in bytes.
 const (
@@ -130,9 +124,11 @@ func NumBuckets(max int) int {
 }
 
 // MemorySize is the size in bytes of a Memory for max learned entries, head and
-// buckets. It goes in powers of two: 16 KiB, and 32 to 64 bytes for each of max
-// and of the 4096 entries that are reserved for the switch itself. That makes
-// 2.3 MiB for the default of 65,536 entries, and 144 MiB for 4,194,304.
+// buckets: 16 KiB, and 32 to 64 bytes for each of max and of the 4096 entries
+// that are reserved for the switch itself, because the number of buckets is a
+// power of two. That makes 2.3 MiB for the default of 65,536 entries, and
+// 144 MiB for 4,194,304. Ordinary memory costs what of it is used; an array map
+// is allocated whole when it is made.
 func MemorySize(max int) int { return HeadSize + BucketSize*NumBuckets(max) }
 
 // reserve is the number of entries beside the learned ones that a table is made

@@ -44,12 +44,17 @@ func TestLayout(t *testing.T) {
 			t.Errorf("%s: %d, want %d", what, n[0], n[1])
 		}
 	}
-	read := unsafe.Offsetof(tb.all) + unsafe.Sizeof(tb.all)
-	if read > 64 {
-		t.Errorf("every call reads %d bytes of a Table: more than a cache line", read)
+	if read := unsafe.Offsetof(tb.all) + unsafe.Sizeof(tb.all); read != 64 || unsafe.Offsetof(tb.learned) != 128 {
+		t.Errorf("every call reads %d bytes of a Table, an insert writes from %d on: want 64, 128", read, unsafe.Offsetof(tb.learned))
 	}
-	if gap := unsafe.Offsetof(tb.learned) - read; gap < 64 {
-		t.Errorf("%d bytes between what every call reads and what an insert writes", gap)
+	// Then the allocator aligns it.
+	if n := unsafe.Sizeof(tb); n <= 240 || n > 256 {
+		t.Errorf("a Table has %d bytes: want 241 to 256", n)
+	}
+	for range 10 {
+		if p := uintptr(unsafe.Pointer(New(1, 1))); p%64 != 0 {
+			t.Errorf("a Table begins at %x", p)
+		}
 	}
 }
 

@@ -59,7 +59,45 @@ func (o *oracle) lookup(k Key) (uint16, bool) {
 	return 0, false
 }
 
-func (o *oracle) learn(k Key, d Dest) (Result, uint16) {
+// yields are the ports of which one has to give up an entry for a new one on
+// port, where ports have so many: those that have most, if they have no less
+// than port then, or port itself. MaxPorts stands for one that comes before all.
+func yields(has map[uint16]int, port uint16) (ports []uint16) {
+	own, most := has[port], 0
+	for p, n := range has {
+		if n > most {
+			ports, most = nil, n
+		}
+		if n == most {
+			ports = append(ports, p)
+		}
+	}
+	switch {
+	case most > own+1 || port == MaxPorts:
+		return ports
+	case own > 0:
+		return []uint16{port}
+	}
+	return nil
+}
+
+// mustYield is what yields says of the whole table, but that a port which has
+// its share takes from nobody else.
+func (o *oracle) mustYield(port uint16) []uint16 {
+	has := map[uint16]int{}
+	for _, e := range o.entries {
+		if e.kind == Dynamic {
+			has[e.port]++
+		}
+	}
+	if own := has[port]; own > 0 && own >= o.max/len(has) {
+		return []uint16{port}
+	}
+	return yields(has, port)
+}
+
+// learn does what Learn does; evicted says that room was made.
+func (o *oracle) learn(k Key, d Dest, evicted bool) (Result, uint16) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	e := o.entries[k]
@@ -69,10 +107,10 @@ func (o *oracle) learn(k Key, d Dest) (Result, uint16) {
 		return Stale, 0
 	case o.ageing == 0:
 		return Off, 0
-	case e == nil && o.learned() >= o.max:
-		return Full, 0
 	case e == nil && atLimit:
 		return PortFull, 0
+	case e == nil && o.learned() >= o.max && !evicted:
+		return Full, 0
 	case e == nil:
 		o.entries[k] = &known{port: d.Port, kind: Dynamic, heard: o.now}
 		return Added, 0

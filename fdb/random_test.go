@@ -9,9 +9,16 @@ import (
 
 // pair does everything to a table and to its oracle and compares.
 type pair struct {
-	t  testing.TB
-	tb *Table
-	o  *oracle
+	t    testing.TB
+	tb   *Table
+	o    *oracle
+	gone []Entry // what gave way
+}
+
+func newPair(t testing.TB, tb *Table, max int, ageing uint32) *pair {
+	p := &pair{t: t, tb: tb, o: newOracle(max, ageing)}
+	tb.OnEvict(func(e Entry) { p.gone = append(p.gone, e) })
+	return p
 }
 
 const (
@@ -27,34 +34,73 @@ func testKey(i int) Key {
 
 func (p *pair) learn(k Key, d Dest) {
 	p.t.Helper()
-	room := p.hasRoom(k)
-	got, prev := p.tb.Learn(k, d)
-	if got == Full && !room && p.o.entries[k] == nil {
-		return // the few buckets of the test are full before the limit is reached
+	room, here := p.atHome(k)
+	must := p.o.mustYield(d.Port)
+	if !room {
+		must = yields(here, d.Port)
 	}
-	want, wantPrev := p.o.learn(k, d)
+	got, prev := p.tb.Learn(k, d)
+	if got == Full && p.o.entries[k] == nil && (!room || p.o.learned() >= p.o.max) {
+		if len(must) > 0 {
+			p.t.Fatalf("Learn(%v, %v) = full, but one of ports %v has to yield", k, d, must)
+		}
+		return
+	}
+	evicted := p.yielded(must)
+	want, wantPrev := p.o.learn(k, d, evicted)
 	if got != want || prev != wantPrev {
 		p.t.Fatalf("Learn(%v, %v) = %v from %d, want %v from %d", k, d, got, prev, want, wantPrev)
 	}
 }
 
-// hasRoom looks for a free slot in the buckets of k.
-func (p *pair) hasRoom(k Key) bool {
+// yielded has the oracle forget what gave way, which was expired or on one of
+// these ports.
+func (p *pair) yielded(ports []uint16) bool {
+	p.t.Helper()
+	gone := p.gone
+	p.gone = nil
+	for _, e := range gone {
+		k := MakeKey(e.MAC, e.VID)
+		x := p.o.entries[k]
+		if x == nil || x.kind != Dynamic || p.o.entry(k, x) != e {
+			p.t.Fatalf("evicted: %+v, which is %+v", e, x)
+		}
+		if !p.o.expired(x) && !slices.Contains(ports, e.Port) {
+			p.t.Fatalf("evicted: %+v, want one of ports %v", e, ports)
+		}
+		delete(p.o.entries, k)
+	}
+	if len(gone) > 1 {
+		p.t.Fatalf("evicted: %+v", gone)
+	}
+	return len(gone) == 1
+}
+
+// atHome looks for a free slot in the buckets of k, and counts the learned
+// entries there by port.
+func (p *pair) atHome(k Key) (room bool, here map[uint16]int) {
+	here = map[uint16]int{}
 	for _, b := range p.tb.homes(k) {
 		for i := range p.tb.all[b] {
-			if !p.tb.live(word(p.tb.all[b][i].val.Load())) {
-				return true
+			switch v := word(p.tb.all[b][i].val.Load()); {
+			case !p.tb.live(v):
+				room = true
+			case v.kind() == Dynamic:
+				here[v.port()]++
 			}
 		}
 	}
-	return false
+	return room, here
 }
 
 func (p *pair) set(k Key, port uint16, kind Kind) {
 	p.t.Helper()
-	room := p.hasRoom(k)
-	if err := p.tb.Set(k, port, kind); err != nil {
-		if room || p.o.entries[k] != nil {
+	room, here := p.atHome(k)
+	must := yields(here, MaxPorts)
+	err := p.tb.Set(k, port, kind)
+	p.yielded(must)
+	if err != nil {
+		if room || p.o.entries[k] != nil || len(here) > 0 {
 			p.t.Fatal(err)
 		}
 		return
@@ -160,8 +206,8 @@ func checkSlots(t testing.TB, tb *Table) {
 	ports := map[uint16]int{}
 	seen := map[Key]bool{}
 	for b := range tb.all {
-		if used := tb.used[b/64].Load()>>(b%64)&1 == 1; used == tb.all[b].empty() {
-			t.Fatalf("bucket %d: marked used %v, empty %v", b, used, !used)
+		if used := tb.used[b/64].Load()>>(b%64)&1 == 1; !used && !tb.all[b].empty() {
+			t.Fatalf("bucket %d is not empty, but not marked as used", b)
 		}
 		for i := range tb.all[b] {
 			s := &tb.all[b][i]
@@ -271,7 +317,7 @@ func TestTableDoesWhatAMapUnderAMutexDoes(t *testing.T) {
 					ops[i] = byte(r.Uint32())
 				}
 				tb := smallTable(64, 10, len(tb.buckets), len(tb.all)-len(tb.buckets))
-				p := &pair{t, tb, newOracle(64, 10)}
+				p := newPair(t, tb, 64, 10)
 				p.advance(0)
 				p.run(ops)
 				if t.Failed() {
@@ -290,7 +336,7 @@ func FuzzOperations(f *testing.F) {
 			ops = ops[:3*300]
 		}
 		for _, n := range []int{1, 8} {
-			p := &pair{t, smallTable(64, 10, n, 1), newOracle(64, 10)}
+			p := newPair(t, smallTable(64, 10, n, 1), 64, 10)
 			p.advance(0)
 			p.run(ops)
 		}

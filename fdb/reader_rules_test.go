@@ -18,7 +18,7 @@ func TestReadersInCAnswerAsTheTableDoes(t *testing.T) {
 		}
 		for seed := range rounds {
 			rnd := rand.New(rand.NewPCG(uint64(seed), 11))
-			p := &pair{t, r.table(64, 10), newOracle(64, 10)}
+			p := newPair(t, r.table(64, 10), 64, 10)
 			p.advance(0)
 			for range 40 {
 				ops := make([]byte, 3*(1+rnd.IntN(8)))
@@ -66,7 +66,7 @@ func (r *reader) compare(p *pair, rnd *rand.Rand) {
 				q.answer = 1
 				if v.kind() == Dynamic {
 					v = v&^secMask | word(clock(tb.head.clock.Load()).now())
-					p.o.learn(k, d)
+					p.o.learn(k, d, false)
 				}
 			}
 			defer func() {
@@ -98,13 +98,15 @@ func (r *reader) compare(p *pair, rnd *rand.Rand) {
 // was asked for, both answers are the same; at all times it is on a port that
 // it was on, and what was moved or removed doesn't come back by a refresh.
 func TestReadersInCRaceWriters(t *testing.T) {
-	eachReader(t, 8, func(t *testing.T, r *reader) {
+	eachReader(t, 16, func(t *testing.T, r *reader) {
 		const stations, writers = 2 * testStations, 2
-		tb := r.table(40, DefaultAgeing)
+		tb := r.table(100, DefaultAgeing)
 		var turns [stations]atomic.Uint64 // odd while somebody changes the station
 		var all atomic.Uint64             // odd while somebody changes many
 		stop := make(chan struct{})
 		var wg sync.WaitGroup
+		end := sync.OnceFunc(func() { close(stop); wg.Wait() })
+		defer end() // before the memory goes, whatever happens
 		var results [Off + 1]atomic.Int64
 		workers(&wg, stop, writers, func(w int, rnd *rand.Rand) {
 			i := rnd.IntN(stations/writers)*writers + w // nobody else's
@@ -145,7 +147,8 @@ func TestReadersInCRaceWriters(t *testing.T) {
 		})
 
 		rnd := rand.New(rand.NewPCG(3, 3))
-		var before [questions][2]uint64
+		var before [questions][3]uint64
+		now := func(i int) [3]uint64 { return [3]uint64{all.Load(), turns[i].Load(), tb.Evictions()} }
 		still, found, heard := 0, 0, 0
 		for on := racing(t, func() bool {
 			return still > 200 && found > 100 && heard > 100 && results[Added].Load() > 100 && results[Moved].Load() > 100
@@ -154,12 +157,14 @@ func TestReadersInCRaceWriters(t *testing.T) {
 			for i := range r.q {
 				who[i] = rnd.IntN(stations)
 				r.q[i] = question{op: uint64(askLookup + rnd.IntN(2)), key: uint64(testKey(who[i])), port: uint64(home(who[i]))}
-				before[i] = [2]uint64{all.Load(), turns[who[i]].Load()}
+				before[i] = now(who[i])
 			}
 			r.ask(50)
 			for i, q := range r.q {
+				tb.mu.Lock() // nobody evicts
 				d, ok := tb.Lookup(Key(q.key))
-				quiet := before[i] == [2]uint64{all.Load(), turns[who[i]].Load()} && before[i][0]%2 == 0 && before[i][1]%2 == 0
+				quiet := before[i] == now(who[i]) && before[i][0]%2 == 0 && before[i][1]%2 == 0
+				tb.mu.Unlock()
 				if q.op == askHeard {
 					heard += int(q.answer)
 					continue
@@ -178,8 +183,7 @@ func TestReadersInCRaceWriters(t *testing.T) {
 				}
 			}
 		}
-		close(stop)
-		wg.Wait()
+		end()
 		checkSlots(t, tb)
 	})
 }

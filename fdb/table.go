@@ -9,7 +9,8 @@ import (
 
 // Table is a filtering database. See the package comment for who may call what.
 type Table struct {
-	// Read by every call, and written by none.
+	// Read by every call, and written by none: one cache line, and another that
+	// keeps the processor from fetching what follows with it.
 	buckets []Bucket // power of two
 	head    *Head
 	gens    *[MaxPorts]atomic.Uint32 // head's
@@ -21,8 +22,13 @@ type Table struct {
 	max     atomic.Int64 // limit of learned
 	fixed   atomic.Int64 // static and local entries
 	ports   *[MaxPorts]portCount
+	top     atomic.Int64 // highest port that has learned
 	used    usedBuckets
 	mu      sync.Mutex // held to free a slot or to fill one
+
+	standing  standing // mu's
+	evictions atomic.Uint64
+	onEvict   func(Entry)
 
 	// Advance's own.
 	started bool
@@ -33,8 +39,8 @@ type Table struct {
 // New makes a table in ordinary memory for max learned entries, 0 for
 // DefaultMax, at most MaxEntries; ageing is in seconds as for SetAgeing.
 //
-// It takes MemorySize of address space, touched only where it is used, and
-// some 100 KiB beside it.
+// It takes MemorySize of address space, touched only where it is used, and 100
+// to 400 KiB beside it.
 func New(max int, ageing uint32) *Table {
 	max = clampMax(max)
 	n, _ := geometry(max)
@@ -86,8 +92,9 @@ func (t *Table) find(k Key) (*Slot, word) {
 	return s, v
 }
 
-// findHome is find without the overflow bucket. It calls nothing, which spares
-// it a stack frame.
+// findHome is find without the overflow bucket; of an entry that is removed at
+// this moment it returns the slot and a free value. It calls nothing, which
+// spares it a stack frame.
 func (t *Table) findHome(k Key) (*Slot, word) {
 	bs := t.buckets
 	if len(bs) == 0 {
@@ -105,7 +112,7 @@ func (t *Table) findHome(k Key) (*Slot, word) {
 			eq(b[3].key.Load(), uint64(k))<<3
 		if m != 0 {
 			s := &b[bits.TrailingZeros32(uint32(m))&3]
-			v, _ := s.read(k) // not ok: removed at this moment
+			v, _ := s.read(k)
 			return s, v
 		}
 		if !first {
@@ -180,7 +187,7 @@ func (t *Table) Learn(k Key, d Dest) (r Result, prev uint16) {
 		}
 		switch {
 		case !t.live(v):
-			if r := t.add(k, d); r != Known {
+			if r := t.add(k, d, c); r != Known {
 				return r, 0
 			}
 			// Another worker was first: see what it stored.

@@ -151,11 +151,18 @@ func TestDropLocalLeavesEverythingElse(t *testing.T) {
 	checkSlots(t, tb)
 }
 
+// mayNotEvict has a port cause all the evictions that it may.
+func mayNotEvict(tb *Table, port uint16) {
+	for tb.spend(port, clock(tb.head.clock.Load())) {
+	}
+}
+
 // What the kernel's bridge_fdb_learning_limit selftest asks: only learned
 // entries count, and an entry that changes its kind changes the count.
 func TestLimitsCountOnlyLearnedEntries(t *testing.T) {
 	tb := New(4, DefaultAgeing)
 	tb.SetPortLimit(1, 3)
+	mayNotEvict(tb, 2)
 	for i := range 8 {
 		if err := tb.Set(testKey(i), 1, Static); err != nil {
 			t.Fatal(err)
@@ -199,6 +206,7 @@ func TestLoweredLimitsTakeNothingAway(t *testing.T) {
 		wantLearn(t, tb, testKey(i), 1, Known)
 		wantPort(t, tb, testKey(i), 1)
 	}
+	mayNotEvict(tb, 2)
 	wantLearn(t, tb, testKey(20), 2, Full)
 	if err := tb.SetMax(100); err != nil {
 		t.Fatal(err)
@@ -353,6 +361,8 @@ func TestHotCallsDoNotAllocate(t *testing.T) {
 	in, out := testKey(0), testKey(1)
 	tb.Learn(in, Dest{Port: 1})
 	second, port := uint32(0), uint16(1)
+	small := New(10, DefaultAgeing)
+	small.OnEvict(func(Entry) {})
 	for name, f := range map[string]func(){
 		"lookup hit":  func() { tb.Lookup(in) },
 		"lookup miss": func() { tb.Lookup(out) },
@@ -361,9 +371,13 @@ func TestHotCallsDoNotAllocate(t *testing.T) {
 		"moved":       func() { port ^= 3; tb.Learn(in, at(tb, port)) },
 		"added":       func() { tb.Delete(testKey(2)); tb.Learn(testKey(2), at(tb, 1)) },
 		"flushed":     func() { tb.Flush(9) },
+		"evicting":    func() { second++; tb.Advance(second, nil); small.Learn(testKey(int(second)), at(small, 3)) },
 	} {
 		if n := testing.AllocsPerRun(200, f); n != 0 {
 			t.Errorf("%s: %v allocations", name, n)
 		}
+	}
+	if small.Evictions() == 0 {
+		t.Error("nothing was evicted")
 	}
 }

@@ -6,10 +6,11 @@ import (
 	"sync/atomic"
 )
 
-// usedBuckets has a bit for each bucket of a table, which is set while a slot of
-// the bucket is not free. Walks go by it, so that they cost what the table holds
-// and not what it could hold: the sweep of an idle switch looks at the buckets
-// of its few stations, and at one word for 64 of the others.
+// usedBuckets has a bit for each bucket of a table, which is set before the first
+// of its slots is filled, and cleared by the sweep that finds them all free.
+// Walks go by it, so that they cost what the table holds and not what it could
+// hold: the sweep of an idle switch looks at the buckets of its few stations,
+// and at one word for 64 of the others.
 type usedBuckets []atomic.Uint64
 
 func newUsedBuckets(n int) usedBuckets { return make(usedBuckets, (n+63)/64) }
@@ -36,6 +37,18 @@ func (u usedBuckets) in(w int) iter.Seq[int] {
 			}
 		}
 	}
+}
+
+// next is the first used bucket from b on among the 64 of b's word; if there is
+// none, the bucket that the next word begins with, and false.
+func (u usedBuckets) next(b int) (int, bool) {
+	if left := u[b/64].Load() >> (b % 64); left != 0 {
+		return b + bits.TrailingZeros64(left), true
+	}
+	if w := b/64 + 1; w < len(u) {
+		return 64 * w, false
+	}
+	return 0, false
 }
 
 // all are all used buckets.

@@ -3,6 +3,7 @@ package fdb
 import (
 	"bytes"
 	"cmp"
+	"math"
 	"slices"
 )
 
@@ -77,9 +78,22 @@ func (t *Table) sweep(c clock, parts int, aged func(Entry)) (looked int) {
 		for b := range t.used.in(w) {
 			looked++
 			t.reap(b, gone, report)
+			t.tidy(b)
 		}
 	}
 	return looked
+}
+
+// tidy marks bucket b as no longer used if nothing is in it.
+func (t *Table) tidy(b int) {
+	if !t.all[b].empty() {
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.all[b].empty() {
+		t.used.clear(b)
+	}
 }
 
 // reap frees the slots of bucket b whose entries match, and calls reaped for
@@ -121,8 +135,8 @@ func (t *Table) FlushMatch(port, vid int) int {
 }
 
 // FlushVLANs forgets the entries of a port in the VLANs that left names, static
-// ones, too, but no local ones, in one walk, and returns how many there were. Workers that still forward for
-// the port in one of them may learn there anew.
+// ones, too, but no local ones, and returns how many there were. Workers that
+// still forward for the port in one of these VLANs may learn there anew.
 func (t *Table) FlushVLANs(port uint16, left func(vid uint16) bool) int {
 	return t.remove(func(k Key, v word) bool {
 		return v.kind() != Local && v.port() == port && left(k.VID())
@@ -148,24 +162,47 @@ func (t *Table) DropLocal(port uint16, gone func(Key) bool) {
 
 // Entries are the entries that Lookup finds, ordered by address and VLAN. What
 // changes while they are collected is shown as before or as after.
-func (t *Table) Entries() []Entry {
-	list := make([]Entry, 0, max(t.Len(), 0))
+func (t *Table) Entries() []Entry { return t.Page(nil, math.MaxInt, nil) }
+
+// Page is the first n of Entries that come behind after, from the start if that is
+// nil, and that match, if it is not nil. Whoever goes on behind the last one of a
+// page sees each station once at most, however long that takes, and needs memory
+// for 2n entries. A page is a walk of the table.
+func (t *Table) Page(after *Entry, n int, match func(*Entry) bool) []Entry {
+	var list []Entry
+	bounded := n <= math.MaxInt/2
 	c := clock(t.head.clock.Load())
 	for b := range t.used.all() {
 		for i := range t.all[b] {
 			s := &t.all[b][i]
 			k := Key(s.key.Load())
-			if v, ok := s.read(k); ok && t.live(v) && !c.expired(v) {
-				list = append(list, makeEntry(k, v, c))
+			v, ok := s.read(k)
+			if !ok || !t.live(v) || c.expired(v) {
+				continue
+			}
+			e := makeEntry(k, v, c)
+			if after != nil && e.compare(*after) <= 0 || match != nil && !match(&e) {
+				continue
+			}
+			if list = append(list, e); bounded && len(list) == 2*n {
+				list = smallest(list, n)
 			}
 		}
 	}
-	slices.SortFunc(list, func(a, b Entry) int {
-		return cmp.Or(bytes.Compare(a.MAC[:], b.MAC[:]), cmp.Compare(a.VID, b.VID))
-	})
-	// A station that was forgotten and learned anew during the walk may have
-	// been met in two slots.
-	return slices.CompactFunc(list, func(a, b Entry) bool { return a.MAC == b.MAC && a.VID == b.VID })
+	return smallest(list, n)
+}
+
+// smallest is the first n of the list in order, without those met twice: a station
+// that was forgotten and learned anew during a walk may have been met in two slots.
+func smallest(list []Entry, n int) []Entry {
+	slices.SortFunc(list, Entry.compare)
+	list = slices.CompactFunc(list, func(a, b Entry) bool { return a.compare(b) == 0 })
+	return list[:min(len(list), n)]
+}
+
+// compare orders by address and VLAN.
+func (e Entry) compare(o Entry) int {
+	return cmp.Or(bytes.Compare(e.MAC[:], o.MAC[:]), cmp.Compare(e.VID, o.VID))
 }
 
 func makeEntry(k Key, v word, c clock) Entry {

@@ -23,7 +23,9 @@ func (s *Switch) control(ctx context.Context) {
 		case <-s.poke:
 			s.followAll()
 		case <-second.C:
-			s.tick()
+			if s.tick() {
+				second.Reset(time.Second) // the next may be due already
+			}
 		}
 	}
 }
@@ -66,6 +68,17 @@ func (s *Switch) Learned(v *relay.View, key fdb.Key, in uint16, moved bool, from
 	}
 }
 
+// evicted is the table's: an entry gave way to a new one. The station is forgotten
+// as if it had aged, and its port's share of the table is used up.
+func (s *Switch) evicted(e fdb.Entry) {
+	v := s.view.Load()
+	s.feed.fdb(EventFDBAge, fdb.MakeKey(e.MAC, e.VID), v.PortName(e.Port), "")
+	if int(e.Port) < len(v.Ports) && v.Ports[e.Port].Troubles != nil {
+		v.Ports[e.Port].Troubles[relay.TableFull].Add(1)
+		s.Troubled()
+	}
+}
+
 // Troubled is relay.Control's.
 func (s *Switch) Troubled() {
 	if !s.trouble.Load() { // read by all, written once a second
@@ -83,6 +96,11 @@ func (s *Switch) now() uint32 { return uint32(s.uptime() / time.Second) }
 func (s *Switch) hear(p relay.Punt) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.hearAll(p)
+}
+
+// hearAll is hear, called with s.mu held.
+func (s *Switch) hearAll(p relay.Punt) {
 	for n := 0; ; n++ {
 		p.Owner.Heard(p.Kind)
 		// Another port may have the number by now.
@@ -116,8 +134,9 @@ func (s *Switch) followAll() {
 
 // tick is what is due once a second. A process that was stopped for a while
 // catches up, so that timers keep their meaning; what is far too old is not
-// replayed.
-func (s *Switch) tick() {
+// replayed. It reports that the follower missed a beat: the next must be a whole
+// second later.
+func (s *Switch) tick() (late bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := s.now()
@@ -142,6 +161,7 @@ func (s *Switch) tick() {
 		}
 	}
 	s.beat()
+	return s.late
 }
 
 // beat tells the follower how long it may go on without hearing of the switch.
@@ -150,8 +170,9 @@ func (s *Switch) tick() {
 // whoever still forwards here would close a loop. Without one it is as long as
 // stations are remembered.
 //
-// When a beat was missed, the control side first hears what waited for it, which
-// it does before the next second.
+// When a beat was missed, the control side first hears what waited for it: in the
+// second until now the workers took it from the ports, and those that took it are
+// waited for by publish.
 func (s *Switch) beat() {
 	f := s.cfg.Follower
 	if f == nil {
@@ -159,14 +180,34 @@ func (s *Switch) beat() {
 	}
 	if s.late {
 		s.publish()
-	}
-	d := s.cfg.Ageing
-	if s.tree != nil {
-		hello, silent := s.cfg.STP.Hello, s.uptime()-s.spoke
-		if silent > hello {
-			silent = 0 // no port has anything to say to anybody
+		select {
+		case p := <-s.punts:
+			s.hearAll(p)
+		default:
 		}
-		d = 3*hello - silent
+	}
+	d := max(s.cfg.Ageing, shortestTrust)
+	if s.tree != nil {
+		d = 3*s.cfg.STP.Hello - s.silence()
 	}
 	s.late = !f.Beat(d)
+}
+
+// shortestTrust lets a beat be late by more than it takes to the next.
+const shortestTrust = 3 * time.Second
+
+// silence is how long ago the last BPDU left by the port that has said nothing for
+// longest, of those that have something to say. That is every hello time, or a
+// second later where BPDUs are too many at once.
+func (s *Switch) silence() (longest time.Duration) {
+	now := s.uptime()
+	for _, p := range s.slots {
+		if p == nil {
+			continue
+		}
+		if d := now - p.spoke; d <= s.cfg.STP.Hello+time.Second {
+			longest = max(longest, d)
+		}
+	}
+	return longest
 }

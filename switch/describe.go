@@ -100,8 +100,13 @@ func (s *Switch) treeStatus() stp.Status {
 		return s.tree.Status()
 	}
 	id := s.bridgeID()
-	return stp.Status{BridgeID: id, RootID: id, Ports: []stp.PortStatus{}}
+	c := &s.cfg.STP
+	hello, age, delay := seconds(c.Hello), seconds(c.MaxAge), seconds(c.ForwardDelay)
+	return stp.Status{BridgeID: id, RootID: id, Ports: []stp.PortStatus{}, TxHold: uint32(c.TxHold),
+		Hello: hello, MaxAge: age, ForwardDelay: delay, BridgeHello: hello, BridgeMaxAge: age, BridgeForwardDelay: delay}
 }
+
+func seconds(d time.Duration) uint32 { return uint32(d / time.Second) }
 
 // describe is a port's status. Called with s.mu held.
 func (s *Switch) describe(p *port, tree *stp.Status) PortStatus {

@@ -36,26 +36,56 @@ func (s *Switch) applyAgeing() {
 // FDB lists the stations known, by address and VLAN; those of one port or one
 // VLAN if portName is not "" or vlan not 0.
 func (s *Switch) FDB(portName string, vlan uint16) ([]FDBEntry, error) {
-	// Walking and sorting millions of entries takes seconds, in which the tree
-	// must go on: only the ports are looked at under the lock, before and after.
-	before, _, only, err := s.attached(portName)
-	if err != nil {
-		return nil, err
-	}
-	entries := s.table.Entries()
-	after, names, _, _ := s.attached("")
 	list := []FDBEntry{}
-	for _, e := range entries {
-		if int(e.Port) >= min(len(before), len(after)) {
-			continue
+	err := s.EachFDB(portName, vlan, func(e FDBEntry) error {
+		list = append(list, e)
+		return nil
+	})
+	return list, err
+}
+
+// fdbPage is how many stations EachFDB takes out of the table at once: all of a
+// table of the default size, for a megabyte and a half.
+const fdbPage = 1 << 16
+
+// EachFDB calls each with what FDB lists, one after the other, and ends with the
+// first error of it. Nothing waits while it does, and it holds no more than 1.5 MB
+// (3 MB while it walks), however large the table is and however slow each: what
+// changes meanwhile is shown as before or as after.
+func (s *Switch) EachFDB(portName string, vlan uint16, each func(FDBEntry) error) error {
+	return s.eachFDB(portName, vlan, fdbPage, each)
+}
+
+func (s *Switch) eachFDB(portName string, vlan uint16, page int, each func(FDBEntry) error) error {
+	var after *fdb.Entry
+	for {
+		// Walking and sorting millions of entries takes seconds, in which the tree
+		// must go on: only the ports are looked at under the lock, before and after.
+		before, _, only, err := s.attached(portName)
+		if err != nil {
+			return err
 		}
-		p := before[e.Port]
-		if p == nil || p != after[e.Port] || only != nil && p != only || vlan != 0 && e.VID != vlan {
-			continue
+		entries := s.table.Page(after, page, func(e *fdb.Entry) bool {
+			return (only == nil || int(e.Port) == only.id) && (vlan == 0 || e.VID == vlan)
+		})
+		now, names, _, _ := s.attached("")
+		for _, e := range entries {
+			if int(e.Port) >= min(len(before), len(now)) {
+				continue
+			}
+			p := before[e.Port]
+			if p == nil || p != now[e.Port] {
+				continue
+			}
+			if err := each(FDBEntry{MAC: e.MAC, VLAN: e.VID, Port: names[e.Port], Type: e.Kind.String(), AgeS: float64(e.Age)}); err != nil {
+				return err
+			}
 		}
-		list = append(list, FDBEntry{MAC: e.MAC, VLAN: e.VID, Port: names[e.Port], Type: e.Kind.String(), AgeS: float64(e.Age)})
+		if len(entries) < page {
+			return nil
+		}
+		after = &entries[len(entries)-1]
 	}
-	return list, nil
 }
 
 // attached are the ports and what they are called, by number, and the one called

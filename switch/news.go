@@ -70,6 +70,7 @@ func (s *Switch) announceTrouble(p *port, what relay.Trouble, times int) {
 	text := "stations are not learned, what is for them is flooded"
 	switch what {
 	case relay.TableFull:
+		text = "stations give way to others, or are not learned; what is for them is flooded"
 		e.Reason = fmt.Sprintf("the table has its %d stations", s.cfg.MaxEntries)
 	case relay.PortFull:
 		e.Reason = fmt.Sprintf("the port has its %d stations", p.cfg.MaxLearned)

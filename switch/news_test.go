@@ -3,6 +3,7 @@ package vswitch_test
 import (
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -337,6 +338,28 @@ func TestAgeingOutIsAnEvent(t *testing.T) {
 	n.pass(10)
 	if e := n.one(vswitch.EventFDBAge); e.Port != "p1" || e.MAC == nil || *e.MAC != mem.MAC(100) {
 		t.Errorf("event %+v", e)
+	}
+}
+
+// In a full table stations of the port that floods give way, and each is told.
+func TestStationThatGivesWayIsAnEvent(t *testing.T) {
+	small := off()
+	small.MaxEntries = 8
+	n := newNewsroom(t, small, nil, nil)
+	n.send(1, broadcasts(100, 11)...)
+	n.pass(1)
+	gone := n.heard(vswitch.EventFDBAge)
+	if len(gone) != 3 {
+		t.Fatalf("%d events: %+v", len(gone), gone)
+	}
+	known, err := n.FDB("", 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range gone {
+		if e.Port != "p1" || slices.ContainsFunc(known, func(f vswitch.FDBEntry) bool { return f.MAC == *e.MAC }) {
+			t.Errorf("event %+v; known are %+v", e, known)
+		}
 	}
 }
 

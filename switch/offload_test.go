@@ -101,6 +101,38 @@ func TestHeaderThatLiesIsDroppedByName(t *testing.T) {
 	}
 }
 
+// Two tags and a full payload are no more than the kernel's bridge passes.
+func TestTagsMakeAFrameNoLongerThanTheMTU(t *testing.T) {
+	tag := []byte{0x81, 0, 0, 5}
+	for _, beside := range []bool{false, true} {
+		for _, c := range []struct{ tags, payload, passes int }{
+			{0, 1500, 1}, {0, 1501, 0},
+			{1, 1500, 1}, {1, 1504, 1}, {1, 1505, 0},
+			{2, 1500, 1}, {2, 1501, 0}, {3, 1500, 0},
+		} {
+			wire := append(append([]byte{}, macB[:]...), macA[:]...)
+			for range c.tags {
+				wire = append(wire, tag...)
+			}
+			wire = append(append(wire, 0x88, 0xb5), make([]byte, c.payload)...)
+			f := frame.Frame{Data: wire}
+			if beside && c.tags > 0 {
+				f.Data, f.Tag = append(append([]byte{}, wire[:12]...), wire[16:]...), 0x8100_0005
+			}
+			l := newLab(t, vswitch.Config{}, 2)
+			l.sendFrames(1, f)
+			want := map[int][][]byte{2: one(wire)}
+			if c.passes == 0 {
+				want = nil
+			}
+			l.expect("tags", want)
+			if n := l.drops(2, "egress-mtu"); n != uint64(1-c.passes) {
+				t.Errorf("%+v, beside %v: egress-mtu = %d", c, beside, n)
+			}
+		}
+	}
+}
+
 func TestSegmentsLongerThanTheMTUAreDropped(t *testing.T) {
 	l := newLab(t, vswitch.Config{}, 2)
 	f := superFrame(t, 60000)

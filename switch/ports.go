@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"github.com/kvswitch/kvswitch/fdb"
 	"github.com/kvswitch/kvswitch/stp"
@@ -30,7 +31,8 @@ type port struct {
 	role                 stp.Role    // as last told
 	shown                stp.State   // the same
 
-	bpduFrom frame.MAC // source of the last BPDU that came in
+	bpduFrom frame.MAC     // source of the last BPDU that came in
+	spoke    time.Duration // uptime when the last one left
 
 	counters []relay.Counters // by worker
 	punts    relay.Allowance
@@ -77,25 +79,14 @@ func (s *Switch) attach(name string, dev frame.Port, cfg PortConfig, host bool) 
 		return 0, fmt.Errorf("add port: it has no name")
 	}
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.closed {
-		return 0, fmt.Errorf("add port %s: %w", name, ErrClosed)
+	_, err := s.place(name, host)
+	s.mu.Unlock()
+	if err != nil {
+		return 0, err
 	}
-	if s.holder(name) != nil {
-		return 0, fmt.Errorf("add port %s: %w", name, ErrPortExists)
-	}
-	id := hostPort
-	if host {
-		if s.slots[hostPort] != nil {
-			return 0, fmt.Errorf("add host interface %s: %s is the host interface already", name, s.slots[hostPort].name)
-		}
-	} else if id = s.freeNumber(); id >= maxPorts {
-		return 0, fmt.Errorf("add port %s: %w: %d are in use", name, ErrTooMany, maxPorts-1)
-	}
-	p := &port{id: id, asked: name, dev: dev, cfg: cfg, vlan: &cfg.VLAN, counters: make([]relay.Counters, s.cfg.Workers)}
-	if host {
-		p.learning, p.forwarding = true, true
-	}
+	p := &port{asked: name, dev: dev, cfg: cfg, vlan: &cfg.VLAN, counters: make([]relay.Counters, s.cfg.Workers)}
+	// Without the lock: a device may take its time to start. What it says before the
+	// port is in its place is in the state that is read below.
 	if err := dev.Start(func() {
 		p.changed.Store(true)
 		select {
@@ -104,6 +95,16 @@ func (s *Switch) attach(name string, dev frame.Port, cfg PortConfig, host bool) 
 		}
 	}); err != nil {
 		return 0, fmt.Errorf("add port %s: %w", name, err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	id, err := s.place(name, host) // somebody else may have been faster
+	if err != nil {
+		return 0, err
+	}
+	p.id = id
+	if host {
+		p.learning, p.forwarding = true, true
 	}
 	for _, q := range dev.Queues() {
 		p.queues = append(p.queues, pump.NewQueue(q, uint16(id)))
@@ -127,6 +128,26 @@ func (s *Switch) attach(name string, dev frame.Port, cfg PortConfig, host bool) 
 	s.announceLink(p)
 	for _, line := range s.warnings(p) {
 		s.log.Warn(line, "port", p.name)
+	}
+	return id, nil
+}
+
+// place is the number that a new port may have. Called with s.mu held.
+func (s *Switch) place(name string, host bool) (id int, err error) {
+	if s.closed {
+		return 0, fmt.Errorf("add port %s: %w", name, ErrClosed)
+	}
+	if s.holder(name) != nil {
+		return 0, fmt.Errorf("add port %s: %w", name, ErrPortExists)
+	}
+	if host {
+		if s.slots[hostPort] != nil {
+			return 0, fmt.Errorf("add host interface %s: %s is the host interface already", name, s.slots[hostPort].name)
+		}
+		return hostPort, nil
+	}
+	if id = s.freeNumber(); id >= maxPorts {
+		return 0, fmt.Errorf("add port %s: %w: %d are in use", name, ErrTooMany, maxPorts-1)
 	}
 	return id, nil
 }

@@ -16,3 +16,12 @@ const (
 	DropRxError = "rx-error" // refused by the port: malformed
 	DropTxError = "tx-error" // refused by the kernel or the peer
 )
+
+// DropReasons are all names that PortStatus.Drops may have.
+func DropReasons() []string {
+	names := []string{DropRxFull, DropRxError, DropTxError}
+	for r := relay.Pass + 1; r < relay.NumReasons; r++ {
+		names = append(names, r.String())
+	}
+	return names
+}

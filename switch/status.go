@@ -139,7 +139,7 @@ const (
 	EventFDBMove    = "fdb.move"
 	EventFDBAge     = "fdb.age"
 	EventFDBFlush   = "fdb.flush"
-	EventFDBFull    = "fdb.full" // Count times a station was not learned; Reason says which limit is reached
+	EventFDBFull    = "fdb.full" // Count times a station was not learned or gave way; Reason says which limit is reached
 	EventPortUp     = "port.up"
 	EventPortDown   = "port.down"
 	EventPortRefuse = "port.refuse"     // what its peer asked for, Count times since the last such event; Reason is the last one's

@@ -118,7 +118,6 @@ type Switch struct {
 	leaving     *port          // on its way out: has no number any more, but news
 	shortAgeing uint32         // seconds, while the tree asks for it; 0 = cfg.Ageing is in force
 	ticked      uint32         // when tick was last called, by the coarse clock
-	spoke       time.Duration  // uptime when a BPDU was last sent
 	late        bool           // the follower missed a beat
 	workers     []*pump.Worker // while Run runs
 	hand        *Hand          // in place of Run
@@ -151,6 +150,7 @@ func New(cfg Config) (*Switch, error) {
 		slots:   make([]*port, 1), // number 0 is the host's
 	}
 	s.feed.clock = cfg.Clock
+	table.OnEvict(s.evicted)
 	if err := s.startTree(); err != nil {
 		return nil, err
 	}

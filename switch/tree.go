@@ -147,8 +147,8 @@ func (s *Switch) announceTree(outputs []stp.Output) {
 		switch o := o.(type) {
 		case stp.SendBPDU:
 			if p := s.at(o.Port); p != nil {
+				p.spoke = s.uptime() // before whoever hears it counts
 				s.sendBPDU(p, o.PDU)
-				s.spoke = s.uptime()
 			}
 		case stp.Event:
 			s.treeEvent(o)

@@ -75,6 +75,9 @@ func show(tb netns.TB, program string, out io.Writer) {
 		check(tb, s.run("kvswitch showmacs"), macOne, macTwo)
 		check(tb, s.run("kvswitch stats"), ports...)
 	}
+	for _, s := range []*site{a, b} {
+		fmt.Fprintf(out, "    %s\n", s.shortWay())
+	}
 
 	step("The machines go, and so do their ports")
 	one.PowerOff()

@@ -35,6 +35,7 @@ func TestDemonstration(t *testing.T) {
 		"udhcpc: lease of 192.0.2.",
 		"0% packet loss",
 		"the same bytes",
+		"never left the kernel",
 		"All of it worked",
 	} {
 		if !strings.Contains(out.String(), want) {

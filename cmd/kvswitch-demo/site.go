@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
 	"io"
 	"os"
@@ -115,6 +116,41 @@ func (s *site) ask(args ...string) (string, error) {
 		return "", fmt.Errorf("%w: %s", err, out)
 	}
 	return string(out), nil
+}
+
+// shortWay says how many of the frames that came in by the switch's ports never left
+// the kernel.
+func (s *site) shortWay() string {
+	var doc struct {
+		Ports []struct {
+			Name     string `json:"name"`
+			InKernel struct {
+				Active   bool   `json:"active"`
+				Why      string `json:"why"`
+				RxFrames uint64 `json:"rx_frames"`
+			} `json:"in_kernel"`
+			RX struct {
+				Frames uint64 `json:"frames"`
+			} `json:"rx"`
+		} `json:"ports"`
+	}
+	out, err := s.ask("show", "--json")
+	if err == nil {
+		err = json.Unmarshal([]byte(out), &doc)
+	}
+	if err != nil {
+		s.tb.Fatalf("ask the switch on %s: %v", s.name, err)
+	}
+	var frames, short uint64
+	why := ""
+	for _, p := range doc.Ports {
+		frames += p.RX.Frames
+		short += p.InKernel.RxFrames
+		if !p.InKernel.Active {
+			why += fmt.Sprintf("; not those of %s: %s", p.Name, p.InKernel.Why)
+		}
+	}
+	return fmt.Sprintf("%s: of %d frames that came in by ports %d never left the kernel%s", s.name, frames, short, why)
 }
 
 // guest prints how a virtual machine is started here, and starts it.

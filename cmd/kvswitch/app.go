@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -21,6 +22,7 @@ import (
 // app is what the verbs share: where they write, and which switch is meant.
 type app struct {
 	out    *bufio.Writer
+	stdout io.Writer // what out writes to, to be asked what it is
 	stderr io.Writer
 	runDir string
 	name   string // -s; "" = the only one running
@@ -70,7 +72,7 @@ segment, as the kernel's bridge does, in one process.
 		a.fdbCommand(), a.vlanCommand(), a.stpCommand(),
 		a.monitorCommand(), a.statsCommand(),
 		a.ifupCommand(), a.ifdownCommand(), a.helperCommand(), a.vmCommand(), a.libvirtCommand(),
-		a.configCommand(), a.reloadCommand(), a.doctorCommand(), a.benchCommand(),
+		a.configCommand(), a.reloadCommand(), a.restoreCommand(), a.doctorCommand(), a.benchCommand(),
 		versionCommand(a),
 	)
 	root.AddCommand(a.brctlCommands()...)
@@ -123,8 +125,21 @@ func (a *app) ofBridge(cmd *cobra.Command, words []string, n int) ([]string, err
 	if cmd.Flags().Changed("switch") && a.name != words[0] {
 		return nil, usagef("%s: is switch %s meant, or %s of -s?", cmd.Name(), words[0], a.name)
 	}
-	a.name = words[0]
+	if err := a.mean(words[0]); err != nil {
+		return nil, err
+	}
 	return words[1:], nil
+}
+
+// mean makes name the switch that is meant. One that does not run, while others
+// do, is a word that was meant otherwise, as a rule.
+func (a *app) mean(name string) error {
+	a.name = name
+	running, err := ctl.Running(a.runDir)
+	if err == nil && len(running) > 0 && !slices.Contains(running, name) && config.CheckName(name) == nil {
+		return fmt.Errorf("switch %s is not running; running: %s", name, strings.Join(running, ", "))
+	}
+	return nil
 }
 
 // completePorts completes the first n arguments of a verb with port names.

@@ -71,16 +71,26 @@ func TestBrctlsTimesNeedNoOrder(t *testing.T) {
 		words []string
 		want  config.Times
 		says  []string
+		off   bool // the tree
 	}{
-		{[]string{"setfd", "4"}, config.Times{Hello: 2, MaxAge: 6, ForwardDelay: 4}, []string{"max-age went from 20s to 6s with it"}},
-		{[]string{"setfd", "0"}, config.Times{Hello: 2, MaxAge: 6, ForwardDelay: 4}, []string{"forward-delay is 4s: IEEE 802.1D has no less", "max-age went"}},
-		{[]string{"setfd", "2"}, config.Times{Hello: 2, MaxAge: 6, ForwardDelay: 4}, []string{"forward-delay is 4s", "max-age went"}},
-		{[]string{"setfd", "30"}, config.Times{Hello: 2, MaxAge: 20, ForwardDelay: 30}, nil},
-		{[]string{"setmaxage", "40"}, config.Times{Hello: 2, MaxAge: 40, ForwardDelay: 21}, []string{"forward-delay went from 15s to 21s"}},
-		{[]string{"setmaxage", "6"}, config.Times{Hello: 2, MaxAge: 6, ForwardDelay: 15}, nil},
-		{[]string{"sethello", "10"}, config.Times{Hello: 10, MaxAge: 22, ForwardDelay: 15}, []string{"max-age went from 20s to 22s"}},
+		{[]string{"setfd", "4"}, config.Times{Hello: 2, MaxAge: 6, ForwardDelay: 4}, []string{"max-age went from 20s to 6s with it"}, false},
+		{[]string{"setfd", "0"}, config.Times{Hello: 2, MaxAge: 6, ForwardDelay: 4}, []string{"forward-delay is 4s: IEEE 802.1D has no less", "max-age went"}, false},
+		{[]string{"setfd", "2"}, config.Times{Hello: 2, MaxAge: 6, ForwardDelay: 4}, []string{"forward-delay is 4s", "max-age went"}, false},
+		{[]string{"setfd", "30"}, config.Times{Hello: 2, MaxAge: 20, ForwardDelay: 30}, nil, false},
+		{[]string{"setmaxage", "40"}, config.Times{Hello: 2, MaxAge: 40, ForwardDelay: 21}, []string{"forward-delay went from 15s to 21s"}, true},
+		{[]string{"setmaxage", "6"}, config.Times{Hello: 2, MaxAge: 6, ForwardDelay: 15}, nil, true},
+		{[]string{"sethello", "10"}, config.Times{Hello: 10, MaxAge: 22, ForwardDelay: 15}, []string{"max-age went from 20s to 22s"}, true},
 	} {
 		h.must("stp", "set", "hello=2s", "max-age=20s", "forward-delay=15s")
+		for _, tree := range []string{"off", "on"} { // whether there is one makes no difference
+			h.must("stp", tree)
+			if times := decode[vswitch.STPStatus](h, "stp", "show"); times.BridgeHello != 2 || times.BridgeMaxAge != 20 || times.BridgeForwardDelay != 15 {
+				t.Errorf("stp %s: %+v", tree, times)
+			}
+		}
+		if tc.off {
+			h.must("stp", "off")
+		}
 		r := h.kvswitch(tc.words...)
 		lines := strings.Split(strings.TrimSuffix(r.errors, "\n"), "\n")
 		if r.errors == "" {

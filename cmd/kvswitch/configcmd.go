@@ -1,7 +1,10 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+
+	"github.com/kvswitch/kvswitch/switch/manage/daemon"
 
 	"github.com/spf13/cobra"
 )
@@ -23,7 +26,45 @@ func (a *app) configCommand() *cobra.Command {
 			_, err = a.out.Write(text)
 			return err
 		},
-	}))
+	}), a.configCheckCommand())
+}
+
+func (a *app) configCheckCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "check FILE",
+		Short: "Say what is wrong with a file for run --config, a line for each mistake",
+		Long: `Say what is wrong with a file for run --config: a line for each mistake, with its
+place, and exit status 1. It needs no switch and changes nothing. Whether the
+host has what the file names is known only when the switch starts.`,
+		Args: args(1, 1),
+		RunE: func(_ *cobra.Command, words []string) error {
+			return a.check(&daemon.Options{File: words[0]})
+		},
+	}
+}
+
+// check prints what is wrong with the options of a daemon.
+func (a *app) check(o *daemon.Options) error {
+	r, err := o.Check()
+	var wrong *daemon.OptionError
+	if errors.As(err, &wrong) {
+		return usageError{err}
+	}
+	if err != nil {
+		return err
+	}
+	for _, line := range r.Lines() {
+		fmt.Fprintln(a.stderr, line)
+	}
+	if len(r.Mistakes) > 0 {
+		return errSaid
+	}
+	what := o.File
+	if what == "" {
+		what = "flags"
+	}
+	_, err = fmt.Fprintf(a.out, "%s: ok\n", what)
+	return err
 }
 
 func (a *app) reloadCommand() *cobra.Command {

@@ -155,3 +155,21 @@ func TestHeldPortIsSaidByTheVerbThatCausedIt(t *testing.T) {
 		t.Errorf("still held: %+v", p.STP)
 	}
 }
+
+// An address that the host loses the use of is warned of by the verb that takes
+// the interface, and no longer once it has gone.
+func TestAddressOnAPortIsWarnedOfWhileItIsThere(t *testing.T) {
+	b := newBox(t)
+	b.cables("eth0")
+	b.net.Addr("eth0", "192.0.2.7/24")
+	b.run()
+	r := b.kvswitch("addif", "eth0")
+	if want := "kvswitch: warning: eth0: the host can't be reached at 192.0.2.7/24 any more"; r.code != 0 || !strings.HasPrefix(r.errors, want) || strings.Count(r.errors, "\n") != 1 {
+		t.Errorf("addif: %+v", r)
+	}
+	if w := b.host.port("eth0").Warnings; len(w) != 1 {
+		t.Errorf("warnings: %q", w)
+	}
+	b.net.Run("ip", "addr", "del", "192.0.2.7/24", "dev", "eth0")
+	eventually(t, "the warning has gone", func() bool { return len(b.host.port("eth0").Warnings) == 0 })
+}

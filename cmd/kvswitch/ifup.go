@@ -55,24 +55,15 @@ func (a *app) ifup(cmd *cobra.Command, tap string) error {
 	}
 	// The port comes before the link: once up, the host's own stack would speak
 	// on the tap until the port shields it.
-	if err := attachOnce(cmd, c, tap); err != nil {
+	port := ctl.NewPort{Spec: config.Spec{Kind: config.NetdevKind, Name: tap}.String(), Guest: true}
+	if _, err := c.AddPort(cmd.Context(), port); err != nil {
 		return err
 	}
 	if err := netlink.LinkSetUp(link); err != nil {
 		err = fmt.Errorf("ifup %s: set it up: %w", tap, err)
-		return errors.Join(err, c.DelPort(cmd.Context(), tap))
+		return errors.Join(err, c.DelGuestPort(cmd.Context(), tap))
 	}
 	return nil
-}
-
-// attachOnce adds the tap's port unless it is there: a guest that ended without
-// its downscript leaves the port, which then meets the new tap of that name.
-func attachOnce(cmd *cobra.Command, c *ctl.Client, tap string) error {
-	if p, err := c.Port(cmd.Context(), tap); err == nil && p.Kind == config.NetdevKind {
-		return nil
-	}
-	_, err := c.AddPort(cmd.Context(), ctl.NewPort{Spec: config.Spec{Kind: config.NetdevKind, Name: tap}.String()})
-	return err
 }
 
 func (a *app) ifdownCommand() *cobra.Command {

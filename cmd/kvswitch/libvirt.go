@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 
 	vswitch "github.com/kvswitch/kvswitch/switch"
 	"github.com/kvswitch/kvswitch/switch/frame"
@@ -39,10 +40,19 @@ func (a *app) libvirtHooksCommand() *cobra.Command {
 		c.Flags().StringVar(&dir, "dir", qemu.HooksDir, "libvirt's directory of hooks")
 		return c
 	}
-	return group("hooks", "Make libvirt call kvswitch for its guests, or no longer",
-		verb("install", "Make libvirt call kvswitch when a guest starts and ends",
-			func() (string, bool, error) { return qemu.InstallHook(dir, self()) },
-			"installed; restart libvirt's daemon if this is its first hook", "there already"),
+	install := a.talks(verb("install", "Make libvirt call kvswitch when a guest starts and ends",
+		func() (string, bool, error) {
+			runDir, err := filepath.Abs(a.runDir)
+			if err != nil {
+				return "", false, err
+			}
+			return qemu.InstallHook(dir, qemu.HookCommand{Program: self(), RunDir: runDir, Switch: a.name})
+		},
+		"installed; restart libvirt's daemon if this is its first hook", "there already"))
+	install.Long = `Make libvirt call kvswitch when a guest starts and ends. libvirt hands hooks no
+environment: the hook that is written here keeps --run-dir, and -s for the guests
+that name no switch, as they are now (KVSWITCH_RUN_DIR and KVSWITCH_SWITCH count).`
+	return group("hooks", "Make libvirt call kvswitch for its guests, or no longer", install,
 		verb("uninstall", "Undo install",
 			func() (string, bool, error) { return qemu.UninstallHook(dir) },
 			"removed", "not there"))
@@ -57,7 +67,8 @@ func (a *app) libvirtHookCommand() *cobra.Command {
 		Hidden: true,
 		Args:   args(2, -1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return qemu.Hook(args[1], cmd.InOrStdin(), func(name string) (qemu.HookSwitch, error) {
+			h := qemu.Hook{Guest: args[0], Operation: args[1], Domain: cmd.InOrStdin(), Dir: qemu.HookDir(a.runDir)}
+			h.Find = func(name string) (qemu.HookSwitch, error) {
 				if name == "" {
 					name = a.name
 				}
@@ -65,8 +76,9 @@ func (a *app) libvirtHookCommand() *cobra.Command {
 				if err != nil {
 					return nil, err
 				}
-				return hookSwitch{cmd.Context(), ctl.NewClient(a.runDir, name)}, nil
-			})
+				return hookSwitch{cmd.Context(), name, ctl.NewClient(a.runDir, name)}, nil
+			}
+			return h.Run()
 		},
 	})
 }
@@ -74,21 +86,30 @@ func (a *app) libvirtHookCommand() *cobra.Command {
 // hookSwitch is a running switch as package qemu's hook sees it.
 type hookSwitch struct {
 	ctx    context.Context
+	name   string
 	client *ctl.Client
 }
 
 var _ qemu.HookSwitch = hookSwitch{}
 
+func (s hookSwitch) Name() string { return s.name }
+
 func (s hookSwitch) AddPort(spec config.Spec) error {
-	_, err := s.client.AddPort(s.ctx, ctl.NewPort{Spec: spec.String()})
+	_, err := s.client.AddPort(s.ctx, ctl.NewPort{Spec: spec.String(), Guest: true})
 	return err
 }
 
-func (s hookSwitch) DelPort(name string) error { return s.client.DelPort(s.ctx, name) }
+func (s hookSwitch) DelPort(name string) error {
+	err := s.client.DelGuestPort(s.ctx, name)
+	if errors.Is(err, vswitch.ErrNoPort) {
+		return nil // it went with its tap
+	}
+	return err
+}
 
 func (s hookSwitch) HasPort(name string) (bool, error) {
 	_, err := s.client.Port(s.ctx, name)
-	if errors.Is(err, vswitch.ErrNoPort) {
+	if errors.Is(err, vswitch.ErrNoPort) || errors.Is(err, ctl.ErrNotRunning) {
 		return false, nil
 	}
 	return err == nil, err

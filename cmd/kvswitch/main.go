@@ -48,7 +48,7 @@ const (
 // execute runs the command line and returns the exit code. What a verb prints
 // is held back until it ends, so that a failure leaves no half of a document.
 func execute(argv []string, stdout, stderr io.Writer) int {
-	a := &app{out: bufio.NewWriter(stdout), stderr: stderr}
+	a := &app{out: bufio.NewWriter(stdout), stdout: stdout, stderr: stderr}
 	root := a.rootCommand()
 	words := arguments(argv)
 	if ask, ok := completesBench(root, words); ok {
@@ -67,6 +67,9 @@ func execute(argv []string, stdout, stderr io.Writer) int {
 	}
 	if err == nil {
 		return exitDone
+	}
+	if errors.Is(err, errSaid) {
+		return exitFailed
 	}
 	fmt.Fprintln(stderr, "kvswitch:", oneLine(err))
 	var usage usageError
@@ -95,6 +98,9 @@ func arguments(argv []string) []string {
 // calledAs are the verbs that a link's name stands for. (kvswitch-bridge-helper is
 // a program of its own.)
 var calledAs = []string{"ifup", "ifdown"}
+
+// errSaid is a failure that the verb has said all about.
+var errSaid = errors.New("said")
 
 // usageError is a command line that can't be understood.
 type usageError struct{ error }
@@ -152,6 +158,9 @@ const nearby = 2
 
 // suggestion is what the user may have meant by word, in brackets, or nothing.
 func suggestion(c *cobra.Command, word string) string {
+	if word == "" {
+		return "" // every verb begins so
+	}
 	s := c.SuggestionsFor(word)
 	if len(s) == 0 {
 		return ""

@@ -22,6 +22,7 @@ func TestMain(m *testing.M) {
 		main()
 	}
 	os.Unsetenv("KVSWITCH_SWITCH")
+	os.Unsetenv("JOURNAL_STREAM")
 	os.Exit(m.Run())
 }
 

@@ -104,7 +104,7 @@ func TestLibvirtHookIsInstalledOnceAndCallsUs(t *testing.T) {
 	}
 	// With an interface of ours and no switch, the guest does not start.
 	cmd = program(t, dir, "libvirt", "hook", "guest", "start", "begin", "-")
-	cmd.Stdin = strings.NewReader("<domain type='kvm'><name>guest</name><devices><interface type='ethernet'><target dev='vnet0'/></interface></devices></domain>")
+	cmd.Stdin = strings.NewReader("<domain type='kvm'><name>guest</name><uuid>6a1d5c1e-93a5-4d4e-8f3a-2f6a2f1c7f10</uuid><devices><interface type='ethernet'><target dev='vnet0'/></interface></devices></domain>")
 	if r := run(t, cmd); r.code != 1 || !strings.Contains(r.errors, "no switch is running") {
 		t.Errorf("hook without a switch: %+v", r)
 	}

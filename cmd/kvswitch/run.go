@@ -4,11 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"log/slog"
 	"os"
 	"os/signal"
-	"strings"
 	"syscall"
 	"time"
 
@@ -33,13 +30,14 @@ var runFlags = []struct{ word, usage string }{
 	{"workers", "number `N` of forwarding threads (default 1)"},
 	{"busy-poll", "after work, poll for `DURATION` before sleeping; or always, or 0 (default 20us)"},
 	{"in-kernel", "`MODE` auto: frames between known stations at network interfaces never leave the kernel; off: the workers carry all (default auto)"},
+	{"group", "let the members of group `NAME` control the switch (default the group of who runs it)"},
 	{"metrics", "serve Prometheus metrics on `ADDR:PORT`"},
 }
 
 func (a *app) runCommand() *cobra.Command {
 	o := daemon.Options{Version: buildVersion()}
 	var logFormat string
-	var filtering, noHost bool
+	var filtering, noHost, check bool
 	c := &cobra.Command{
 		Use:   "run",
 		Short: "Run a switch until it is told to stop",
@@ -58,11 +56,13 @@ SIGHUP makes it read its --config file anew.
 		values[r.word] = f.String(r.word, "", r.usage)
 	}
 	f.StringVar(&o.File, "config", "", "read `FILE`, YAML with the same words; flags count more")
+	f.BoolVar(&check, "check", false, "say what is wrong with file and flags, and start nothing")
 	f.StringArrayVar(&o.Uplinks, "uplink", nil, "attach network card `IF`[,key=value]..., or another way to other switches by its SPEC (may be repeated)")
 	f.StringArrayVar(&o.Ports, "port", nil, "attach a port by its `SPEC` (may be repeated)")
 	f.BoolVar(&noHost, "no-host", false, "no host interface")
+	f.BoolVar(&o.KeepHost, "keep-host", false, "leave the host interface, with its addresses, when the switch stops: the next one takes it over")
 	f.BoolVar(&filtering, "vlan-filtering", false, "keep VLANs apart (802.1Q)")
-	f.StringVar(&logFormat, "log-format", "", "log as `FORMAT` text or json (default text on a terminal, else json)")
+	f.StringVar(&logFormat, "log-format", "", "log as `FORMAT` text, json or journal (default text on a terminal, journal under systemd, else json)")
 	c.RunE = func(cmd *cobra.Command, _ []string) error {
 		for _, r := range runFlags {
 			if f.Changed(r.word) {
@@ -78,7 +78,10 @@ SIGHUP makes it read its --config file anew.
 		if f.Changed("vlan-filtering") {
 			o.Words = append(o.Words, config.KeyValue{Key: "vlan-filtering", Value: fmt.Sprint(filtering)})
 		}
-		log, err := logger(logFormat, a.stderr)
+		if check {
+			return a.check(&o)
+		}
+		log, err := logger(logFormat, a.stderr, os.Getenv("JOURNAL_STREAM"))
 		if err != nil {
 			return err
 		}
@@ -126,32 +129,10 @@ func serve(ctx context.Context, o daemon.Options) error {
 			case late != nil: // the second one: at once
 				return fmt.Errorf("stopped by a second %v", sig)
 			default:
-				o.Log.Info("stopping", "signal", sig.String())
+				d.Log().Info("stopping", "signal", sig.String())
 				late = time.After(stopLimit)
 				cancel()
 			}
 		}
 	}
-}
-
-// logger writes lines of the given format, by default what suits w.
-func logger(format string, w io.Writer) (*slog.Logger, error) {
-	if format == "" {
-		format = "json"
-		if f, ok := w.(*os.File); ok && isTerminal(f) {
-			format = "text"
-		}
-	}
-	switch format {
-	case "text":
-		return slog.New(slog.NewTextHandler(w, nil)), nil
-	case "json":
-		return slog.New(slog.NewJSONHandler(w, nil)), nil
-	}
-	return nil, usagef("--log-format %q: want text or json", strings.TrimSpace(format))
-}
-
-func isTerminal(f *os.File) bool {
-	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
-	return err == nil
 }

@@ -66,6 +66,11 @@ func (a *app) switches(cmd *cobra.Command, names []string) ([]string, error) {
 	case len(names) > 0 && cmd.Flags().Changed("switch"):
 		return nil, usagef("%s: name switches, or give -s", cmd.Name())
 	case len(names) > 0:
+		for _, name := range names {
+			if err := a.mean(name); err != nil {
+				return nil, err
+			}
+		}
 		return names, nil
 	case a.name != "":
 		return []string{a.name}, nil

@@ -189,16 +189,20 @@ func (a *app) printTree(t *vswitch.STPStatus) error {
 	if t.LastTopologyChangePortName != "" {
 		changes += fmt.Sprintf(", the last %s ago, %s on %s", secs(t.SinceTopologyChange), t.LastTopologyChangeBy, t.LastTopologyChangePortName)
 	}
-	mode := t.Mode
-	if mode == vswitch.ModeOff.String() {
-		mode += ": every port whose link is up forwards; `kvswitch stp on` starts the tree"
+	times := fmt.Sprintf("hello %ds, max age %ds, forward delay %ds, hold count %d", t.BridgeHello, t.BridgeMaxAge, t.BridgeForwardDelay, t.TxHold)
+	if t.Mode == vswitch.ModeOff.String() {
+		return a.facts([][2]string{
+			{"mode", "off: every port whose link is up forwards; `kvswitch stp on` starts the tree"},
+			{"bridge id", t.BridgeID.String()},
+			{"times when on", times},
+		})
 	}
 	err := a.facts([][2]string{
-		{"mode", mode},
+		{"mode", t.Mode},
 		{"bridge id", t.BridgeID.String()},
 		{"root id", root},
 		{"times in force", fmt.Sprintf("hello %ds, max age %ds, forward delay %ds", t.Hello, t.MaxAge, t.ForwardDelay)},
-		{"times as root", fmt.Sprintf("hello %ds, max age %ds, forward delay %ds, hold count %d", t.BridgeHello, t.BridgeMaxAge, t.BridgeForwardDelay, t.TxHold)},
+		{"times as root", times},
 		{"topology changes", changes},
 	})
 	if err != nil {
@@ -209,9 +213,6 @@ func (a *app) printTree(t *vswitch.STPStatus) error {
 		rows = append(rows, []string{p.Name, p.ID.String(), p.Role.String(), p.State.String(), count(p.Cost), yesNo(p.Edge), yesNo(p.PointToPoint),
 			p.DesignatedBridge.String(), p.DesignatedPort.String(), count64(p.Counters.RxConfig + p.Counters.RxTCN + p.Counters.RxRST),
 			count64(p.Counters.TxConfig + p.Counters.TxTCN + p.Counters.TxRST), orDash(p.GuardReason)})
-	}
-	if t.Mode == vswitch.ModeOff.String() {
-		return nil // and so all ports forward
 	}
 	fmt.Fprintln(a.out)
 	err = a.table("PORT ID ROLE STATE COST EDGE P2P DESIGNATED-BRIDGE DESIGNATED-PORT RX-BPDUS TX-BPDUS GUARD", rows)

@@ -124,8 +124,13 @@ func (a *app) vmDetachCommand() *cobra.Command {
 func (a *app) vmListCommand() *cobra.Command {
 	return a.shows(&cobra.Command{
 		Use:   "list",
-		Short: "Show the cards that were plugged in",
-		Args:  args(0, 0),
+		Short: "Show the guests' cards: those that were plugged in, and who holds the taps of other ports",
+		Long: `Show the guests' cards: those that vm attach has plugged in, with what QEMU says of
+them, and the guests behind other taps that are ports, as /proc has them. Of those
+it is not known what only QEMU knows (-). It takes CAP_SYS_PTRACE to see the guests
+of other users than the switch's own. VHOST tells whether the kernel's vhost_net
+works the rings; why not is in --json, and in what vm attach prints.`,
+		Args: args(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := a.client()
 			if err != nil {
@@ -144,8 +149,19 @@ func (a *app) vmListCommand() *cobra.Command {
 				if name == "" {
 					name = n.UUID
 				}
-				rows = append(rows, []string{orDash(name), n.ID, n.Port, n.MAC.String(), orDash(strings.Join(n.GuestMACs, "+")),
-					count(n.Queues), n.QMP, vhostText(n.VHost, n.VHostReason)})
+				mac := ""
+				if !n.MAC.IsZero() {
+					mac = n.MAC.String()
+				}
+				vhost := "off"
+				switch {
+				case n.VHost:
+					vhost = "on"
+				case n.QMP == "" && n.VHostReason != "":
+					vhost = "" // which of the guest's cards have it can't be seen
+				}
+				rows = append(rows, []string{orDash(name), orDash(n.ID), n.Port, orDash(mac), orDash(strings.Join(n.GuestMACs, "+")),
+					count(n.Queues), orDash(n.QMP), orDash(vhost)})
 			}
 			return a.table("VM ID PORT MAC GUEST-MACS QUEUES QMP VHOST", rows)
 		},

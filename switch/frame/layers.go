@@ -57,13 +57,14 @@ func (l *layerList) add(one layer) bool {
 // first is where the outermost begins.
 func (l *layerList) first() int { return l.all[0].at }
 
-// patch makes the layers of b, a copy of the headers and what they are to have
-// behind them, those of the i-th segment. It goes from inside to outside, as
-// checksums cover what is inside.
-func (l *layerList) patch(b []byte, i int) {
+// patch makes the layers of b, a copy of the headers and of what they are to have
+// behind them, those of the i-th segment, a frame of that length. It goes from
+// inside to outside, as checksums cover what is inside. Only a tunnel's need more
+// of the frame in b than its headers.
+func (l *layerList) patch(b []byte, length, i int) {
 	for n := l.n - 1; n >= 0; n-- {
 		at := l.all[n]
-		head, length := b[at.at:at.end], uint16(len(b)-at.at)
+		head, length := b[at.at:at.end], uint16(length-at.at)
 		switch at.kind {
 		case layerIPv4:
 			binary.BigEndian.PutUint16(head[ipv4TotalLen:], length)

@@ -198,8 +198,9 @@ func (h *headers) parseIPv6(b []byte) (byte, error) {
 
 // trim leaves out what lies behind the IP packet's end. A length too short for
 // the headers says nothing: some stacks leave it to be filled in by segmentation.
+// Nor does that of a frame beyond MaxLen, which has no room for the truth.
 func (h *headers) trim(end int) {
-	if end > h.l4 {
+	if end > h.l4 && h.total <= MaxLen {
 		h.total = min(h.total, end)
 	}
 }
@@ -235,8 +236,10 @@ func (h *headers) parseCsum(f *Frame, proto byte) error {
 		}
 		// The sender's own sum counts, since with a routing header the address
 		// in it is not the one in the IPv6 header. Its length is taken out.
-		length := uint16(h.total - h.l4)
-		h.pseudo = fold(uint64(old) + be16(^length))
+		length := uint32(h.total - h.l4)
+		length = length>>16 + length&0xffff // 65,535 and more count so
+		length = length>>16 + length&0xffff
+		h.pseudo = fold(uint64(old) + be16(^uint16(length)))
 	} else {
 		h.pseudo = fold(h.pseudo) + be16(uint16(proto))
 		h.noCsum = old == 0 && !h.tcp && !h.v6
@@ -250,19 +253,24 @@ func (h *headers) parseCsum(f *Frame, proto byte) error {
 func (h *headers) patch(b []byte, off, i int, last bool) {
 	l4 := b[h.l4:]
 	if h.tcp {
-		seq := binary.BigEndian.Uint32(l4[tcpSeq:])
-		binary.BigEndian.PutUint32(l4[tcpSeq:], seq+uint32(off))
-		if !last {
-			l4[tcpFlags] &^= tcpFIN | tcpPSH
-		}
-		if i > 0 {
-			l4[tcpFlags] &^= tcpCWR
-		}
+		h.patchTCP(l4, off, i, last)
 	} else {
 		binary.BigEndian.PutUint16(l4[udpTotalLen:], uint16(len(l4)))
 	}
 	if !h.noCsum {
 		putChecksum(l4[h.csum:], sum(h.pseudo+be16(uint16(len(l4))), l4))
 	}
-	h.layers.patch(b, i)
+	h.layers.patch(b, len(b), i)
+}
+
+// patchTCP makes the TCP header that of the i-th segment, whose payload was at off.
+func (h *headers) patchTCP(tcp []byte, off, i int, last bool) {
+	seq := binary.BigEndian.Uint32(tcp[tcpSeq:])
+	binary.BigEndian.PutUint32(tcp[tcpSeq:], seq+uint32(off))
+	if !last {
+		tcp[tcpFlags] &^= tcpFIN | tcpPSH
+	}
+	if i > 0 {
+		tcp[tcpFlags] &^= tcpCWR
+	}
 }

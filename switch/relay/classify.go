@@ -17,7 +17,7 @@ type run struct {
 	dst    fdb.Key       // VLAN and destination
 	tag    frame.Tag     // the tag they wear where they leave tagged
 	vid    uint16
-	trim   uint8 // bytes of VLAN tag that their length counts
+	trim   uint8 // bytes of VLAN tags that their length counts and may exceed the limit by
 }
 
 // header is what the frames of a run have in common, as they came.
@@ -135,7 +135,9 @@ func (r *Relay) assign(p *Port, m *run, i int, f *frame.Frame, h *header) (inBan
 	inBand = h.tagged()
 	m.trim = 0
 	if f.Tag != 0 || inBand {
-		m.trim = frame.TagLen
+		// As the kernel's is_skb_forwardable has it: the outermost tag doesn't count,
+		// and what is behind it may be longer by another one.
+		m.trim = 2 * frame.TagLen
 	}
 	m.vid = frame.DefaultVID
 	if !r.view.Filtering {

@@ -8,8 +8,8 @@ type Trouble uint8
 
 // The kinds of trouble.
 const (
-	TableFull   Trouble = iota // a station was not learned: the table's limit is reached
-	PortFull                   // nor was this one: the port's limit is
+	TableFull   Trouble = iota // the table's limit is reached: a station was not learned, or gave way
+	PortFull                   // a station was not learned: the port's limit is reached
 	OwnAddress                 // a frame came in that has the switch's own address as its source
 	NumTroubles                // how many kinds there are
 )

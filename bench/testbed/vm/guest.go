@@ -68,11 +68,19 @@ func (g *Guest) awaitBoot(ctx context.Context) error {
 	select {
 	case <-g.booted:
 		return nil
-	case <-g.proc.Done():
+	case <-g.ended():
 		return fmt.Errorf("QEMU ended (%v): %s\n%s", g.proc.Err(), g.proc.Log(), g.consoleTail())
 	case <-ctx.Done():
 		return fmt.Errorf("%w; console:\n%s", ctx.Err(), g.consoleTail())
 	}
+}
+
+// ended is closed when QEMU has; it never is for a QEMU that is not ours.
+func (g *Guest) ended() <-chan struct{} {
+	if g.proc == nil {
+		return nil
+	}
+	return g.proc.Done()
 }
 
 // Exec runs a shell command in the guest and returns what it wrote to standard
@@ -188,7 +196,7 @@ func (g *Guest) Addr(ifname string) netip.Addr {
 	return netip.Addr{}
 }
 
-// Proc is the QEMU process.
+// Proc is the QEMU process; nil if somebody else started it.
 func (g *Guest) Proc() *netns.Proc { return g.proc }
 
 // Console is what the guest's kernel and agent have written to the serial line.

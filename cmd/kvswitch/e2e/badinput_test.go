@@ -71,7 +71,7 @@ func TestBadRequestsAreRefusedInOneLineAndChangeNothing(t *testing.T) {
 		{"no time", 2, []string{"soon"}, []string{"setageing", "soon"}},
 		{"unknown verb", 2, []string{"frobnicate"}, []string{"frobnicate"}},
 		{"unknown flag", 2, []string{"--nosuch"}, []string{"show", "--nosuch"}},
-		{"an argument too many", 2, nil, []string{"show", "me"}},
+		{"an argument too many", 2, nil, []string{"stats", "p0", "p1"}},
 		{"a switch that isn't running", 1, []string{"kvs9"}, []string{"show", "-s", "kvs9"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

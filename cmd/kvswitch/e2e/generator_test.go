@@ -30,6 +30,8 @@ type traffic struct {
 	// vlan is the VLAN that a port takes such a frame into, or false if it
 	// refuses it.
 	vlan func(port int, tags []frame.Tag) (uint16, bool)
+	// longest is how long a frame from a port may be, where that is limited.
+	longest map[int]int
 	// still keeps stations where they are, for oracles that notice moves late.
 	still bool
 	// sane leaves out sources that no station may have.
@@ -124,7 +126,11 @@ func (g *traffic) draw(kind *kind, r *round) (shipment, bool) {
 	if toStation {
 		r.addressed[to] = true
 	}
-	return shipment{port, g.build(dst, source, tags)}, true
+	f := g.build(dst, source, tags)
+	if most := g.longest[port]; most > 0 {
+		f = f[:min(len(f), most)]
+	}
+	return shipment{port, f}, true
 }
 
 // place chooses where a station sends from: mostly where it is, sometimes

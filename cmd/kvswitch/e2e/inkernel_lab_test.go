@@ -291,3 +291,61 @@ func (s *stream) stop(t *testing.T) uint64 {
 func (w *wires) into(port int) func([]byte) error {
 	return func(f []byte) error { return w.send(port, f) }
 }
+
+// listenStation is listen at a station.
+func listenStation(t *testing.T, s *netns.Station, hear func(f []byte)) {
+	stop, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			if f, ok := s.Recv(50 * time.Millisecond); ok && len(f) >= frame.HeaderLen {
+				hear(f)
+			}
+		}
+	}()
+	t.Cleanup(func() { close(stop); <-done })
+}
+
+// tally counts frames of the tests' own, and keeps the last.
+type tally struct {
+	mu   sync.Mutex
+	n, b uint64
+	last []byte
+}
+
+func (c *tally) hear(f []byte) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.n++
+	c.b += uint64(len(f))
+	c.last = slices.Clone(f)
+}
+
+func (c *tally) clear() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.n, c.b = 0, 0
+}
+
+func (c *tally) frames() uint64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.n
+}
+
+func (c *tally) bytes() uint64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.b
+}
+
+func (c *tally) latest() []byte {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.last
+}

@@ -102,10 +102,6 @@ func TestTheHostsStackIsNotOnThePorts(t *testing.T) {
 }
 
 func TestAPortFollowsItsDevice(t *testing.T) {
-	inKernelModes(t, testAPortFollowsItsDevice)
-}
-
-func testAPortFollowsItsDevice(t *testing.T) {
 	o := newOffice(t, 3)
 	pc, other := o.computers[0], o.computers[1]
 	works := func(what string) {
@@ -153,19 +149,22 @@ func testAPortFollowsItsDevice(t *testing.T) {
 
 // rename renames a device of the host, which since Linux 6.2 needs not be down
 // for it.
-func (o *office) rename(from, to string) {
-	link, err := o.host.Netlink().LinkByName(from)
+func (o *office) rename(from, to string) { rename(o.kvs.t, o.host, from, to) }
+
+func rename(t *testing.T, host *netns.Host, from, to string) {
+	t.Helper()
+	link, err := host.Netlink().LinkByName(from)
 	if err == nil {
-		err = o.host.Netlink().LinkSetName(link, to)
+		err = host.Netlink().LinkSetName(link, to)
 	}
 	if err != nil {
-		o.host.Down(from)
-		if err = o.host.Netlink().LinkSetName(link, to); err == nil {
-			o.host.Up(to)
+		host.Down(from)
+		if err = host.Netlink().LinkSetName(link, to); err == nil {
+			host.Up(to)
 		}
 	}
 	if err != nil {
-		o.kvs.t.Fatalf("rename %s: %v", from, err)
+		t.Fatalf("rename %s: %v", from, err)
 	}
 }
 
@@ -191,10 +190,6 @@ func testFramesBeyondTheEgressMTUAreDroppedByName(t *testing.T) {
 }
 
 func TestWorkersShareThePorts(t *testing.T) {
-	inKernelModes(t, testWorkersShareThePorts)
-}
-
-func testWorkersShareThePorts(t *testing.T) {
 	o := newOffice(t, 4, "--workers", "2")
 	if n := o.kvs.status().Workers; n != 2 {
 		t.Errorf("%d workers, want 2", n)
@@ -210,10 +205,6 @@ func testWorkersShareThePorts(t *testing.T) {
 }
 
 func TestNothingIsLeftOnTheDevices(t *testing.T) {
-	inKernelModes(t, testNothingIsLeftOnTheDevices)
-}
-
-func testNothingIsLeftOnTheDevices(t *testing.T) {
 	o := newOffice(t, 3)
 	o.kvs.do("port", "add", "tap:vm1")
 	before := o.state()

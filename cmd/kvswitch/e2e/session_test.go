@@ -342,14 +342,14 @@ var volatile = []struct {
 	{"showstp", regexp.MustCompile(`((?:hello|forward delay|message age) timer\t+) *[0-9.]+`), `${1}N`},
 	{"stp show", regexp.MustCompile(`(?m)^(\S+ +[0-9a-f]{4} .* \d+ +)\d+ ( +)`), `${1}N ${2}`}, // BPDUs sent
 	// Processes and devices.
-	{"", regexp.MustCompile(`\(pid \d+\)`), `(pid PID)`},
-	{"", regexp.MustCompile(`(?s)("detail": \{\s+"index": )\d+(,\s+"interface": "\w+",\s+"kind": "\w+",).*?(\n\s*\})`), `${1}N${2} RECEIVE${3}`},
+	{"", regexp.MustCompile(`\((pid|process) \d+\)`), `($1 PID)`},
+	{"", regexp.MustCompile(`(?s)("detail": \{\s+"index": )\d+(,\s+"interface": "[^"]+",\s+"kind": "\w+",).*?(\n\s*\})`), `${1}N${2} RECEIVE${3}`},
 	{"port show", regexp.MustCompile(`(?m)^index .*\n`), ``},
 	{"port show", regexp.MustCompile(`(?m)^(receive|not_bpf|rings|shield|slots|slot_bytes) .*\n`), ``},
 	{"", regexp.MustCompile(`("tso6": true,\s+"uso": )\w+`), `${1}EITHER`}, // Linux 6.2 and later
 	{"port show", regexp.MustCompile(`(csum tso4 tso6)( uso)?`), `${1} EITHER`},
 	// The program and the machine.
-	{"kvswitch version", regexp.MustCompile(`(?m)^kvswitch \S+ go\S+ linux/\w+$`), `kvswitch VERSION GO PLATFORM`},
+	{"", regexp.MustCompile(`(?m)^kvswitch \S+ go\S+ linux/\w+$`), `kvswitch VERSION GO PLATFORM`},
 	{"kvswitch version", regexp.MustCompile(`"(go|platform|version)": "[^"]+"`), `"$1": "SOME"`},
 	{"/metrics", regexp.MustCompile(`version="[^"]+"`), `version="VERSION"`},
 	{"doctor", regexp.MustCompile(`(?m)^(ok|warn|fail|info) +(.{17}) \S.*$`), `STATUS $2 TEXT`},

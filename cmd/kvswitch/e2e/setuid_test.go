@@ -11,8 +11,8 @@ import (
 	"github.com/kvswitch/kvswitch/bench/testbed/netns"
 )
 
-// setuidCopy is a program with root's setuid bit, where everybody can run it.
-func setuidCopy(t *testing.T, name string) string {
+// copyOf is a program where everybody can run it, with this mode.
+func copyOf(t *testing.T, name string, mode os.FileMode) string {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join(filepath.Dir(program), name))
 	if err != nil {
@@ -22,7 +22,7 @@ func setuidCopy(t *testing.T, name string) string {
 	if err := os.WriteFile(path, text, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Chmod(path, 0o755|os.ModeSetuid); err != nil {
+	if err := os.Chmod(path, mode); err != nil {
 		t.Fatal(err)
 	}
 	return path
@@ -57,7 +57,7 @@ func TestSetuidBridgeHelperGivesNobodyRootsRights(t *testing.T) {
 		}
 	}
 	k := run(t, netns.New(t).Host("host"), "--no-host")
-	helper := setuidCopy(t, "kvswitch-bridge-helper")
+	helper := copyOf(t, "kvswitch-bridge-helper", 0o755|os.ModeSetuid)
 	expect := func(what, said string, code, wantCode int, want string) {
 		t.Helper()
 		if code != wantCode || !strings.Contains(said, want) {
@@ -77,7 +77,7 @@ func TestSetuidBridgeHelperGivesNobodyRootsRights(t *testing.T) {
 	said, code = asNobody(t, k.dir, nil, helper, "port", "add", "vhost-user:x,path=/run/x.sock,perm=0777")
 	expect("a verb", said, code, 2, "want [--use-vnet] --br=NAME --fd=N")
 
-	everything := setuidCopy(t, "kvswitch")
+	everything := copyOf(t, "kvswitch", 0o755|os.ModeSetuid)
 	for _, args := range [][]string{{"show"}, {"--help"}, {"port", "add", "vhost-user:x,path=/run/x.sock,perm=0777"}, {"bridge-helper", "--br=kvs0", "--fd=0"}} {
 		said, code := asNobody(t, k.dir, nil, append([]string{everything}, args...)...)
 		expect("all of kvswitch setuid: "+strings.Join(args, " "), said, code, 1, "setuid")

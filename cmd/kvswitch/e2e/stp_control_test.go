@@ -23,11 +23,6 @@ func takesEffect(t *testing.T, command string, ok func() error) {
 // tree, and what the other bridges see of it.
 func TestParametersTakeEffectAtOnce(t *testing.T) {
 	t.Parallel()
-	inKernelModes(t, testParametersTakeEffectAtOnce)
-}
-
-func testParametersTakeEffectAtOnce(t *testing.T) {
-	t.Parallel()
 	l := newTriangle(t)
 	rootIs := func(name string) func() error {
 		return func() error {
@@ -101,11 +96,6 @@ func testParametersTakeEffectAtOnce(t *testing.T) {
 // Two cables between two bridges: the port priorities of the one nearer to the
 // root decide which of them carries traffic.
 func TestPortPriorityChoosesBetweenTwoCables(t *testing.T) {
-	t.Parallel()
-	inKernelModes(t, testPortPriorityChoosesBetweenTwoCables)
-}
-
-func testPortPriorityChoosesBetweenTwoCables(t *testing.T) {
 	t.Parallel()
 	l := newTreeLab(t, treePlan{
 		name: "two kvswitch with two cables", cables: []string{"a-b", "a-b#2"}, pause: 5 * time.Millisecond,

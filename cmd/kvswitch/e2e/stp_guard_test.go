@@ -53,6 +53,13 @@ func (l *treeLab) keepsShape(was map[string]string, but string) {
 // events starts kvswitch monitor and returns what gives its events so far.
 func (k *kvs) events() func() []guardEventDoc {
 	k.t.Helper()
+	events, _ := k.monitor()
+	return events
+}
+
+// monitor is events, with what gives the lines as they are.
+func (k *kvs) monitor() (events func() []guardEventDoc, log func() string) {
+	k.t.Helper()
 	cmd := exec.Command(program, "monitor", "--json", "--run-dir", k.dir)
 	p := netns.Start(k.t, cmd)
 	return func() (events []guardEventDoc) {
@@ -68,7 +75,7 @@ func (k *kvs) events() func() []guardEventDoc {
 			events = append(events, e)
 		}
 		return events
-	}
+	}, p.Log
 }
 
 // guardEventDoc is a line of kvswitch monitor --json.

@@ -16,6 +16,7 @@ type treeLab struct {
 	t       *testing.T
 	name    string // for messages
 	net     *netns.Lab
+	far     *netns.Host // of the stations
 	bridges []*treeBridge
 	cables  []treeCable
 	chatter *chatter // of the stations, from before there is any bridge
@@ -72,7 +73,8 @@ type treeCable struct {
 func newTreeLab(t *testing.T, plan treePlan) *treeLab {
 	t.Helper()
 	l := &treeLab{t: t, name: plan.name, net: netns.New(t)}
-	far := l.net.Host("stations")
+	l.far = l.net.Host("stations")
+	far := l.far
 	var stations []*netns.Station
 	for _, b := range plan.bridges {
 		b.host = l.net.Host(b.name)

@@ -48,7 +48,7 @@ func runTree(t *testing.T, b *treeBridge, lines ...string) *kvs {
 	if err := os.WriteFile(file, []byte(strings.Join(lines, "\n")+"\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	args := []string{"--config", file, "--no-host", "--port", "netdev:" + stationPort}
+	args := []string{"--config", file, "--no-host", "--port", "netdev:" + stationPort + ",edge=on,bpdu-guard=on"} // as a guest's tap has it
 	for _, p := range b.ports {
 		args = append(args, "--uplink", p)
 	}

@@ -115,7 +115,7 @@ func testFirstFrameOfANewGuestIsForwarded(t *testing.T) {
 		if kind == "netdev" {
 			l.net.Cable(b, port, guests, port)
 			guest := guests.Station(port)
-			k.do("port", "add", "netdev:"+port)
+			k.do("port", "add", "netdev:"+port+",edge=on") // a container's
 			guest.Send(first)
 		} else {
 			k.do("port", "add", "tap:"+port)

@@ -117,9 +117,9 @@ func newVLANBench(t *testing.T, ports []vlanPort) *bench {
 	return &bench{s, vlanKvswitch(s, ports), vlanSweep(ports)}
 }
 
-func vlanKvswitch(s *star, ports []vlanPort) *kvs {
+func vlanKvswitch(s *star, ports []vlanPort, args ...string) *kvs {
 	s.t.Helper()
-	args := []string{"--stp", "off", "--no-host", "--vlan-filtering"}
+	args = append([]string{"--stp", "off", "--no-host", "--vlan-filtering"}, args...)
 	for i, p := range s.ports {
 		args = append(args, "--port", strings.TrimSuffix("netdev:"+p+","+ports[i].spec, ","))
 	}

@@ -3,6 +3,7 @@ package e2e
 import (
 	"encoding/json"
 	"fmt"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
@@ -42,8 +43,9 @@ func TestLibvirtHookAttachesADomainsTaps(t *testing.T) {
 	if out := k.do("libvirt", "hooks", "install", "--dir", hooks); !strings.Contains(out, "there already") {
 		t.Errorf("hooks install, again, says %q", out)
 	}
+	// libvirt hands its hooks no environment.
 	call := func(operation string) (string, error) {
-		return host.Try("sh", "-c", fmt.Sprintf("KVSWITCH_RUN_DIR=%s %s/qemu.d/kvswitch web %s begin - <%s", dir, hooks, operation, example))
+		return host.Try("sh", "-c", fmt.Sprintf("env -i %s/qemu.d/kvswitch web %s begin - <%s", hooks, operation, example))
 	}
 	ports := func(name string) (names []string) {
 		var st statusDoc
@@ -100,4 +102,62 @@ func TestLibvirtHookAttachesADomainsTaps(t *testing.T) {
 	if out := k.do("libvirt", "hooks", "uninstall", "--dir", hooks); !strings.Contains(out, "removed") {
 		t.Errorf("hooks uninstall says %q", out)
 	}
+}
+
+// A port that was made for a guest's tap is no other guest's, and goes by itself;
+// one that the file has keeps what it says.
+func TestNoGuestInheritsAnothersPort(t *testing.T) {
+	host := netns.New(t).Host("host")
+	dir := netns.Dir(t)
+	file := filepath.Join(dir, "kvs0.yaml")
+	if err := os.WriteFile(file, []byte("ports: ['tap:own,max-learned=7']\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	k := run(t, host, "--no-host", "--config", file)
+	make := func(name string) { host.Run("ip", "tuntap", "add", name, "mode", "tap") }
+	ifup := func(name string) { host.Run(program, "--run-dir", k.dir, "ifup", name) }
+	dumped := func(want string) {
+		t.Helper()
+		if dump := k.do("config", "dump"); !strings.Contains(dump, ":"+want+"\n") {
+			t.Errorf("want %s, config dump:\n%s", want, dump)
+		}
+	}
+	for _, name := range []string{"tap0", "byhand"} {
+		make(name)
+	}
+	ifup("tap0")
+	k.do("addif", "byhand")
+	k.do("port", "set", "tap0", "isolated=on", "max-learned=3")
+	k.do("port", "set", "byhand", "max-learned=5")
+	dumped("tap0,isolated=on,max-learned=3")
+
+	// QEMU is killed, and the next one has the same name for its tap.
+	host.Run("ip", "link", "del", "tap0")
+	k.awaitPort("tap0", "is down", func(p portDoc) bool { return p.Link == "down" })
+	make("tap0")
+	ifup("tap0")
+	dumped("tap0")
+	ifup("own")
+	dumped("own,max-learned=7")
+
+	// And that one ends, too.
+	for _, name := range []string{"tap0", "byhand", "own"} {
+		host.Run("ip", "link", "del", name)
+	}
+	netns.Await(t, startPatience, "the guest's port to go", func() error {
+		names := []string{}
+		for _, p := range k.status().Ports {
+			names = append(names, p.Name)
+		}
+		if !slices.Equal(names, []string{"own", "byhand"}) {
+			return fmt.Errorf("ports %v", names)
+		}
+		return nil
+	})
+	if log := k.proc.Log(); !strings.Contains(log, "its tap is gone") {
+		t.Errorf("the log says nothing of it:\n%s", log)
+	}
+	make("byhand")
+	k.awaitPort("byhand", "is back", func(p portDoc) bool { return p.Link == "down" && p.MAC != "" })
+	dumped("byhand,max-learned=5")
 }

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -84,7 +85,15 @@ func newGuestLAN(t *testing.T, args ...string) *guestLAN {
 	l.allow("allow kvs0")
 	l.kvs = run(t, host, args...)
 	t.Setenv("KVSWITCH_RUN_DIR", l.dir)
-	// A copy that ordinary users can run, too.
+	l.install(t)
+	host.Addr("kvs0", lanAddr+"/24")
+	serveDHCP(host)
+	return l
+}
+
+// install makes a copy of the programs that ordinary users can run, too.
+func (l *guestLAN) install(t *testing.T) {
+	t.Helper()
 	for _, name := range []string{"kvswitch", "kvswitch-bridge-helper"} {
 		text, err := os.ReadFile(filepath.Join(filepath.Dir(program), name))
 		if err != nil {
@@ -99,9 +108,6 @@ func newGuestLAN(t *testing.T, args ...string) *guestLAN {
 			t.Fatal(err)
 		}
 	}
-	host.Addr("kvs0", lanAddr+"/24")
-	serveDHCP(host)
-	return l
 }
 
 // serveDHCP gives out addresses on a host's kvs0, which has lanAddr.
@@ -192,6 +198,12 @@ func (k *kvs) vms() (list []vmDoc) {
 	return list
 }
 
+// plugged are those of vm list that the switch plugged in.
+func (k *kvs) plugged() []vmDoc {
+	k.t.Helper()
+	return slices.DeleteFunc(k.vms(), func(n vmDoc) bool { return n.QMP == "" })
+}
+
 // plug is vm attach.
 func (k *kvs) plug(args ...string) (n vmDoc) {
 	k.t.Helper()
@@ -215,6 +227,10 @@ func awaitCard(t *testing.T, g *vm.Guest, name string) {
 // the ways that QEMU has, with default offloads, and lets each of them talk to
 // the host and to another guest.
 func TestGuestsMeetHoweverTheyAreAttached(t *testing.T) {
+	inKernelModes(t, testGuestsMeetHoweverTheyAreAttached)
+}
+
+func testGuestsMeetHoweverTheyAreAttached(t *testing.T) {
 	sock := netns.Dir(t)
 	l := newGuestLAN(t, "--stp", "rstp",
 		"--port", "stream:unix,path="+sock+"/stream",
@@ -263,6 +279,27 @@ func TestGuestsMeetHoweverTheyAreAttached(t *testing.T) {
 	t.Run("ifup with 2 queues", func(t *testing.T) {
 		scripted.Run("test -e /sys/class/net/eth0/queues/tx-1")
 		talk(t, scripted, "eth0")
+	})
+
+	t.Run("vm list knows guests that nobody plugged in", func(t *testing.T) {
+		queues := map[string]int{"helped": 1, "scripted": 2}
+		for _, n := range l.vms() {
+			if n.QMP != "" {
+				continue
+			}
+			if n.Queues != queues[n.Name] || n.VHost || n.ID != "" || n.MAC != "" || len(n.GuestMACs) != 1 || !slices.Contains(l.portNames(), n.Port) {
+				t.Errorf("vm list shows %+v", n)
+			}
+			delete(queues, n.Name)
+		}
+		if len(queues) != 0 {
+			t.Errorf("vm list does not show %v", queues)
+		}
+		for line := range strings.Lines(l.do("vm", "list")) {
+			if f := strings.Fields(line); f[0] != "VM" && (len(f) != 8 || f[7] != "off") {
+				t.Errorf("vm list says %q: want VHOST on or off, in one word", line)
+			}
+		}
 	})
 
 	socketed.AwaitBoot()
@@ -314,7 +351,7 @@ func testHotPlug(t *testing.T, l *guestLAN, g *vm.Guest, qmp string, talk func(*
 	awaitCard(t, g, "eth1")
 	g.Run("test ! -e /sys/class/net/eth0/queues/tx-1 && test -e /sys/class/net/eth1/queues/tx-1")
 
-	list := l.vms()
+	list := l.plugged()
 	if len(list) != 2 || list[0].ID != "net1" || list[0].Name != "plugged" || list[0].Port != one.Port || list[0].Queues != 1 ||
 		list[1].ID != "second" || list[1].Queues != 2 || list[1].Port != two.Port {
 		t.Errorf("vm list shows %+v", list)
@@ -338,7 +375,7 @@ func testHotPlug(t *testing.T, l *guestLAN, g *vm.Guest, qmp string, talk func(*
 			}
 			return fmt.Errorf("table %+v", l.table())
 		})
-		if macs := l.vms()[0].GuestMACs; len(macs) == 0 || macs[0] != "52:54:00:00:03:99" {
+		if macs := l.plugged()[0].GuestMACs; len(macs) == 0 || macs[0] != "52:54:00:00:03:99" {
 			t.Errorf("vm list shows %v", macs)
 		}
 	})
@@ -365,7 +402,7 @@ func testHotPlug(t *testing.T, l *guestLAN, g *vm.Guest, qmp string, talk func(*
 	t.Run("detach", func(t *testing.T) {
 		l.do("vm", "detach", "--qmp", qmp, "--id", "net1")
 		g.Run("test ! -e /sys/class/net/eth0")
-		if list := l.vms(); len(list) != 1 || list[0].ID != "second" {
+		if list := l.plugged(); len(list) != 1 || list[0].ID != "second" {
 			t.Errorf("vm list shows %+v", list)
 		}
 		l.refuses(1, []string{"net1", "not attached"}, "vm", "detach", "--qmp", qmp, "--id", "net1")

@@ -1,19 +1,23 @@
 // Package doctor tells which of the things that a switch for virtual machines can
 // use this host has, what follows from those it lacks, and how to mend that.
 //
-// It looks and opens; it changes nothing, loads no module and attaches nothing.
+// It looks and opens, and asks QEMU for its version; it changes nothing, loads no
+// module and attaches nothing.
 // Every check stands alone: one that can't look says so. Any goroutine may
 // call it.
 package doctor
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/kvswitch/kvswitch/switch/port/netdev"
 
@@ -49,13 +53,14 @@ type Host struct {
 	VHost  func() error                    // nil if vhost_net can be used
 	TCX    func() error                    // nil if tcx programs can be attached
 	Intake func() error                    // nil if netdev ports can receive by BPF
+	QEMU   func() (string, error)          // what QEMU says of its version
 	Limit  func() (hard uint64, err error) // most open files
 }
 
 // ThisHost is the machine that the program runs on. vhost tells whether QEMU can
 // be given vhost_net, as package qemu knows it.
 func ThisHost(runDir string, vhost func() error) Host {
-	return Host{Root: "/", RunDir: runDir, Uname: release, VHost: vhost, TCX: tcx, Intake: netdev.IntakeAvailable, Limit: openFiles}
+	return Host{Root: "/", RunDir: runDir, Uname: release, VHost: vhost, TCX: tcx, Intake: netdev.IntakeAvailable, QEMU: qemuVersion, Limit: openFiles}
 }
 
 // Examine makes every check, in a fixed order.
@@ -69,6 +74,7 @@ func (h Host) Examine() []Finding {
 		h.intake(),
 		h.vhost(),
 		h.kvm(),
+		h.qemu(),
 		h.hugepages(),
 		h.brNetfilter(),
 		h.bridge(),
@@ -232,6 +238,39 @@ func (h Host) kvm() Finding {
 		return Finding{"kvm", Warn, "there is no /dev/kvm: guests run emulated, many times slower",
 			"turn virtualisation on in the firmware, or nested virtualisation in the host, and modprobe kvm_intel or kvm_amd"}
 	}
+}
+
+// qemuVersion is what the QEMU of this machine's architecture says.
+func qemuVersion() (string, error) {
+	var u unix.Utsname
+	if err := unix.Uname(&u); err != nil {
+		return "", err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	text, err := exec.CommandContext(ctx, "qemu-system-"+unix.ByteSliceToString(u.Machine[:]), "--version").Output()
+	return string(text), err
+}
+
+// qemu knows the one version that a vhost-user port ends: 7.2 with MSI-X and
+// without KVM reads through nil when a vhost device starts, whatever its back end.
+func (h Host) qemu() Finding {
+	text, err := h.QEMU()
+	_, version, found := strings.Cut(text, "version ")
+	version, _, _ = strings.Cut(version, "\n")
+	version, _, _ = strings.Cut(version, " ")
+	switch {
+	case errors.Is(err, exec.ErrNotFound):
+		return Finding{"qemu", OK, "there is none in the PATH", ""}
+	case err != nil || !found:
+		return Finding{"qemu", OK, "its version can't be found out", ""}
+	case strings.HasPrefix(version, "7.2.") && h.opens("dev/kvm") == nil:
+		return Finding{"qemu", OK, version + ": guests without KVM need vectors=0 on vhost-user cards", ""}
+	case strings.HasPrefix(version, "7.2."):
+		return Finding{"qemu", Warn, version + ": without KVM it ends with a segmentation fault when a vhost-user card with MSI-X starts",
+			"give such a guest's device vectors=0: -device virtio-net-pci,netdev=n0,vectors=0"}
+	}
+	return Finding{"qemu", OK, version, ""}
 }
 
 func (h Host) hugepages() Finding {

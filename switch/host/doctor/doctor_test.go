@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -22,7 +23,10 @@ func host(t *testing.T) doctor.Host {
 		VHost:  func() error { return nil },
 		TCX:    func() error { return nil },
 		Intake: func() error { return nil },
-		Limit:  func() (uint64, error) { return 1 << 20, nil },
+		QEMU: func() (string, error) {
+			return "QEMU emulator version 7.2.22 (Debian 1:7.2+dfsg-7+deb12u18)\nCopyright (c)\n", nil
+		},
+		Limit: func() (uint64, error) { return 1 << 20, nil },
 	}
 	put(t, h, "dev/net/tun", "")
 	put(t, h, "dev/kvm", "")
@@ -72,8 +76,8 @@ func TestAllIsWell(t *testing.T) {
 		}
 		seen[f.Check] = true
 	}
-	if len(seen) != 13 {
-		t.Errorf("%d checks, want 13: %v", len(seen), seen)
+	if len(seen) != 14 {
+		t.Errorf("%d checks, want 14: %v", len(seen), seen)
 	}
 }
 
@@ -104,6 +108,16 @@ func TestEachLackIsSaidWithItsMend(t *testing.T) {
 			"tun", doctor.Missing, "run --no-host works", "modprobe tun"},
 		{"no kvm", func(t *testing.T, h *doctor.Host) { remove(t, *h, "dev/kvm") },
 			"kvm", doctor.Warn, "emulated", "firmware"},
+		{"QEMU 7.2 without KVM", func(t *testing.T, h *doctor.Host) { remove(t, *h, "dev/kvm") },
+			"qemu", doctor.Warn, "7.2.22: without KVM it ends with a segmentation fault", "vectors=0"},
+		{"QEMU 7.2 with KVM", func(*testing.T, *doctor.Host) {}, "qemu", doctor.OK, "7.2.22: guests without KVM need vectors=0", ""},
+		{"another QEMU without KVM", func(t *testing.T, h *doctor.Host) {
+			remove(t, *h, "dev/kvm")
+			h.QEMU = func() (string, error) { return "QEMU emulator version 10.0.2\n", nil }
+		}, "qemu", doctor.OK, "10.0.2", ""},
+		{"no QEMU", func(t *testing.T, h *doctor.Host) {
+			h.QEMU = func() (string, error) { return "", &exec.Error{Name: "qemu-system-x86_64", Err: exec.ErrNotFound} }
+		}, "qemu", doctor.OK, "none in the PATH", ""},
 		{"no vhost", func(_ *testing.T, h *doctor.Host) {
 			h.VHost = func() error { return &fs.PathError{Op: "open", Path: "/dev/vhost-net", Err: fs.ErrNotExist} }
 		},

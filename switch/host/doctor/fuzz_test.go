@@ -27,6 +27,7 @@ func FuzzExamine(f *testing.F) {
 		}
 		h := Host{Root: root, RunDir: "/", VHost: none, TCX: none, Intake: none,
 			Uname: func() (string, error) { return strings.ToValidUTF8(release, "?"), nil },
+			QEMU:  func() (string, error) { return release, nil },
 			Limit: func() (uint64, error) { return wantFiles, nil }}
 		for _, x := range h.Examine() {
 			if x.Check == "" || x.Text == "" || x.Status != OK && x.Status != Warn && x.Status != Missing || x.Status == Missing && x.Mend == "" {

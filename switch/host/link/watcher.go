@@ -6,6 +6,7 @@ import (
 	"runtime"
 	"slices"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/vishvananda/netlink"
@@ -234,7 +235,7 @@ func (w *Watcher) open() (err error) {
 	if err := enter(w.netns); err != nil {
 		return err
 	}
-	if w.sock, err = nl.Subscribe(unix.NETLINK_ROUTE, unix.RTNLGRP_LINK, unix.RTNLGRP_TC); err != nil {
+	if w.sock, err = nl.Subscribe(unix.NETLINK_ROUTE, unix.RTNLGRP_LINK, unix.RTNLGRP_TC, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR); err != nil {
 		return fmt.Errorf("subscribe to link messages: %w", err)
 	}
 	if w.sock.SetReceiveBufferSize(socketBuffer, true) != nil {
@@ -297,27 +298,35 @@ func (w *Watcher) receive(hints chan<- hint) {
 			continue
 		}
 		for _, m := range msgs {
-			switch m.Header.Type {
-			case unix.RTM_NEWTFILTER, unix.RTM_DELTFILTER, unix.RTM_DELQDISC: // with which filters go
-				if len(m.Data) >= nl.SizeofTcMsg && !send(hint{index: int(nl.DeserializeTcMsg(m.Data).Ifindex)}) {
-					return
-				}
-				continue
-			}
-			h := hint{gone: m.Header.Type == unix.RTM_DELLINK}
-			if !h.gone && m.Header.Type != unix.RTM_NEWLINK || len(m.Data) < unix.SizeofIfInfomsg {
-				continue
-			}
-			info := nl.DeserializeIfInfomsg(m.Data)
-			if info.Family != unix.AF_UNSPEC {
-				continue // a bridge speaks of its port, not of the device
-			}
-			h.index = int(info.Index)
-			if !send(h) {
+			if h, ok := hintOf(&m); ok && !send(h) {
 				return
 			}
 		}
 	}
+}
+
+// hintOf is which device a message is about, if it is one of those.
+func hintOf(m *syscall.NetlinkMessage) (h hint, ok bool) {
+	switch m.Header.Type {
+	case unix.RTM_NEWLINK, unix.RTM_DELLINK:
+		if len(m.Data) < unix.SizeofIfInfomsg {
+			return h, false
+		}
+		info := nl.DeserializeIfInfomsg(m.Data)
+		// A bridge speaks of its port, not of the device.
+		return hint{index: int(info.Index), gone: m.Header.Type == unix.RTM_DELLINK}, info.Family == unix.AF_UNSPEC
+	case unix.RTM_NEWTFILTER, unix.RTM_DELTFILTER, unix.RTM_DELQDISC: // a filter came or went, or all with their qdisc
+		if len(m.Data) < nl.SizeofTcMsg {
+			return h, false
+		}
+		return hint{index: int(nl.DeserializeTcMsg(m.Data).Ifindex)}, true
+	case unix.RTM_NEWADDR, unix.RTM_DELADDR: // an address came or went
+		if len(m.Data) < unix.SizeofIfAddrmsg {
+			return h, false
+		}
+		return hint{index: int(nl.DeserializeIfAddrmsg(m.Data).Index)}, true
+	}
+	return h, false
 }
 
 func (w *Watcher) isClosed() bool {

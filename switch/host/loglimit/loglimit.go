@@ -9,8 +9,11 @@
 // things is always in the log. It knows no line by name: what a program adds to
 // its log tomorrow is limited, too.
 //
-// It limits nothing else than lines: events and counters are exact. Any goroutine
-// may use a Handler and all that come from it.
+// Queue is another, which has the lines written by a goroutine of its own, so that
+// a log that nobody reads holds nobody up.
+//
+// They limit nothing else than lines: events and counters are exact. Any goroutine
+// may use them and all that come from them.
 package loglimit
 
 import (

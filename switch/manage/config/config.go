@@ -19,6 +19,7 @@ type Config struct {
 	HostSet  []KeyValue     // the host interface's settings, such as vlan=10
 	MTU      int            // the host interface's; 0 = the first uplink's, else 1500
 	InKernel string         // InKernelAuto or InKernelOff: forward in the kernel what can be
+	Group    string         // whose members may control the switch; "" = the process's
 	Metrics  string         // ADDR:PORT for Prometheus; "" = none
 	Ports    []Port
 	Static   []Static
@@ -163,7 +164,7 @@ func (c *Config) Check() error {
 		if err := CheckNetdevName(host); err != nil {
 			return fmt.Errorf("host interface: %w: choose another with host, or off", err)
 		}
-		if c.port(host) != nil {
+		if c.Port(host) != nil {
 			return fmt.Errorf("port %s has the name of the host interface: choose another with host, or off", host)
 		}
 	}

@@ -160,7 +160,7 @@ func (d *diff) port(p *Port) error {
 	if err != nil {
 		return err
 	}
-	was := d.running.port(p.Name)
+	was := d.running.Port(p.Name)
 	if was == nil {
 		d.steps = append(d.steps, Step{
 			text: "add port " + p.Name,
@@ -240,13 +240,13 @@ func (d *diff) entries() {
 // stays reports whether a running port is still there after the removals; a
 // port takes its entries along.
 func (d *diff) stays(name string) bool {
-	if p := d.running.port(name); p != nil {
+	if p := d.running.Port(name); p != nil {
 		return d.want.twin(p) != nil || d.last.twin(p) == nil
 	}
-	return d.want.port(name) != nil || d.last.port(name) == nil
+	return d.want.Port(name) != nil || d.last.Port(name) == nil
 }
 
 // samePort reports whether two names are one running port's.
 func (d *diff) samePort(a, b string) bool {
-	return a == b || d.running.port(a) != nil && d.running.port(a) == d.running.port(b)
+	return a == b || d.running.Port(a) != nil && d.running.Port(a) == d.running.Port(b)
 }

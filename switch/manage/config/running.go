@@ -19,7 +19,7 @@ func Running(sw *vswitch.Switch, kinds Kinds, started *Config) (*Config, error) 
 	c := Default()
 	c.Switch = sw.Config()
 	c.Switch.Logger, c.Switch.Clock, c.Switch.Follower, c.Switch.Memory = nil, nil, nil, nil
-	c.Metrics, c.InKernel = started.Metrics, started.InKernel
+	c.Group, c.Metrics, c.InKernel = started.Group, started.Metrics, started.InKernel
 	status := sw.Status()
 	c.Host, c.MTU = HostOff, started.MTU
 	if status.HostPort != nil {
@@ -47,23 +47,23 @@ func Running(sw *vswitch.Switch, kinds Kinds, started *Config) (*Config, error) 
 			return nil, err
 		}
 	}
-	entries, err := sw.FDB("", 0)
-	if err != nil {
-		return nil, err
-	}
-	for _, e := range entries {
+	err := sw.EachFDB("", 0, func(e vswitch.FDBEntry) error {
 		if e.Type != "static" {
-			continue
+			return nil
 		}
 		name := e.Port
-		if p := c.port(name); p != nil {
+		if p := c.Port(name); p != nil {
 			name = p.Name
 		} else if status.HostPort == nil || name != status.Host {
-			continue
+			return nil
 		} else {
 			name = c.HostName()
 		}
 		c.Static = append(c.Static, Static{e.MAC, e.VLAN, name})
+		return nil
+	})
+	if err != nil {
+		return nil, err
 	}
 	for _, k := range scalars {
 		c.said[k.name] = true
@@ -81,9 +81,9 @@ func Nothing(want *Config) *Config {
 	return &c
 }
 
-// port is the port called name, or nil. One that runs also goes by what its
+// Port is the port called name, or nil. One that runs also goes by what its
 // device was or is called besides.
-func (c *Config) port(name string) *Port {
+func (c *Config) Port(name string) *Port {
 	i := slices.IndexFunc(c.Ports, func(p Port) bool { return p.Name == name })
 	if i < 0 && name != "" {
 		i = slices.IndexFunc(c.Ports, func(p Port) bool { return slices.Contains(p.also, name) })
@@ -97,7 +97,7 @@ func (c *Config) port(name string) *Port {
 // twin is what c says of a port that runs, by whatever name, or nil.
 func (c *Config) twin(running *Port) *Port {
 	for _, name := range append([]string{running.Name}, running.also...) {
-		if p := c.port(name); p != nil {
+		if p := c.Port(name); p != nil {
 			return p
 		}
 	}

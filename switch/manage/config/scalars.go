@@ -119,6 +119,10 @@ var scalars = []scalar{
 		c.InKernel = v
 		return nil
 	}, func(c *Config) string { return c.InKernel }},
+	{"group", false, func(c *Config, v string) error {
+		c.Group = v
+		return CheckName(v)
+	}, func(c *Config) string { return c.Group }},
 	{"metrics", false, func(c *Config, v string) error {
 		c.Metrics = v
 		return checkAddr(v)
@@ -208,7 +212,7 @@ func checkAddr(v string) error {
 		_, err = strconv.ParseUint(port, 10, 16)
 	}
 	if err != nil {
-		return errors.New("want ADDR:PORT such as 127.0.0.1:9200")
+		return errors.New("want ADDR:PORT such as 127.0.0.1:9744")
 	}
 	return nil
 }

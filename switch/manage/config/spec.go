@@ -19,6 +19,9 @@ type Kind struct {
 	Alt    bool     // or one of its other names (altname), which may be longer
 	Keys   []string // words of a SPEC that Open understands, besides PortKeyNames
 	Usage  string   // one line of help: what it attaches and what its keys mean
+	// Check says what is wrong with the words that are Open's to judge, as far as
+	// that can be known without opening anything; nil = nothing is known.
+	Check func(Spec) error
 	// Open makes the port. It must leave nothing behind when it fails.
 	Open func(Spec) (frame.Port, error)
 }
@@ -85,6 +88,9 @@ func splitWords(text string) (name string, words []KeyValue, err error) {
 	words, err = ParseWords(parts[1:])
 	return parts[0], words, err
 }
+
+// TapKind is the kind of port of a tap that the switch makes.
+const TapKind = "tap"
 
 // NetdevKind is the kind of port of a network interface, and UplinkKind the one
 // that an uplink has when nothing else is said.

@@ -64,7 +64,10 @@ func (c *Config) Parse(kinds Kinds, name string, data []byte) error {
 	if err := checkShape(name, data); err != nil {
 		return err
 	}
-	f := file{name: name, kinds: kinds, config: c}
+	return (&file{name: name, kinds: kinds, config: c}).parse(data)
+}
+
+func (f *file) parse(data []byte) error {
 	data = bytes.TrimPrefix(data, []byte("\ufeff")) // as editors on Windows write it
 	doc, err := parser.ParseBytes(data, 0)
 	if err != nil {
@@ -91,6 +94,26 @@ type file struct {
 	name   string
 	kinds  Kinds
 	config *Config
+
+	all      bool // go on after a mistake, to find the others
+	mistakes []error
+	places   map[string]*token.Token // of words, ports and entries, as place has them
+}
+
+// wrong is err, which ends the reading; or it is noted, and the reading goes on.
+func (f *file) wrong(err error) error {
+	if err == nil || !f.all {
+		return err
+	}
+	f.mistakes = append(f.mistakes, err)
+	return nil
+}
+
+// place notes where the file says something.
+func (f *file) place(kind, name string, n ast.Node) {
+	if f.all {
+		f.places[kind+" "+name] = n.GetToken()
+	}
 }
 
 // at makes an error about the place of n.
@@ -237,7 +260,7 @@ func (f *file) document(n ast.Node) error {
 		default:
 			err = f.word(p)
 		}
-		if err != nil {
+		if err := f.wrong(err); err != nil {
 			return err
 		}
 	}
@@ -251,6 +274,7 @@ func (f *file) word(p pair) error {
 	if findScalar(p.key) == nil {
 		return f.at(p.node, "unknown key %q; known: %s", p.key, strings.Join(knownKeys(), " "))
 	}
+	f.place("word", p.key, p.value)
 	value, err := f.scalar(p.value)
 	if err == nil {
 		if err = f.config.Set(p.key, value); err != nil {
@@ -268,11 +292,15 @@ func (f *file) ports(n ast.Node, uplink bool) error {
 	}
 	for _, n := range nodes {
 		spec, err := f.port(n, uplink)
-		if err != nil {
-			return err
+		if err == nil {
+			if err = f.config.AddPort(Port{Spec: spec, Uplink: uplink}); err != nil {
+				err = f.atToken(n.GetToken(), err)
+			} else {
+				f.place("port", spec.Name, n)
+			}
 		}
-		if err := f.config.AddPort(Port{Spec: spec, Uplink: uplink}); err != nil {
-			return f.atToken(n.GetToken(), err)
+		if err := f.wrong(err); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -346,33 +374,46 @@ func (f *file) static(n ast.Node) error {
 		return err
 	}
 	for _, n := range nodes {
-		pairs, err := f.mapping(n, "an fdb entry")
-		if err != nil {
+		e, err := f.entry(n)
+		if err == nil {
+			if err = f.config.AddStatic(e); err != nil {
+				err = f.atToken(n.GetToken(), err)
+			} else {
+				f.place("entry", e.String(), n)
+			}
+		}
+		if err := f.wrong(err); err != nil {
 			return err
-		}
-		e := Static{VLAN: vswitch.DefaultVID}
-		for _, p := range pairs {
-			value, err := f.scalar(p.value)
-			if err != nil {
-				return err
-			}
-			switch p.key {
-			case "mac":
-				e.MAC, err = frame.ParseMAC(value)
-			case "vlan":
-				e.VLAN, err = ParseVID(value)
-			case "port":
-				e.Port, err = value, CheckName(value)
-			default:
-				return f.at(p.node, "unknown key %q; known: mac vlan port", p.key)
-			}
-			if err != nil {
-				return f.atToken(p.value.GetToken(), err)
-			}
-		}
-		if err := f.config.AddStatic(e); err != nil {
-			return f.atToken(n.GetToken(), err)
 		}
 	}
 	return nil
+}
+
+// entry reads one of them.
+func (f *file) entry(n ast.Node) (Static, error) {
+	e := Static{VLAN: vswitch.DefaultVID}
+	pairs, err := f.mapping(n, "an fdb entry")
+	if err != nil {
+		return e, err
+	}
+	for _, p := range pairs {
+		value, err := f.scalar(p.value)
+		if err != nil {
+			return e, err
+		}
+		switch p.key {
+		case "mac":
+			e.MAC, err = frame.ParseMAC(value)
+		case "vlan":
+			e.VLAN, err = ParseVID(value)
+		case "port":
+			e.Port, err = value, CheckName(value)
+		default:
+			return e, f.at(p.node, "unknown key %q; known: mac vlan port", p.key)
+		}
+		if err != nil {
+			return e, f.atToken(p.value.GetToken(), err)
+		}
+	}
+	return e, nil
 }

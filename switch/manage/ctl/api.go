@@ -12,9 +12,15 @@ import (
 // Documents that are neither vswitch's nor a mere mapping of words.
 
 // NewPort is the body of POST /v1/ports.
+//
+// A Guest's port is one for the tap of a virtual machine. It goes by itself some
+// seconds after the tap, and a port that is left of an earlier guest is made
+// anew. One of that name that was not made for a guest stays, and has the
+// settings of the spec besides its own.
 type NewPort struct {
 	Spec   string `json:"spec"`
 	Uplink bool   `json:"uplink,omitempty"`
+	Guest  bool   `json:"guest,omitempty"`
 }
 
 // NewEntry is the body of POST /v1/fdb. VLAN 0 is the port's own.

@@ -97,7 +97,12 @@ func (s *Server) addPort(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := s.daemon.AddPort(config.Port{Spec: spec, Uplink: p.Uplink}); err != nil {
+	if p.Guest {
+		err = s.daemon.AddGuestPort(spec)
+	} else {
+		err = s.daemon.AddPort(config.Port{Spec: spec, Uplink: p.Uplink})
+	}
+	if err != nil {
 		return nil, err
 	}
 	return s.portStatus(spec.Name)
@@ -130,7 +135,11 @@ func (s *Server) changePort(name string, change func(*vswitch.PortConfig) error)
 }
 
 func (s *Server) delPort(r *http.Request) (any, error) {
-	return nil, config.Hint(s.sw.RemovePort(r.PathValue("name")))
+	name := r.PathValue("name")
+	if r.URL.Query().Get("guest") == "true" {
+		return nil, s.daemon.DelGuestPort(name)
+	}
+	return nil, config.Hint(s.sw.RemovePort(name))
 }
 
 // vlanOf is the query's VLAN, 0 if there is none.
@@ -144,14 +153,6 @@ func vlanOf(r *http.Request) (uint16, error) {
 		return 0, badRequest("%w", err)
 	}
 	return vid, nil
-}
-
-func (s *Server) getFDB(r *http.Request) (any, error) {
-	vlan, err := vlanOf(r)
-	if err != nil {
-		return nil, err
-	}
-	return s.sw.FDB(r.URL.Query().Get("port"), vlan)
 }
 
 func (s *Server) addFDB(r *http.Request) (any, error) {
@@ -268,8 +269,7 @@ func (s *Server) getConfig(w http.ResponseWriter, _ *http.Request) {
 		fail(w, status(err), err)
 		return
 	}
-	w.Header().Set("Content-Type", "application/yaml")
-	w.Write(body)
+	s.deliver(w, "application/yaml", body)
 }
 
 func (s *Server) reload(*http.Request) (any, error) {
@@ -281,7 +281,23 @@ func (s *Server) reload(*http.Request) (any, error) {
 }
 
 func (s *Server) getVMs(*http.Request) (any, error) {
-	return append([]qemu.GuestNIC{}, s.guests.List()...), nil
+	var ports []string
+	st := s.sw.Status()
+	for _, p := range st.Ports {
+		if p.Kind == config.NetdevKind || p.Kind == config.TapKind {
+			ports = append(ports, p.Name)
+		}
+	}
+	return qemu.AddHeld(append([]qemu.GuestNIC{}, s.guests.List()...), ports, func(port string) []string {
+		macs := []string{}
+		entries, _ := s.sw.FDB(port, 0) // a port that has just gone has none
+		for _, e := range entries {
+			if mac := e.MAC.String(); !slices.Contains(macs, mac) {
+				macs = append(macs, mac)
+			}
+		}
+		return macs
+	}), nil
 }
 
 func (s *Server) attachVM(r *http.Request) (any, error) {

@@ -42,7 +42,11 @@ type Listener struct {
 
 // Listen claims name in runDir, which it makes if need be. What a switch that
 // is gone left behind is taken over; a live one's name is refused.
-func Listen(runDir, name string) (*Listener, error) {
+func Listen(runDir, name string) (*Listener, error) { return ListenGroup(runDir, name, "") }
+
+// ListenGroup is Listen, and has the members of a group, by name or number, control
+// the switch; "" leaves the socket to the process's own group.
+func ListenGroup(runDir, name, group string) (*Listener, error) {
 	if err := os.MkdirAll(runDir, 0o755); err != nil {
 		return nil, fmt.Errorf("make run directory: %w: choose another with --run-dir or KVSWITCH_RUN_DIR", err)
 	}
@@ -50,7 +54,11 @@ func Listen(runDir, name string) (*Listener, error) {
 	if err := l.takeLock(name); err != nil {
 		return nil, err
 	}
-	ln, file, err := sockfile.Listen("unix", SocketPath(runDir, name), sockfile.Options{Perm: socketMode})
+	options := sockfile.Options{Perm: socketMode}
+	if group != "" {
+		options.Owner = ":" + group
+	}
+	ln, file, err := sockfile.Listen("unix", SocketPath(runDir, name), options)
 	if err != nil {
 		l.dropLock()
 		return nil, fmt.Errorf("make control socket: %w", err)

@@ -138,6 +138,9 @@ func (r *refusal) Is(target error) bool {
 	return false
 }
 
+// ErrNotRunning is that there is no switch of that name.
+var ErrNotRunning = errors.New("not running")
+
 // unreachable says what it means that a request did not get through.
 func (c *Client) unreachable(err error) error {
 	switch {
@@ -146,9 +149,9 @@ func (c *Client) unreachable(err error) error {
 	case errors.Is(err, context.DeadlineExceeded):
 		return fmt.Errorf("switch %s does not answer", c.name)
 	case errors.Is(err, fs.ErrNotExist):
-		return fmt.Errorf("switch %s is not running: there is no %s: start it with `kvswitch run`", c.name, c.path)
+		return fmt.Errorf("switch %s is %w: there is no %s: start it with `kvswitch run`", c.name, ErrNotRunning, c.path)
 	case errors.Is(err, unix.ECONNREFUSED):
-		return fmt.Errorf("switch %s is not running: it left %s behind: start it with `kvswitch run`", c.name, c.path)
+		return fmt.Errorf("switch %s is %w: it left %s behind: start it with `kvswitch run`", c.name, ErrNotRunning, c.path)
 	case errors.Is(err, fs.ErrPermission):
 		return fmt.Errorf("may not open %s: be root or in the socket's group", c.path)
 	case errors.Is(err, unix.EPIPE), errors.Is(err, unix.ECONNRESET), errors.Is(err, io.EOF):
@@ -218,6 +221,12 @@ func (c *Client) AddPort(ctx context.Context, p NewPort) (st vswitch.PortStatus,
 // DelPort detaches a port.
 func (c *Client) DelPort(ctx context.Context, name string) error {
 	return c.onPort(ctx, "DELETE", "/v1/ports/", name, "", nil, nil)
+}
+
+// DelGuestPort detaches a port that was made for a guest, and leaves any other
+// as its owner has it.
+func (c *Client) DelGuestPort(ctx context.Context, name string) error {
+	return c.onPort(ctx, "DELETE", "/v1/ports/", name, "?guest=true", nil, nil)
 }
 
 // SetPort changes settings of a port, all of them or none.

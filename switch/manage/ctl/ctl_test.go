@@ -32,6 +32,7 @@ type host struct {
 	sw     *vswitch.Switch
 	ports  map[string]*mem.Port
 	nics   []qemu.NIC
+	guest  string // the port that was made for one
 	reload func() ([]string, error)
 	stop   func() // ends all of it; only the first call does anything
 }
@@ -53,6 +54,18 @@ func (h *host) Kinds() config.Kinds {
 }
 
 func (h *host) AddPort(p config.Port) error { return config.Attach(h.sw, h, p) }
+
+func (h *host) AddGuestPort(s config.Spec) error {
+	h.guest = s.Name
+	return h.AddPort(config.Port{Spec: s})
+}
+
+func (h *host) DelGuestPort(name string) error {
+	if name != h.guest {
+		return nil
+	}
+	return h.sw.RemovePort(name)
+}
 
 func (h *host) Config() ([]byte, error) {
 	c, err := config.Running(h.sw, h.Kinds(), config.Default())
@@ -193,6 +206,11 @@ func TestEveryRouteByPlainHTTP(t *testing.T) {
 	h.want("GET", "/v1/switch", "", 200, `"ageing_s":60`)
 	h.want("POST", "/v1/ports", `{"spec":"netdev:c,vlan=10","uplink":true}`, 200, `"name":"c"`)
 	h.want("GET", "/v1/ports", "", 200, `"name":"c"`)
+	h.want("POST", "/v1/ports", `{"spec":"netdev:g","guest":true}`, 200, `"name":"g"`)
+	h.want("DELETE", "/v1/ports/c?guest=true", "", 200, "{}")
+	h.want("GET", "/v1/ports/c", "", 200, `"name":"c"`)
+	h.want("DELETE", "/v1/ports/g?guest=true", "", 200, "{}")
+	h.want("GET", "/v1/ports/g", "", 404, "no such port")
 	h.want("GET", "/v1/ports/c", "", 200, `"uplink":true`)
 	h.want("PATCH", "/v1/ports/c", `{"vlan":20,"isolated":true}`, 200, "{}")
 	h.want("GET", "/v1/ports/c", "", 200, `"settings":{"isolated":"on","vlan":"20"}`)

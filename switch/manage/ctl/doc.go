@@ -6,8 +6,9 @@
 // The server decides nothing and keeps nothing; each request is one call of
 // vswitch.Switch or of the Daemon around it. It never holds the switch up: a
 // client that sends garbage, half a request or nothing, or that stops reading
-// its events, loses its connection after some seconds, and there is a limit on
-// connections. Who may connect is the socket's mode, 0660; there is no other
+// its answer or events, loses its connection after some seconds, and there are
+// limits on connections, on what is read of them and on answers that wait to be
+// read; the table is sent while it is made. Who may connect is the socket's mode, 0660; there is no other
 // authentication, no TLS and no TCP.
 //
 // Server and Client may be used from any goroutine.
@@ -15,10 +16,10 @@
 //	GET    /v1/switch                        vswitch.Status
 //	PATCH  /v1/switch                        {"ageing":"300s"}
 //	GET    /v1/ports                         [vswitch.PortStatus]
-//	POST   /v1/ports                         {"spec":"netdev:tap0,vlan=10","uplink":false}
+//	POST   /v1/ports                         {"spec":"netdev:tap0,vlan=10","uplink":false,"guest":false}
 //	GET    /v1/ports/NAME                    vswitch.PortStatus
 //	PATCH  /v1/ports/NAME                    {"vlan":"10","edge":"on"}: words of a SPEC
-//	DELETE /v1/ports/NAME
+//	DELETE /v1/ports/NAME?guest=             guest=true: only if it was made for a guest
 //	GET    /v1/fdb?port=&vlan=               [vswitch.FDBEntry]
 //	POST   /v1/fdb                           {"mac":"52:54:…","vlan":10,"port":"vm1","static":true}
 //	DELETE /v1/fdb?port=&vlan=               flushes; {"flushed":3}

@@ -11,10 +11,6 @@ import (
 // busy table. What comes beyond is lost and counted for the reader.
 const eventBuffer = 4096
 
-// stallTimeout is how long a reader may leave its events unread before it is
-// taken for dead.
-const stallTimeout = 5 * time.Second
-
 // events streams what happens until the client goes. The switch never waits for
 // it: events go into a bounded queue, and a write that does not get done ends
 // the stream.

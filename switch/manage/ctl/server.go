@@ -12,6 +12,7 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	vswitch "github.com/kvswitch/kvswitch/switch"
@@ -40,6 +41,11 @@ type Daemon interface {
 	Kinds() config.Kinds
 	// AddPort opens and attaches a port.
 	AddPort(config.Port) error
+	// AddGuestPort makes a port of a guest's tap, and a new one of what an
+	// earlier guest left.
+	AddGuestPort(config.Spec) error
+	// DelGuestPort detaches a port that was made for a guest; any other stays.
+	DelGuestPort(name string) error
 	// Config is the running state as a file.
 	Config() ([]byte, error)
 	// Reload reads the file anew and applies the difference, all of it or
@@ -61,6 +67,9 @@ type Server struct {
 	guests   Guests
 	http     http.Server
 	watchers chan struct{} // a token for each stream of events
+	tables   chan struct{} // one for each table that is read
+	making   chan struct{} // one for each answer in the making
+	held     atomic.Int64  // bytes of answers on their way
 	change   sync.Mutex    // held from reading a configuration, of a port or the tree, to replacing it
 }
 
@@ -69,7 +78,8 @@ func NewServer(sw *vswitch.Switch, d Daemon, g Guests, logger *slog.Logger) *Ser
 	if logger == nil {
 		logger = slog.Default()
 	}
-	s := &Server{sw: sw, daemon: d, guests: g, watchers: make(chan struct{}, maxEventConns)}
+	s := &Server{sw: sw, daemon: d, guests: g, watchers: make(chan struct{}, maxEventConns),
+		tables: make(chan struct{}, maxTableReads), making: make(chan struct{}, maxMaking)}
 	s.http = http.Server{
 		Handler:           s.routes(),
 		ReadHeaderTimeout: headerTimeout,
@@ -84,7 +94,7 @@ func NewServer(sw *vswitch.Switch, d Daemon, g Guests, logger *slog.Logger) *Ser
 
 // Serve answers on l until Close; it returns nil then.
 func (s *Server) Serve(l net.Listener) error {
-	err := s.http.Serve(&limited{Listener: l, room: make(chan struct{}, maxConns), refusals: make(chan struct{}, maxConns)})
+	err := s.http.Serve(Limit(l, maxConns, "application/json", `{"error":"too many connections to the control socket: try again"}`))
 	if errors.Is(err, http.ErrServerClosed) {
 		return nil
 	}
@@ -104,7 +114,6 @@ func (s *Server) routes() http.Handler {
 		"GET /v1/ports/{name}":              s.getPort,
 		"PATCH /v1/ports/{name}":            s.setPort,
 		"DELETE /v1/ports/{name}":           s.delPort,
-		"GET /v1/fdb":                       s.getFDB,
 		"POST /v1/fdb":                      s.addFDB,
 		"DELETE /v1/fdb":                    s.flushFDB,
 		"DELETE /v1/fdb/{mac}":              s.delFDB,
@@ -125,11 +134,12 @@ func (s *Server) routes() http.Handler {
 	}
 	mux.HandleFunc("GET /v1/events", s.events)
 	mux.HandleFunc("GET /v1/config", s.getConfig)
+	mux.HandleFunc("GET /v1/fdb", s.getFDB)
 	return &jsonErrors{mux}
 }
 
-// answer runs one call and writes its result, {} if it has none. The request is
-// there to its end before anything is done.
+// answer runs one call and writes its result. The request is there to its end
+// before anything is done.
 func (s *Server) answer(w http.ResponseWriter, r *http.Request, call func(*http.Request) (any, error)) {
 	whole, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
 	if err != nil {
@@ -147,7 +157,7 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request, call func(*http.
 	if r.Method != http.MethodGet {
 		before = s.warnings()
 	}
-	result, err := call(r)
+	body, err := s.document(r, call)
 	if err != nil {
 		fail(w, status(err), err)
 		return
@@ -155,16 +165,7 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request, call func(*http.
 	if r.Method != http.MethodGet {
 		warn(w.Header(), before, s.warnings())
 	}
-	if result == nil {
-		result = struct{}{}
-	}
-	body, err := json.Marshal(result)
-	if err != nil {
-		fail(w, http.StatusInternalServerError, err)
-		return
-	}
-	w.Header().Set("Content-Type", "application/json")
-	w.Write(append(body, '\n'))
+	s.deliver(w, "application/json", body)
 }
 
 // requestError is what is wrong with a request itself.
@@ -253,10 +254,15 @@ type limited struct {
 	net.Listener
 	room     chan struct{}
 	refusals chan struct{} // a token for each connection that is being turned away
+	answer   string        // they get
 }
 
-const turnedAway = "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n" +
-	`{"error":"too many connections to the control socket: try again"}` + "\n"
+// Limit is l for an HTTP server that shall have n connections at most. Whoever is
+// turned away gets text, of that content type.
+func Limit(l net.Listener, n int, kind, text string) net.Listener {
+	return &limited{l, make(chan struct{}, n), make(chan struct{}, n),
+		"HTTP/1.1 503 Service Unavailable\r\nContent-Type: " + kind + "\r\nConnection: close\r\n\r\n" + text + "\n"}
+}
 
 func (l *limited) Accept() (net.Conn, error) {
 	for {
@@ -272,7 +278,7 @@ func (l *limited) Accept() (net.Conn, error) {
 		select {
 		case l.refusals <- struct{}{}:
 			go func() {
-				refuse(conn)
+				refuse(conn, l.answer)
 				<-l.refusals
 			}()
 		default:
@@ -283,11 +289,11 @@ func (l *limited) Accept() (net.Conn, error) {
 
 // refuse answers one request without looking at it. It hears it first: a client
 // that is answered and cut off while it still asks takes that for a fault.
-func refuse(conn net.Conn) {
+func refuse(conn net.Conn, answer string) {
 	defer conn.Close()
 	conn.SetDeadline(time.Now().Add(refusalTimeout))
 	if n, _ := conn.Read(make([]byte, maxHeader)); n > 0 {
-		io.WriteString(conn, turnedAway)
+		io.WriteString(conn, answer)
 	}
 }
 

@@ -9,6 +9,9 @@ import (
 	"runtime"
 	"runtime/debug"
 	"sync"
+	"time"
+
+	"github.com/KimMachineGun/automemlimit/memlimit"
 
 	vswitch "github.com/kvswitch/kvswitch/switch"
 	"github.com/kvswitch/kvswitch/switch/host/loglimit"
@@ -22,17 +25,22 @@ import (
 // with nothing left of it. Other methods may be called from any goroutine.
 type Daemon struct {
 	options  Options
-	log      *slog.Logger // limited: no outsider fills it
-	lines    *loglimit.Handler
+	log      *slog.Logger      // no outsider fills it, and nobody waits for it
+	lines    *loglimit.Handler // before queue
+	queue    *loglimit.Queue
 	listener *ctl.Listener
 	opener   *opener
 	sw       *vswitch.Switch
 	guests   *qemu.Guests
+	taps     *guestTaps
 	helper   *qemu.Helper   // nil without the right to make taps
 	started  *config.Config // as the switch was started
 
-	mu   sync.Mutex     // held by changes that take more than one call
-	last *config.Config // what file and options asked for when they were last read
+	reloading sync.Mutex     // one reload at a time
+	last      *config.Config // what file and options asked for when they were last read
+
+	mu   sync.Mutex      // never held while anybody else is waited for
+	busy map[string]bool // ports that are being added, or that a reload is about
 }
 
 var _ ctl.Daemon = (*Daemon)(nil)
@@ -44,8 +52,10 @@ func New(o Options) (_ *Daemon, err error) {
 	if err != nil {
 		return nil, err
 	}
-	lines := loglimit.New(cmp.Or(o.Log, slog.Default()).Handler())
-	d := &Daemon{options: o, log: slog.New(lines), lines: lines, opener: opener}
+	queue := loglimit.NewQueue(cmp.Or(o.Log, slog.Default()).Handler())
+	lines := loglimit.New(queue)
+	d := &Daemon{options: o, log: slog.New(lines), lines: lines, queue: queue, opener: opener}
+	d.taps = newGuestTaps(d.dropGuestPort)
 	defer func() {
 		if err != nil {
 			d.close()
@@ -55,11 +65,15 @@ func New(o Options) (_ *Daemon, err error) {
 		return nil, err
 	}
 	opener.completeAll(d.started, nil)
+	opener.host = hostInterface{mark: hostMark(d.started.Switch.Name), keep: o.KeepHost}
 	// The name first: a second daemon must not touch the first one's interfaces.
-	if d.listener, err = ctl.Listen(o.RunDir, d.started.Switch.Name); err != nil {
+	if d.listener, err = ctl.ListenGroup(o.RunDir, d.started.Switch.Name, d.started.Group); err != nil {
 		return nil, err
 	}
 	if err = d.start(); err != nil {
+		return nil, err
+	}
+	if err = d.dropOldHosts(); err != nil {
 		return nil, err
 	}
 	if err = d.meetGuests(); err != nil {
@@ -113,8 +127,20 @@ func (d *Daemon) close() {
 		d.opener.putBack(d.log)
 	}
 	d.opener.close()
-	d.lines.Flush()
+	d.endLog()
 }
+
+// logPatience is how long the end of the log waits for whoever reads it.
+const logPatience = 500 * time.Millisecond
+
+func (d *Daemon) endLog() {
+	d.lines.Flush()
+	d.queue.Close(logPatience)
+}
+
+// Log is the daemon's log: lines that come faster than they are read, or again and
+// again from one cause, are counted in it and left out.
+func (d *Daemon) Log() *slog.Logger { return d.log }
 
 // Run forwards and answers until ctx ends, and leaves nothing behind. It is
 // called once.
@@ -155,7 +181,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 	d.listener.Close()
 	d.opener.putBack(d.log)
 	d.opener.close()
-	d.lines.Flush()
+	d.endLog()
 	select {
 	case e := <-errs:
 		err = errors.Join(err, e)
@@ -164,11 +190,17 @@ func (d *Daemon) Run(ctx context.Context) error {
 	return err
 }
 
+// heapShare is the heap's part of the control group's memory limit. The other half
+// is for what the runtime does not know: rings, intakes, the table.
+const heapShare = 0.5
+
 // provision fits the Go runtime to the work. Each worker holds a processor of
 // the runtime while it polls, and one more serves the control side. The heap is
 // small and steady — frames are never allocated — so collecting it at four times
 // its size costs some megabytes and saves the workers most interruptions; GOGC
-// in the environment decides otherwise.
+// in the environment decides otherwise. Where the control group has a memory limit
+// (systemd's MemoryMax, a container's), the collector works harder before the heap
+// comes near it; GOMEMLIMIT in the environment is taken as it is.
 func provision(workers int) {
 	if n := workers + 1; runtime.GOMAXPROCS(0) < n {
 		runtime.GOMAXPROCS(n)
@@ -176,4 +208,11 @@ func provision(workers int) {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(400)
 	}
+	limitHeap(memlimit.FromCgroup)
+}
+
+// limitHeap gives the heap its share of the limit. No limit, or none that can be
+// found out, is no limit.
+func limitHeap(limit memlimit.Provider) {
+	_, _ = memlimit.Set(memlimit.WithProvider(limit), memlimit.WithRatio(heapShare))
 }

@@ -10,12 +10,13 @@ import (
 // ports lets package qemu attach and detach ports.
 type ports struct{ *Daemon }
 
-func (p ports) AddPort(spec config.Spec) error { return p.Daemon.AddPort(config.Port{Spec: spec}) }
-func (p ports) DelPort(name string) error      { return p.sw.RemovePort(name) }
+func (p ports) AddPort(spec config.Spec) error { return p.addGuestPort(spec, false) }
+func (p ports) DelPort(name string) error      { return p.DelGuestPort(name) }
 
 // meetGuests makes ready for virtual machines: hot plug, and the bridge helper
 // where taps can be made.
 func (d *Daemon) meetGuests() (err error) {
+	d.opener.watcher.Do(func() { d.opener.watcher.Follow(d.taps.linkChanged) })
 	d.guests = qemu.NewGuests(ports{d}, qemu.GuestsConfig{MTU: d.guestMTU, Learn: d.learn, Log: d.log})
 	if canMakeTaps() {
 		name := d.started.Switch.Name
@@ -33,6 +34,7 @@ func (d *Daemon) leaveGuests() {
 	if d.guests != nil {
 		d.guests.Close()
 	}
+	d.taps.close()
 }
 
 // guestMTU is the MTU that taps of guests get: the host interface's, which may

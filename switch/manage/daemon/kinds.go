@@ -12,9 +12,7 @@ import (
 	"github.com/kvswitch/kvswitch/switch/inkernel"
 	"github.com/kvswitch/kvswitch/switch/manage/config"
 	"github.com/kvswitch/kvswitch/switch/port/netdev"
-	"github.com/kvswitch/kvswitch/switch/port/pair"
 	"github.com/kvswitch/kvswitch/switch/port/sock"
-	"github.com/kvswitch/kvswitch/switch/port/tap"
 )
 
 // opener opens ports of every kind: the one place where kinds are known. Its
@@ -23,6 +21,7 @@ type opener struct {
 	watcher *link.Watcher  // of the network namespace that the program started in
 	tier    *inkernel.Tier // nil: ports leave every frame to the workers
 	keep    *putback.Store // what devices were like; nil: nobody remembers
+	host    hostInterface  // set before it is opened
 	tapMTU  int            // of new taps; set before ports are opened from several goroutines
 }
 
@@ -52,22 +51,6 @@ func (o *opener) close() {
 // Open is config.Opener's.
 func (o *opener) Open(s config.Spec) (frame.Port, error) { return o.kinds().Open(s) }
 
-// OpenHost is config.Opener's.
-func (o *opener) OpenHost(name string, mac frame.MAC) (frame.Port, error) {
-	if o.tier == nil || o.isTap(name) {
-		return tap.Open(o.watcher, name, tap.Options{MAC: mac, MTU: o.tapMTU})
-	}
-	// Only a pair has its place in what the kernel forwards.
-	return pair.Open(o.watcher, name, pair.Options{MAC: mac, MTU: o.tapMTU, Netdev: netdev.Options{Tier: o.tier}})
-}
-
-// isTap reports that there is a tap of that name, which somebody made for the
-// host interface.
-func (o *opener) isTap(name string) bool {
-	l, err := o.link(name)
-	return err == nil && (l.Kind == "tun" || l.Kind == "tuntap")
-}
-
 // Kinds are the kinds of ports, for those who parse SPECs or write help: none of
 // them opens anything without a daemon.
 func Kinds() config.Kinds {
@@ -81,15 +64,15 @@ func Kinds() config.Kinds {
 // kinds are the kinds of ports, with o's functions to open them.
 func (o *opener) kinds() config.Kinds {
 	return config.Kinds{
-		{Name: config.NetdevKind, Netdev: true, Alt: true, Keys: []string{"queues", "cut-off"}, Open: o.openNetdev,
+		{Name: config.NetdevKind, Netdev: true, Alt: true, Keys: []string{"queues", "cut-off"}, Check: checkNetdev, Open: o.openNetdev,
 			Usage: "a network interface, by its name or an altname: a NIC, a veth, the tap of a VM; queues=N receive queues, cut-off=on if VLANs and macvlans on it may go deaf"},
-		{Name: "tap", Netdev: true, Keys: []string{"queues", "owner"}, Open: o.openTap,
+		{Name: config.TapKind, Netdev: true, Keys: []string{"queues", "owner"}, Check: checkTap, Open: o.openTap,
 			Usage: "a tap that the switch makes for a VM (-netdev tap,id=n0,ifname=NAME,script=no,downscript=no); queues=N for a multi-queue guest, owner=USER[:GROUP] who may open it"},
-		{Name: "vhost-user", Keys: vhostUserKeys, Open: openVHostUser,
+		{Name: "vhost-user", Keys: vhostUserKeys, Check: checkVHostUser, Open: openVHostUser,
 			Usage: "a guest's rings, directly: path=SOCKET, mode=server|client, queues=N, mtu=N, perm=, owner=USER[:GROUP], reconnect="},
-		{Name: "stream", Keys: sock.StreamKeys(), Open: openStream,
+		{Name: "stream", Keys: sock.StreamKeys(), Check: checkStream, Open: openStream,
 			Usage: "QEMU's -netdev stream: path=SOCKET or addr=HOST:PORT, mode=server|client"},
-		{Name: "dgram", Keys: sock.DgramKeys(), Open: openDgram,
+		{Name: "dgram", Keys: sock.DgramKeys(), Check: checkDgram, Open: openDgram,
 			Usage: "QEMU's -netdev dgram: local= and remote=, socket paths or HOST:PORT"},
 	}
 }
@@ -129,12 +112,32 @@ func (o *opener) link(name string) (l link.Link, err error) {
 	return l, err
 }
 
-func openStream(s config.Spec) (frame.Port, error) {
-	var opts sock.StreamOptions
+func checkNetdev(s config.Spec) error {
+	_, err := queuesOf(s, netdev.MaxQueues)
+	return err
+}
+
+func streamOptions(s config.Spec) (opts sock.StreamOptions, err error) {
 	for _, w := range s.Device {
 		if err := opts.Set(w.Key, w.Value); err != nil {
-			return nil, fmt.Errorf("open port %s: %w", s.Name, err)
+			return opts, fmt.Errorf("open port %s: %w", s.Name, err)
 		}
+	}
+	if err := opts.Check(); err != nil {
+		return opts, fmt.Errorf("open port %s: %w", s.Name, err)
+	}
+	return opts, nil
+}
+
+func checkStream(s config.Spec) error {
+	_, err := streamOptions(s)
+	return err
+}
+
+func openStream(s config.Spec) (frame.Port, error) {
+	opts, err := streamOptions(s)
+	if err != nil {
+		return nil, err
 	}
 	p, err := sock.OpenStream(opts)
 	if err != nil {
@@ -143,12 +146,27 @@ func openStream(s config.Spec) (frame.Port, error) {
 	return p, nil
 }
 
-func openDgram(s config.Spec) (frame.Port, error) {
-	var opts sock.DgramOptions
+func dgramOptions(s config.Spec) (opts sock.DgramOptions, err error) {
 	for _, w := range s.Device {
 		if err := opts.Set(w.Key, w.Value); err != nil {
-			return nil, fmt.Errorf("open port %s: %w", s.Name, err)
+			return opts, fmt.Errorf("open port %s: %w", s.Name, err)
 		}
+	}
+	if err := opts.Check(); err != nil {
+		return opts, fmt.Errorf("open port %s: %w", s.Name, err)
+	}
+	return opts, nil
+}
+
+func checkDgram(s config.Spec) error {
+	_, err := dgramOptions(s)
+	return err
+}
+
+func openDgram(s config.Spec) (frame.Port, error) {
+	opts, err := dgramOptions(s)
+	if err != nil {
+		return nil, err
 	}
 	p, err := sock.OpenDgram(opts)
 	if err != nil {

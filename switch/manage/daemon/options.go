@@ -17,8 +17,11 @@ type Options struct {
 	Words   []config.KeyValue // of the file's words
 	Uplinks []string          // SPECs, or names of network interfaces
 	Ports   []string          // SPECs
-	Version string            // of the program, for metrics
-	Log     *slog.Logger      // nil = slog.Default()
+	// KeepHost leaves the host interface, with its addresses and routes, when the
+	// switch stops; the next run of the switch takes it over, and Restore removes it.
+	KeepHost bool
+	Version  string       // of the program, for metrics
+	Log      *slog.Logger // nil = slog.Default()
 }
 
 // OptionError is that the options are wrong, not the file or the host.
@@ -39,9 +42,17 @@ func (o *Options) load(kinds config.Kinds) (*config.Config, error) {
 			return nil, err
 		}
 	}
+	if err := o.over(cfg, kinds); err != nil {
+		return nil, err
+	}
+	return cfg, nil
+}
+
+// over puts the options beside the file over what it said.
+func (o *Options) over(cfg *config.Config, kinds config.Kinds) error {
 	for _, w := range o.Words {
 		if err := cfg.Set(w.Key, w.Value); err != nil {
-			return nil, &OptionError{fmt.Errorf("--%w", err)}
+			return &OptionError{fmt.Errorf("--%w", err)}
 		}
 	}
 	for i, text := range slices.Concat(o.Uplinks, o.Ports) {
@@ -54,13 +65,47 @@ func (o *Options) load(kinds config.Kinds) (*config.Config, error) {
 			err = cfg.AddPort(config.Port{Spec: spec, Uplink: uplink})
 		}
 		if err != nil {
-			return nil, &OptionError{err}
+			return &OptionError{err}
 		}
 	}
 	if err := cfg.Check(); err != nil && o.File == "" {
-		return nil, &OptionError{err}
+		return &OptionError{err}
 	} else if err != nil {
-		return nil, fmt.Errorf("%s: %w", o.File, err)
+		return fmt.Errorf("%s: %w", o.File, err)
 	}
-	return cfg, nil
+	return nil
+}
+
+// Check says what is wrong with the options and their file, all of it, and starts
+// nothing. The error is an OptionError, or that the file can't be read.
+func (o *Options) Check() (r config.Report, err error) {
+	kinds := Kinds()
+	cfg := config.Default()
+	if o.File != "" {
+		text, err := os.ReadFile(o.File)
+		if err != nil {
+			return r, fmt.Errorf("read configuration: %w", err)
+		}
+		r = cfg.CheckFile(kinds, o.File, text)
+	}
+	if len(r.Mistakes) > 0 {
+		return r, nil // what the other options say of it is not known
+	}
+	said := len(cfg.Ports)
+	if err := o.over(cfg, kinds); err != nil {
+		return r, err
+	}
+	if cfg.Switch.VLANFiltering {
+		r.Warnings = nil // a flag has turned on what they are about
+	}
+	for _, p := range cfg.Ports[said:] {
+		k, err := kinds.Find(p.Kind)
+		if err == nil && k.Check != nil {
+			err = k.Check(p.Spec)
+		}
+		if err != nil {
+			return r, &OptionError{err}
+		}
+	}
+	return r, nil
 }

@@ -60,6 +60,11 @@ func tapOptions(s config.Spec) (opts tap.Options, err error) {
 	return opts, err
 }
 
+func checkTap(s config.Spec) error {
+	_, err := tapOptions(s)
+	return err
+}
+
 // tapPort is the port of a tap that goes with it.
 type tapPort struct {
 	*netdev.Port

@@ -29,6 +29,13 @@ func openVHostUser(s config.Spec) (frame.Port, error) {
 	return p, nil
 }
 
+func checkVHostUser(s config.Spec) error {
+	if _, err := vhostUserOptions(s); err != nil {
+		return fmt.Errorf("open port %s: %w", s.Name, err)
+	}
+	return nil
+}
+
 func vhostUserOptions(s config.Spec) (o vhostuser.Options, err error) {
 	for _, w := range s.Device {
 		v := w.Value

@@ -2,6 +2,7 @@ package qemu
 
 import (
 	"bufio"
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -12,6 +13,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -28,10 +30,17 @@ func ACLFiles() []string {
 
 // Limits of an access control list.
 const (
-	maxACLLine    = 4095 // bytes, as qemu-bridge-helper's
+	maxACLLine    = 4095     // bytes, as qemu-bridge-helper's
+	maxACLFile    = 64 << 10 // bytes
 	maxACLRules   = 4096
-	maxACLInclude = 8 // files within files
+	maxACLInclude = 8  // files within files
+	maxACLFiles   = 64 // that one question may read
 )
+
+// defaultTaps is how many taps a user may have unless the list says otherwise:
+// more than anybody's machines on a shared host have cards, and few enough that
+// a thousand users leave port numbers to others.
+const defaultTaps = 16
 
 // errDenied is the answer to a user whom the list does not allow a switch.
 var errDenied = errors.New("access denied by acl file")
@@ -42,14 +51,19 @@ type aclRule struct {
 	name  string // of the switch; "all" is every one
 }
 
-// acl is the rules of a list and of all that it includes.
-type acl []aclRule
+// acl is what a list and all that it includes say to one user.
+type acl struct {
+	rules  []aclRule
+	limit  int           // taps that he may have
+	opened int           // files so far, some of them more than once
+	files  []fs.FileInfo // those read
+}
 
 // permits is qemu-bridge-helper's policy: deny unless allowed, and a deny wins
 // over every allow wherever it stands.
-func (rules acl) permits(name string) bool {
+func (a *acl) permits(name string) bool {
 	allowed := false
-	for _, r := range rules {
+	for _, r := range a.rules {
 		if r.name == "all" || r.name == name {
 			if !r.allow {
 				return false
@@ -60,10 +74,10 @@ func (rules acl) permits(name string) bool {
 	return allowed
 }
 
-// parse adds the rules of one file. include is called for each include line;
-// what it can't read is passed over, as the original does: an include that only
-// some users may read gives them rules of their own.
-func (rules *acl) parse(r io.Reader, include func(path string)) error {
+// parse adds what one file says. include is called for each include line. The
+// word limit is ours: QEMU's own helper does not know it, so it belongs into
+// kvswitch's own list. Of several, the last counts.
+func (a *acl) parse(r io.Reader, include func(path string) error) error {
 	s := bufio.NewScanner(r)
 	s.Buffer(make([]byte, 0, 1024), maxACLLine)
 	for n := 1; s.Scan(); n++ {
@@ -73,19 +87,27 @@ func (rules *acl) parse(r io.Reader, include func(path string)) error {
 		}
 		i := strings.IndexAny(line, " \t")
 		if i < 0 {
-			return fmt.Errorf("line %d: %q: want allow, deny or include and a name", n, line)
+			return fmt.Errorf("line %d: %q: want allow, deny, include or limit and a value", n, line)
 		}
 		word, arg := line[:i], strings.TrimSpace(line[i:])
 		switch word {
 		case "allow", "deny":
-			if len(*rules) == maxACLRules {
+			if len(a.rules) == maxACLRules {
 				return fmt.Errorf("line %d: more than %d rules", n, maxACLRules)
 			}
-			*rules = append(*rules, aclRule{allow: word == "allow", name: arg})
+			a.rules = append(a.rules, aclRule{allow: word == "allow", name: arg})
+		case "limit":
+			limit, err := strconv.ParseUint(arg, 10, 16)
+			if err != nil {
+				return fmt.Errorf("line %d: limit %q: want how many taps a user may have, 0 to 65535", n, arg)
+			}
+			a.limit = int(limit)
 		case "include":
-			include(arg)
+			if err := include(arg); err != nil {
+				return fmt.Errorf("line %d: include: %w", n, err)
+			}
 		default:
-			return fmt.Errorf("line %d: unknown command %q: want allow, deny or include", n, word)
+			return fmt.Errorf("line %d: unknown command %q: want allow, deny, include or limit", n, word)
 		}
 	}
 	if err := s.Err(); err != nil {
@@ -98,36 +120,82 @@ func (rules *acl) parse(r io.Reader, include func(path string)) error {
 // that this user may not read is as if it were not readable to us.
 func readACL(paths []string, who *user32) (acl, error) {
 	for _, p := range paths {
-		var rules acl
-		err := rules.read(p, who, 0)
+		list := acl{limit: defaultTaps}
+		err := list.read(p, who, 0)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
 		if err != nil {
-			return nil, fmt.Errorf("parse acl file: %w", err)
+			return acl{}, fmt.Errorf("parse acl file: %w", err)
 		}
-		return rules, nil
+		return list, nil
 	}
-	return nil, fmt.Errorf("no acl file: write a line such as \"allow kvs0\" into %s", paths[0])
+	return acl{}, fmt.Errorf("no acl file: write a line such as \"allow kvs0\" into %s", paths[0])
 }
 
-func (rules *acl) read(path string, who *user32, depth int) error {
+// read adds a file. An include that is not there, or that who may not read, is
+// passed over, as the original does: one that only some users may read gives them
+// rules of their own. With anything else that is wrong with it the whole list is
+// wrong, for what it would have denied is not known.
+func (a *acl) read(path string, who *user32, depth int) error {
+	switch {
+	case a.opened == maxACLFiles:
+		return fmt.Errorf("%s: more than %d files in one list", path, maxACLFiles)
+	case depth > maxACLInclude:
+		return fmt.Errorf("%s: files within files, more than %d deep", path, maxACLInclude)
+	}
+	a.opened++
 	if err := who.mayRead(path); err != nil {
 		return err
 	}
-	f, err := os.Open(path)
+	text, file, err := readOwn(path)
 	if err != nil {
 		return err
 	}
-	defer f.Close()
-	if err := rules.parse(f, func(included string) {
-		if depth < maxACLInclude {
-			_ = rules.read(included, who, depth+1)
+	if slices.ContainsFunc(a.files, func(read fs.FileInfo) bool { return os.SameFile(read, file) }) {
+		return nil // it has nothing new to say, above all when it includes itself
+	}
+	a.files = append(a.files, file)
+	if err := a.parse(bytes.NewReader(text), func(included string) error {
+		err := a.read(included, who, depth+1)
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
+			return nil
 		}
+		return err
 	}); err != nil {
 		return fmt.Errorf("%s: %w", path, err)
 	}
 	return nil
+}
+
+// readOwn reads a file of the host's own: a regular one of limited size, which
+// belongs to root or to whom this process runs as, and which nobody else may
+// write. Opening and reading it never waits for anybody.
+func readOwn(path string) (text []byte, st fs.FileInfo, err error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer f.Close()
+	if st, err = f.Stat(); err != nil {
+		return nil, nil, err
+	}
+	owner := st.Sys().(*syscall.Stat_t).Uid
+	switch {
+	case !st.Mode().IsRegular():
+		return nil, nil, fmt.Errorf("%s is no regular file", path)
+	case owner != 0 && int(owner) != os.Geteuid():
+		return nil, nil, fmt.Errorf("%s belongs to user %d: chown root it", path, owner)
+	case st.Mode().Perm()&0o022 != 0:
+		return nil, nil, fmt.Errorf("%s may be written by others than its owner: chmod go-w it", path)
+	case st.Size() > maxACLFile:
+		return nil, nil, fmt.Errorf("%s has %d bytes; a list has at most %d", path, st.Size(), maxACLFile)
+	}
+	text, err = io.ReadAll(io.LimitReader(f, maxACLFile+1))
+	if err == nil && len(text) > maxACLFile {
+		err = fmt.Errorf("%s has more than %d bytes", path, maxACLFile)
+	}
+	return text, st, err
 }
 
 // user32 is a user as the kernel's permission checks see one.

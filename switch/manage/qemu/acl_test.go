@@ -2,11 +2,14 @@ package qemu
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 func TestACLPolicy(t *testing.T) {
@@ -28,7 +31,7 @@ func TestACLPolicy(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			var rules acl
-			if err := rules.parse(strings.NewReader(c.text), func(string) {}); err != nil {
+			if err := rules.parse(strings.NewReader(c.text), func(string) error { return nil }); err != nil {
 				t.Fatal(err)
 			}
 			for _, n := range c.allowed {
@@ -50,11 +53,13 @@ func TestACLRefusesWhatItDoesNotUnderstand(t *testing.T) {
 		{"allow", "line 1"},
 		{"allow kvs0\npermit kvs1", `line 2: unknown command "permit"`},
 		{"Allow kvs0", "unknown command"},
+		{"allow kvs0\nlimit many", "line 2: limit"},
+		{"limit -1", "0 to 65535"},
 		{"allow " + strings.Repeat("x", maxACLLine), "too long"},
 		{strings.Repeat("allow x\n", maxACLRules+1), "more than"},
 	} {
 		var rules acl
-		if err := rules.parse(strings.NewReader(c.text), func(string) {}); err == nil || !strings.Contains(err.Error(), c.want) {
+		if err := rules.parse(strings.NewReader(c.text), func(string) error { return nil }); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%.20q: error %v, want %q in it", c.text, err, c.want)
 		}
 	}
@@ -114,7 +119,7 @@ func TestACLFirstFileThatExistsCounts(t *testing.T) {
 // Includes give rules to those who may read them, and to nobody else.
 func TestACLIncludesCountForTheirReaders(t *testing.T) {
 	dir := openDir(t)
-	member := write(t, filepath.Join(dir, "member"), "allow kvs1\nnonsense", 0o640)
+	member := write(t, filepath.Join(dir, "member"), "allow kvs1\n", 0o640)
 	hidden := filepath.Join(dir, "hidden")
 	if err := os.Mkdir(hidden, 0o700); err != nil {
 		t.Fatal(err)
@@ -145,6 +150,100 @@ func TestACLIncludesCountForTheirReaders(t *testing.T) {
 	if os.Geteuid() == 0 {
 		check(someone, "kvs0", "kvs1", "kvs3") // by group
 		check(&user32{uid: 4444, gid: 4343}, "kvs0", "kvs1", "kvs3")
+	}
+}
+
+// What is in a list is its owner's word, and his only, and reading it never waits.
+func TestACLRefusesFilesThatAreNotTheHostsOwn(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root to give files away")
+	}
+	dir := openDir(t)
+	path := func(name string) string { return filepath.Join(dir, name) }
+	given := write(t, path("given"), "allow kvs0\n", 0o644)
+	if err := os.Chown(given, 4242, 0); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mkfifo(path("fifo"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(path("dir"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]string{
+		given: "belongs to user 4242",
+		write(t, path("group"), "allow kvs0\n", 0o664): "may be written by others",
+		write(t, path("world"), "allow kvs0\n", 0o646): "may be written by others",
+		path("fifo"): "no regular file",
+		path("dir"):  "no regular file",
+		"/dev/zero":  "no regular file",
+		write(t, path("big"), strings.Repeat("# comment\n", maxACLFile/10+1), 0o644):               "bytes",
+		write(t, path("nonsense"), "allow kvs0\nnonsense\ndeny kvs1\n", 0o644):                     "line 2",
+		write(t, path("too many"), "include "+chain(t, dir, maxACLInclude+1), 0o644):               "files within files",
+		write(t, path("again"), strings.Repeat("include "+path("again")+"\n", maxACLFiles), 0o644): "more than 64 files",
+		write(t, path("wide"), wide(t, dir, maxACLFiles), 0o644):                                   "more than 64 files",
+	} {
+		for how, list := range map[string]string{
+			"itself":   name,
+			"included": write(t, path("top"), "allow kvs0\nallow kvs1\ninclude "+name+"\n", 0o644),
+		} {
+			rules, err := readACL([]string{list}, someone)
+			if err == nil || !strings.Contains(err.Error(), want) || rules.permits("kvs0") {
+				t.Errorf("%s, %s: %v; want %q", name, how, err, want)
+			}
+		}
+	}
+}
+
+// chain makes n files that include one another, and returns the first.
+func chain(t *testing.T, dir string, n int) (path string) {
+	path = "/nonexistent"
+	for i := range n {
+		path = write(t, filepath.Join(dir, fmt.Sprint("chain", i)), "include "+path+"\n", 0o644)
+	}
+	return path
+}
+
+// wide makes n files, and returns a list that includes them all.
+func wide(t *testing.T, dir string, n int) (text string) {
+	for i := range n {
+		text += "include " + write(t, filepath.Join(dir, fmt.Sprint("wide", i)), "", 0o644) + "\n"
+	}
+	return text
+}
+
+// A file counts once, however often it includes itself: that ends, and costs
+// nothing.
+func TestACLFileIsReadOnce(t *testing.T) {
+	dir := openDir(t)
+	top, other := filepath.Join(dir, "top"), filepath.Join(dir, "other")
+	write(t, other, strings.Repeat("include "+top+"\n", 20), 0o644)
+	write(t, top, strings.Repeat("include "+top+"\ninclude "+other+"\n", 20)+"allow kvs0\n", 0o644)
+	rules, err := readACL([]string{top}, someone)
+	if err != nil || !rules.permits("kvs0") || len(rules.rules) != 1 || len(rules.files) != 2 {
+		t.Errorf("%d rules of %d files, %v", len(rules.rules), len(rules.files), err)
+	}
+}
+
+func TestACLLimitsTaps(t *testing.T) {
+	dir := openDir(t)
+	mine := write(t, filepath.Join(dir, "mine"), "limit 64\n", 0o640)
+	if os.Geteuid() == 0 {
+		if err := os.Chown(mine, 0, 4343); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for text, want := range map[string]int{
+		"allow kvs0":                                defaultTaps,
+		"allow kvs0\nlimit 3":                       3,
+		"limit 3\nallow kvs0\nlimit 0":              0,
+		"allow kvs0\nlimit 3\ninclude " + mine:      64,
+		"allow kvs0\ninclude " + mine + "\nlimit 2": 2,
+	} {
+		rules, err := readACL([]string{write(t, filepath.Join(dir, "list"), text, 0o644)}, someone)
+		if err != nil || rules.limit != want {
+			t.Errorf("%q: limit %d, %v; want %d", text, rules.limit, err, want)
+		}
 	}
 }
 
@@ -182,11 +281,11 @@ func FuzzACLDeniesByDefault(f *testing.F) {
 	f.Add("allow all", "x")
 	f.Fuzz(func(t *testing.T, text, name string) {
 		var rules acl
-		if rules.parse(strings.NewReader(text), func(string) {}); len(rules) > maxACLRules {
-			t.Fatalf("%d rules", len(rules))
+		if rules.parse(strings.NewReader(text), func(string) error { return nil }); len(rules.rules) > maxACLRules {
+			t.Fatalf("%d rules", len(rules.rules))
 		}
 		allow, deny := false, false
-		for _, r := range rules {
+		for _, r := range rules.rules {
 			if r.name == name || r.name == "all" {
 				allow, deny = allow || r.allow, deny || !r.allow
 			}

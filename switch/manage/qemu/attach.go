@@ -42,7 +42,7 @@ type NIC struct {
 	ID          string    `json:"id"`
 	Port        string    `json:"port"` // of the switch, and the tap's name
 	Model       string    `json:"model"`
-	MAC         frame.MAC `json:"mac"`
+	MAC         frame.MAC `json:"mac,omitzero"`
 	Queues      int       `json:"queues"`
 	VHost       bool      `json:"vhost"`
 	VHostReason string    `json:"vhost_reason,omitempty"` // why not

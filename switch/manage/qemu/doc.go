@@ -7,14 +7,16 @@
 // and the switch meets the guest at the tap's netdev. This package makes the
 // taps (but libvirt's), hands their descriptors over, has the switch attach the
 // netdevs, and takes everything back when a step fails or the machine ends.
-// These taps are never persistent: one lives as long as a QEMU holds it.
+// These taps are never persistent: one lives as long as a QEMU holds it, and one of
+// the bridge helper's whose holder has it otherwise is taken from him.
 //
 // It is also where /dev/vhost-net is opened for QEMU, and where it is known why
 // that can't be (VHostAvailable).
 //
 // It forwards no frame, starts no QEMU, and knows a switch only as Ports. The
 // taps are made in the network namespace of the calling process, which needs
-// CAP_NET_ADMIN; only Helper's client side and the parsers work without.
+// CAP_NET_ADMIN; only the parsers work without. The helper's side that QEMU runs is
+// package bridgehelper.
 //
 // Functions may be called from any goroutine unless they say otherwise.
 package qemu

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"path"
 	"slices"
 	"strings"
 
@@ -16,12 +17,14 @@ import (
 
 // MetadataNamespace is the XML namespace of the element by which a domain's
 // metadata names its switch and gives its ports their settings, by the names of
-// their taps and in the words of a port's SPEC. libvirt itself takes <vlan> and
-// <port isolated='yes'/> only with bridges that it knows.
+// their taps or, for taps that libvirt names, the MACs of their cards, and in the
+// words of a port's SPEC. libvirt itself takes <vlan> and <port isolated='yes'/>
+// only with bridges that it knows.
 //
 //	<metadata>
 //	  <kvs:switch xmlns:kvs="https://github.com/kvswitch/kvswitch" name="kvs1">
 //	    <kvs:port dev="web0" settings="vlan=10,isolated=on"/>
+//	    <kvs:port mac="52:54:00:6a:1d:02" settings="vlan=20"/>
 //	  </kvs:switch>
 //	</metadata>
 const MetadataNamespace = "https://github.com/kvswitch/kvswitch"
@@ -38,11 +41,18 @@ const (
 // libvirt's own limit for one is 4 MiB.
 const maxDomainXML = 4 << 20
 
+// Domain is a guest of libvirt, as far as it concerns a switch.
+type Domain struct {
+	UUID string
+	Taps []TapPort
+}
+
 // TapPort is an `<interface type='ethernet'>` of a libvirt domain that the
 // switch is to have as a port.
 type TapPort struct {
 	Switch   string            // "" is the default one
-	Tap      string            // name of the netdev
+	Tap      string            // name of the netdev; "" while libvirt has chosen none, and when it has forgotten it
+	Script   bool              // its <script> attaches it (kvswitch-ifup) whenever libvirt makes the tap
 	Settings []config.KeyValue // of the port, such as vlan=10; the switch checks them
 	MAC      frame.MAC         // of the guest; zero if not given
 	MTU      int               // 0 if not given
@@ -53,9 +63,18 @@ func (p *TapPort) Spec() config.Spec {
 	return config.Spec{Kind: config.NetdevKind, Name: p.Tap, Settings: p.Settings}
 }
 
+// label is what the interface is called in messages.
+func (p *TapPort) label() string {
+	if p.Tap == "" {
+		return p.MAC.String()
+	}
+	return p.Tap
+}
+
 // domainXML is what matters here of libvirt's format (formatdomain).
 type domainXML struct {
 	XMLName  xml.Name `xml:"domain"`
+	UUID     string   `xml:"uuid"`
 	Metadata struct {
 		Switch switchXML `xml:"https://github.com/kvswitch/kvswitch switch"`
 	} `xml:"metadata"`
@@ -66,14 +85,21 @@ type switchXML struct {
 	Name  string `xml:"name,attr"`
 	Ports []struct {
 		Dev      string `xml:"dev,attr"`
+		MAC      string `xml:"mac,attr"`
 		Settings string `xml:"settings,attr"`
 	} `xml:"https://github.com/kvswitch/kvswitch port"`
 }
 
-// settings are what the metadata says of a tap's port.
-func (x *switchXML) settings(tap string) string {
+// settings are what the metadata says of a tap's port: first by the tap's name,
+// else by its card's MAC.
+func (x *switchXML) settings(tap string, mac frame.MAC) string {
 	for _, p := range x.Ports {
-		if p.Dev == tap {
+		if p.Dev != "" && p.Dev == tap {
+			return p.Settings
+		}
+	}
+	for _, p := range x.Ports {
+		if m, err := frame.ParseMAC(p.MAC); err == nil && m == mac {
 			return p.Settings
 		}
 	}
@@ -88,9 +114,11 @@ type interfaceXML struct {
 	Target struct {
 		Dev string `xml:"dev,attr"`
 	} `xml:"target"`
-	Script *struct{} `xml:"script"`
-	VLAN   *vlanXML  `xml:"vlan"`
-	Port   struct {
+	Script *struct {
+		Path string `xml:"path,attr"`
+	} `xml:"script"`
+	VLAN *vlanXML `xml:"vlan"`
+	Port struct {
 		Isolated string `xml:"isolated,attr"`
 	} `xml:"port"`
 	MTU struct {
@@ -109,33 +137,36 @@ type vlanXML struct {
 	} `xml:"tag"`
 }
 
-// ParseDomain reads a libvirt domain and returns the taps that a switch is to
-// have. Interfaces of other types are not among them, nor those with a <script>,
-// which attaches its tap itself (kvswitch-ifup).
-func ParseDomain(r io.Reader) ([]TapPort, error) {
+// ScriptName is the program that attaches a tap as its <script>.
+const ScriptName = "kvswitch-ifup"
+
+// ParseDomain reads a libvirt domain and which taps a switch is to have of it.
+// Interfaces of other types are not among them, nor those whose <script> is
+// somebody else's.
+func ParseDomain(r io.Reader) (*Domain, error) {
 	limited := &io.LimitedReader{R: r, N: maxDomainXML + 1}
-	var d domainXML
-	err := xml.NewDecoder(limited).Decode(&d)
+	var x domainXML
+	err := xml.NewDecoder(limited).Decode(&x)
 	switch {
 	case limited.N <= 0:
 		return nil, fmt.Errorf("read domain XML: longer than %d bytes", maxDomainXML)
 	case err != nil:
 		return nil, fmt.Errorf("read domain XML: %w", err)
 	}
-	ports := []TapPort{}
-	for i, nic := range d.Interfaces {
-		if nic.Type != "ethernet" || nic.Script != nil {
+	d := &Domain{UUID: strings.ToLower(strings.TrimSpace(x.UUID))}
+	for i, nic := range x.Interfaces {
+		if nic.Type != "ethernet" || nic.Script != nil && path.Base(nic.Script.Path) != ScriptName {
 			continue
 		}
-		p, err := nic.tapPort(&d.Metadata.Switch)
+		p, err := nic.tapPort(&x.Metadata.Switch)
 		if err != nil {
 			return nil, fmt.Errorf("domain XML: interface %d: %w", i+1, err)
 		}
 		if p.Switch != NotOurs {
-			ports = append(ports, p)
+			d.Taps = append(d.Taps, p)
 		}
 	}
-	return ports, nil
+	return d, nil
 }
 
 func (x *interfaceXML) tapPort(domain *switchXML) (p TapPort, err error) {
@@ -146,12 +177,11 @@ func (x *interfaceXML) tapPort(domain *switchXML) (p TapPort, err error) {
 	if p.Switch == NotOurs {
 		return p, nil
 	}
-	p.Tap = x.Target.Dev
-	if p.Tap == "" {
-		return p, errors.New("it has no <target dev='…'/>: give it one")
-	}
-	if err := link.CheckName(p.Tap); err != nil {
-		return p, err
+	p.Tap, p.Script = x.Target.Dev, x.Script != nil
+	if p.Tap != "" {
+		if err := link.CheckName(p.Tap); err != nil {
+			return p, err
+		}
 	}
 	if strings.Contains(p.Tap, ",") {
 		return p, fmt.Errorf("interface name %q: a comma can't be part of a port's name", p.Tap)
@@ -174,10 +204,10 @@ func (x *interfaceXML) tapPort(domain *switchXML) (p TapPort, err error) {
 	if x.Port.Isolated == "yes" {
 		p.Settings = append(p.Settings, config.KeyValue{Key: "isolated", Value: "on"})
 	}
-	if s := domain.settings(p.Tap); s != "" {
+	if s := domain.settings(p.Tap, p.MAC); s != "" {
 		words, err := config.ParseWords(strings.Split(s, ","))
 		if err != nil {
-			return p, fmt.Errorf("settings of %s: %w", p.Tap, err)
+			return p, fmt.Errorf("settings of %s: %w", p.label(), err)
 		}
 		p.Settings = append(p.Settings, words...)
 	}

@@ -71,10 +71,13 @@ type plugged struct {
 	refused chan string
 }
 
-// GuestNIC is one device of one guest, as `vm list` shows it.
+// GuestNIC is one device of one guest, as `vm list` shows it. Of one that was not
+// plugged in by the switch it is not known what QEMU knows: monitor, version, the
+// device's id, model and address are empty.
 type GuestNIC struct {
 	Guest string `json:"name"` // QEMU's -name; may be empty
 	UUID  string `json:"uuid"`
+	PID   int    `json:"pid,omitempty"` // of QEMU, if the device was not plugged in by the switch
 	QMP   string `json:"qmp"`
 	QEMU  string `json:"qemu"` // version
 	NIC

@@ -19,17 +19,20 @@ import (
 // Helper is the switch's side of the bridge helper: it listens on a socket that
 // every user may connect to, asks the kernel who is there (SO_PEERCRED), looks
 // the user's rights up in the access control list, and gives out taps that are
-// ports of the switch. A tap's port goes when nobody holds the tap any more.
+// ports of the switch, so many to each user. A tap's port goes when nobody holds
+// the tap any more, and the tap with it when its holder does more than hold it.
 type Helper struct {
 	cfg    HelperConfig
 	listen *net.UnixListener
 	file   *sockfile.File
 	slots  chan struct{} // one for each request under way
-	unwind func()        // stops following the taps
+	peers  *peers
+	unwind func() // stops following the taps
 	work   sync.WaitGroup
 
 	mu    sync.Mutex
-	loans map[int]*loan // by interface index
+	loans map[int]*loan  // by interface index
+	taps  map[uint32]int // how many each user has, those in the making among them
 }
 
 // HelperConfig is what a Helper needs of its switch.
@@ -47,8 +50,8 @@ type HelperConfig struct {
 // room for the answer: a helper does both at once.
 const requestTimeout = 2 * time.Second
 
-// maxRequests is how many taps may be in the making at once. The next ones wait
-// in the listen queue; users who may not have one never get this far.
+// maxRequests is how many taps may be in the making at once. The next ones wait;
+// users who may not have one never get this far.
 const maxRequests = 8
 
 // ListenHelper starts to serve. Close ends it.
@@ -59,7 +62,7 @@ func ListenHelper(cfg HelperConfig) (*Helper, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	h := &Helper{cfg: cfg, slots: make(chan struct{}, maxRequests), loans: map[int]*loan{}}
+	h := &Helper{cfg: cfg, slots: make(chan struct{}, maxRequests), peers: newPeers(), loans: map[int]*loan{}, taps: map[uint32]int{}}
 	var err error
 	if h.listen, h.file, err = sockfile.Listen("unixpacket", cfg.Path, sockfile.Options{Perm: 0o666}); err != nil {
 		return nil, fmt.Errorf("listen for bridge helpers: %w", err)
@@ -67,26 +70,36 @@ func ListenHelper(cfg HelperConfig) (*Helper, error) {
 	if !cfg.Links.Do(func() { h.unwind = cfg.Links.Follow(h.linkChanged) }) {
 		h.listen.Close()
 		h.file.Remove()
-		return nil, errors.New("listen for bridge helpers: the switch is stopping")
+		return nil, fmt.Errorf("listen for bridge helpers: %w", errStopping)
 	}
 	h.work.Go(h.serve)
 	return h, nil
 }
 
-// Close stops serving and waits for requests under way. Taps given out stay, and
-// so do their ports, which are the switch's to close. A second Close does
-// nothing.
+// errBusy is the answer to whoever has no place.
+var errBusy = errors.New("too many requests at once: try again")
+
+// errStopping is the answer to whoever asks while the switch stops.
+var errStopping = errors.New("the switch is stopping")
+
+// Close stops serving, ends requests under way and waits for them. Taps given out
+// stay, and so do their ports, which are the switch's to close. A second Close
+// does nothing.
 func (h *Helper) Close() error {
 	err := h.listen.Close()
 	if errors.Is(err, net.ErrClosed) {
 		return nil
 	}
 	h.file.Remove()
+	h.peers.close()
 	h.cfg.Links.Do(func() { h.unwind() })
 	h.work.Wait()
 	return err
 }
 
+// serve accepts, and does nothing else: whatever may take its time, or another's,
+// is done beside it. (What it tells those whom it turns away finds room in an
+// empty socket.)
 func (h *Helper) serve() {
 	for {
 		c, err := h.listen.AcceptUnix()
@@ -99,24 +112,52 @@ func (h *Helper) serve() {
 			time.Sleep(100 * time.Millisecond)
 			continue
 		}
-		// Who may not have a tap is told so before anything is read, and so
-		// takes no place from those who may.
-		if err := h.admit(c); err != nil {
-			refuse(c, err)
+		p, uid, err := h.peers.enter(c)
+		switch {
+		case err != nil:
+			h.cfg.Log.Warn("bridge helper is not served", "error", fmt.Errorf("ask who is there: %w", err))
 			c.Close()
-			continue
+		case p == nil:
+			h.cfg.Log.Warn("bridge helper is turned away", "uid", uid, "error", errBusy)
+			refuse(c, errBusy)
+			c.Close()
+		default:
+			h.work.Go(func() {
+				defer h.peers.leave(p)
+				h.meet(p)
+			})
 		}
-		h.slots <- struct{}{}
-		h.work.Go(func() {
-			defer func() { <-h.slots }()
-			defer c.Close()
-			c.SetDeadline(time.Now().Add(requestTimeout))
-			if err := h.answer(c); err != nil {
-				h.cfg.Log.Warn("bridge helper is refused", "error", err)
-				refuse(c, err)
-			}
-		})
 	}
+}
+
+// meet gives a peer what it asks for or says why not.
+func (h *Helper) meet(p *peer) {
+	// Who may not have a tap is told so before anything is read, and so takes no
+	// place from those who may.
+	h.peers.judge(p)
+	limit, err := h.admit(p)
+	if err == nil {
+		h.peers.acquit(p)
+		if err = h.serveOne(p, limit); err == nil {
+			return
+		}
+		h.peers.accuse(p)
+	}
+	h.cfg.Log.Warn("bridge helper is refused", "uid", p.uid, "pid", p.pid, "error", err)
+	refuse(p.UnixConn, err)
+	h.peers.pause(p)
+}
+
+// serveOne answers when there is room.
+func (h *Helper) serveOne(p *peer, limit int) error {
+	select {
+	case h.slots <- struct{}{}:
+		defer func() { <-h.slots }()
+	case <-h.peers.closed:
+		return errStopping
+	}
+	p.SetDeadline(time.Now().Add(requestTimeout))
+	return h.answer(p, limit)
 }
 
 // refuse tells the peer why. Closing a unix socket with something left to read
@@ -136,37 +177,22 @@ func refuse(c *net.UnixConn, why error) {
 	}
 	c.SetWriteDeadline(time.Now().Add(requestTimeout)) // the old one may be over
 	c.Write(bridgehelper.AppendRefusal(nil, why.Error()))
+	c.CloseWrite() // nothing else comes, though the place is kept for a while
 }
 
-// admit checks the peer against the list.
-func (h *Helper) admit(c *net.UnixConn) error {
-	rc, err := c.SyscallConn()
-	if err != nil {
-		return err
-	}
-	var cred *unix.Ucred
-	if cerr := rc.Control(func(fd uintptr) {
-		cred, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
-	}); cerr != nil {
-		err = cerr
-	}
-	if err != nil {
-		return fmt.Errorf("ask who is there: %w", err)
-	}
-	rules, err := readACL(h.cfg.ACL, lookUpUser(cred.Uid, cred.Gid))
+// admit checks the peer against the list and returns how many taps it may have.
+func (h *Helper) admit(p *peer) (limit int, err error) {
+	rules, err := readACL(h.cfg.ACL, lookUpUser(p.uid, p.gid))
 	if err == nil && !rules.permits(h.cfg.Switch) {
 		err = errDenied
 	}
-	if err != nil {
-		h.cfg.Log.Warn("bridge helper is refused", "uid", cred.Uid, "pid", cred.Pid, "error", err)
-	}
-	return err
+	return rules.limit, err
 }
 
 // answer reads a request and passes a tap. When that fails nothing is left.
-func (h *Helper) answer(c *net.UnixConn) error {
+func (h *Helper) answer(p *peer, limit int) error {
 	b := make([]byte, bridgehelper.MaxRequest+1)
-	n, err := c.Read(b)
+	n, err := p.Read(b)
 	if err != nil {
 		return fmt.Errorf("read request: %w", err)
 	}
@@ -177,9 +203,23 @@ func (h *Helper) answer(c *net.UnixConn) error {
 	if a.Bridge != h.cfg.Switch {
 		return fmt.Errorf("this is switch %s, not %s", h.cfg.Switch, a.Bridge)
 	}
-	tap, err := makeTap(1, a.UseVNet)
-	if err != nil {
+	if err := h.reserve(p.uid, limit); err != nil {
 		return err
+	}
+	tap, err := h.give(p, a.UseVNet)
+	if err != nil {
+		h.unreserve(p.uid)
+		return err
+	}
+	h.cfg.Log.Info("bridge helper was given a tap", "port", tap, "uid", p.uid)
+	return nil
+}
+
+// give makes a tap, attaches it and passes it.
+func (h *Helper) give(p *peer, vnet bool) (name string, err error) {
+	tap, err := makeTap(1, vnet)
+	if err != nil {
+		return "", err
 	}
 	defer tap.close()
 	mtu := 0
@@ -187,58 +227,45 @@ func (h *Helper) answer(c *net.UnixConn) error {
 		mtu = h.cfg.MTU()
 	}
 	if err := tap.configure(mtu); err != nil {
-		return err
+		return "", err
 	}
+	l := h.lend(tap, p.uid)
 	// The port comes before the link: once that is up, the host's own stack
 	// would speak on the tap until the port shields it.
 	if err := h.cfg.Ports.AddPort(config.Spec{Kind: config.NetdevKind, Name: tap.name}); err != nil {
-		return err
+		h.forget(l)
+		return "", err
 	}
-	l := h.lend(tap)
 	err = setLink(tap.name, true)
 	if err == nil {
-		err = l.awaitSeen()
+		err = h.awaitSeen(l)
 	}
 	if err == nil {
-		err = h.pass(c, tap)
+		err = h.pass(p.UnixConn, tap)
 	}
 	if err != nil {
-		h.takeBack(tap)
-		return errors.Join(err, h.cfg.Ports.DelPort(tap.name))
+		h.forget(l)
+		return "", errors.Join(err, h.cfg.Ports.DelPort(tap.name))
 	}
-	h.cfg.Log.Info("bridge helper was given a tap", "port", tap.name)
+	return tap.name, nil
+}
+
+// reserve takes a place in a user's quota. It is given back when the tap has come
+// to nothing, or to its end.
+func (h *Helper) reserve(uid uint32, limit int) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if n := h.taps[uid]; uid != 0 && n >= limit {
+		return fmt.Errorf("user %d has %d taps and may have %d: end a machine, or write a line such as \"limit %d\" into the acl file", uid, n, limit, 2*max(limit, 1))
+	}
+	h.taps[uid]++
 	return nil
 }
 
-// loan is a tap that is somebody else's to keep or to drop.
-type loan struct {
-	name string
-	seen chan struct{} // closed when the Watcher has noticed the tap
-}
-
-func (h *Helper) lend(tap *tapDevice) *loan {
-	l := &loan{name: tap.name, seen: make(chan struct{})}
+func (h *Helper) unreserve(uid uint32) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.loans[tap.index] = l
-	return l
-}
-
-func (h *Helper) takeBack(tap *tapDevice) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	delete(h.loans, tap.index)
-}
-
-// awaitSeen waits until the Watcher knows the tap: of a device that came and
-// went before it looked, it would never say that it is gone.
-func (l *loan) awaitSeen() error {
-	select {
-	case <-l.seen:
-		return nil
-	case <-time.After(requestTimeout):
-		return fmt.Errorf("tap %s: the kernel has not announced it", l.name)
-	}
+	drop(h.taps, uid)
 }
 
 func (h *Helper) pass(c *net.UnixConn, tap *tapDevice) error {
@@ -247,31 +274,4 @@ func (h *Helper) pass(c *net.UnixConn, tap *tapDevice) error {
 		return fmt.Errorf("pass tap %s to the helper: %w", tap.name, err)
 	}
 	return nil
-}
-
-// linkChanged removes the port of a tap that has vanished. It runs on the
-// Watcher's goroutine, which the port's Close may need.
-func (h *Helper) linkChanged(link link.Link, gone bool) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	l := h.loans[link.Index]
-	if l == nil {
-		return
-	}
-	if !gone {
-		select {
-		case <-l.seen:
-		default:
-			close(l.seen)
-		}
-		return
-	}
-	delete(h.loans, link.Index)
-	h.work.Go(func() {
-		if err := h.cfg.Ports.DelPort(l.name); err != nil {
-			h.cfg.Log.Warn("port of a vanished tap is not removed", "port", l.name, "error", err)
-			return
-		}
-		h.cfg.Log.Info("tap of a bridge helper is gone", "port", l.name)
-	})
 }

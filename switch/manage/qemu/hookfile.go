@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"github.com/kvswitch/kvswitch/switch/manage/config"
 )
 
 // HooksDir is where libvirt looks for hooks.
@@ -20,15 +22,42 @@ const hookMark = "# Written by `kvswitch libvirt hooks install`; `kvswitch libvi
 // then everything in hooks/qemu.d (since 6.5.0).
 func hookPath(dir string) string { return filepath.Join(dir, "qemu.d", "kvswitch") }
 
-// InstallHook makes libvirt call program, the absolute path of kvswitch, for its
-// guests. It reports whether anything changed: libvirt's daemon notices a first
-// hook only when it is restarted.
-func InstallHook(dir, program string) (path string, changed bool, err error) {
-	path = hookPath(dir)
-	if !filepath.IsAbs(program) || strings.ContainsAny(program, "'\n") {
-		return path, false, fmt.Errorf("install hook: program %q: want an absolute path without quotes", program)
+// HookCommand is what libvirt is to run. libvirt hands its hooks no environment,
+// so all of it stands in the hook's file.
+type HookCommand struct {
+	Program string // absolute path of kvswitch
+	RunDir  string // absolute path of the control sockets' directory
+	Switch  string // of domains that name none; "" = the only one that runs
+}
+
+// text is the hook's file.
+func (c *HookCommand) text() ([]byte, error) {
+	for _, p := range []string{c.Program, c.RunDir} {
+		if !filepath.IsAbs(p) || strings.ContainsAny(p, "'\n") {
+			return nil, fmt.Errorf("%q: want an absolute path without quotes", p)
+		}
 	}
-	text := fmt.Appendf(nil, "#!/bin/sh\n%s\nexec '%s' libvirt hook \"$@\"\n", hookMark, program)
+	words := fmt.Sprintf("'%s' --run-dir '%s' libvirt hook", c.Program, c.RunDir)
+	if c.Switch != "" {
+		if err := config.CheckName(c.Switch); err != nil {
+			return nil, err
+		}
+		if strings.ContainsAny(c.Switch, "'\n") {
+			return nil, fmt.Errorf("switch %q: want a name without quotes", c.Switch)
+		}
+		words += fmt.Sprintf(" --switch '%s'", c.Switch)
+	}
+	return fmt.Appendf(nil, "#!/bin/sh\n%s\nexec %s -- \"$@\"\n", hookMark, words), nil
+}
+
+// InstallHook makes libvirt run c for its guests. It reports whether anything
+// changed: libvirt's daemon notices a first hook only when it is restarted.
+func InstallHook(dir string, c HookCommand) (path string, changed bool, err error) {
+	path = hookPath(dir)
+	text, err := c.text()
+	if err != nil {
+		return path, false, fmt.Errorf("install hook: %w", err)
+	}
 	old, err := ownHook(path)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return path, false, fmt.Errorf("install hook: %w", err)

@@ -3,6 +3,7 @@ package qemu
 import (
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"sync"
@@ -26,6 +27,10 @@ const inNamespace = "KVSWITCH_TEST_IN_NAMESPACE"
 // `kvswitch bridge-helper` is.
 const asHelper = "KVSWITCH_TEST_AS_HELPER"
 
+// asQEMU makes the program one that holds the descriptors it was given, under
+// whatever arguments, until its standard input ends.
+const asQEMU = "KVSWITCH_TEST_AS_QEMU"
+
 func TestMain(m *testing.M) {
 	if dir := os.Getenv(asHelper); dir != "" {
 		a, err := bridgehelper.ParseArgs(os.Args[1:])
@@ -36,6 +41,10 @@ func TestMain(m *testing.M) {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
+		return
+	}
+	if os.Getenv(asQEMU) != "" {
+		io.Copy(io.Discard, os.Stdin)
 		return
 	}
 	if os.Getenv(inNamespace) != "" || os.Geteuid() != 0 {

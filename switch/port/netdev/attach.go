@@ -18,23 +18,24 @@ import (
 
 // attachment is all that ties the port to one device, as long as that lives.
 type attachment struct {
-	index    int
-	mark     *mark
-	shield   shield
-	uplink   *ebpf.Map // what tells the shield that it is one; nil without BPF
-	before   string    // IPv6 setting to put back
-	upped    bool      // it was down, and is to be again
-	keep     keeping
-	above    map[int]link.Link // what stands on the device, by index
-	programs []string          // warnings of others' tcx programs
-	filters  []string          // and of their filters and chains
-	control  *control          // the queues own the receivers
-	intakes  []*intake
-	noIntake error   // why there are none
-	noTier   error   // why their program doesn't forward
-	rings    []*ring // the newest, if there are no intakes
-	ringErr  error   // why there are none, or none that fit
-	warnings []string
+	index     int
+	mark      *mark
+	shield    shield
+	uplink    *ebpf.Map // what tells the shield that it is one; nil without BPF
+	before    string    // IPv6 setting to put back
+	upped     bool      // it was down, and is to be again
+	keep      keeping
+	above     map[int]link.Link // what stands on the device, by index
+	programs  []string          // warnings of others' tcx programs
+	filters   []string          // and of their filters and chains
+	control   *control          // the queues own the receivers
+	intakes   []*intake
+	noIntake  error   // why there are none
+	noTier    error   // why their program doesn't forward
+	rings     []*ring // the newest, if there are no intakes
+	ringErr   error   // why there are none, or none that fit
+	warnings  []string
+	addresses []string // that the host had there, and has lost the use of
 }
 
 // begin attaches to the device and follows it from then on.
@@ -83,6 +84,9 @@ func (p *Port) follow(l link.Link, gone bool) {
 		}
 	default:
 		p.link = l
+		if len(p.at.addresses) > 0 {
+			p.at.addresses = addresses(p.watcher.Handle(), l.Index)
+		}
 		p.at.clearErrors()
 		p.checkOthers(true)
 		p.at.ringErr = p.fitRings()
@@ -194,8 +198,8 @@ func (p *Port) equip(a *attachment, l link.Link) (err error) {
 	}
 	if err = p.shield(a, l.Index); err != nil {
 		a.warnings = append(a.warnings, fmt.Sprintf("%s: can't shield the host's stack (%v): it sees every frame, too, and may answer ARP and forward by itself; give the interface no address, or %s", l.Name, err, shieldAdvice))
-	} else if list := addresses(p.watcher.Handle(), l.Index); len(list) > 0 {
-		a.warnings = append(a.warnings, fmt.Sprintf("%s: the host can't be reached at %s any more, as the interface belongs to the switch now; move its addresses and routes to the switch's host interface", l.Name, enumerate(list)))
+	} else {
+		a.addresses = addresses(p.watcher.Handle(), l.Index)
 	}
 	protocol := uint16(unix.ETH_P_802_2)
 	if a.shield.kind == shieldNone {
@@ -354,6 +358,9 @@ func (p *Port) publish() {
 			v.detail.Slots, v.detail.SlotBytes = len(a.rings[0].slots), a.rings[0].size
 		}
 		v.warnings = slices.Concat(a.warnings, p.deaf(a), p.othersWarnings(a))
+		if len(a.addresses) > 0 {
+			v.warnings = append(v.warnings, fmt.Sprintf("%s: the host can't be reached at %s any more, as the interface belongs to the switch now; move its addresses and routes to the switch's host interface", l.Name, enumerate(a.addresses)))
+		}
 		if a.ringErr != nil && len(a.rings) > 0 {
 			v.warnings = append(slices.Clone(v.warnings), fmt.Sprintf("%s: %v: frames longer than %d bytes take a slower way", l.Name, a.ringErr, v.detail.SlotBytes-slotOverhead))
 		}

@@ -63,7 +63,7 @@ func claim(index int, except uint64) (m *mark, unsure, err error) {
 	for _, inode := range others {
 		if inode != m.inode && inode != except {
 			unix.Close(fd)
-			return nil, nil, holder(inode)
+			return nil, nil, taken(inode)
 		}
 	}
 	return m, unsure, nil
@@ -99,9 +99,15 @@ func marksOn(list io.Reader, index int) (inodes []uint64, err error) {
 	return inodes, s.Err()
 }
 
-// holder is the error that names who holds the mark.
-func holder(inode uint64) error {
-	link := fmt.Sprintf("socket:[%d]", inode)
+// taken is that another mark, whose socket it is, is on the device.
+type taken uint64
+
+func (taken) Error() string { return "already a port of a kvswitch" }
+
+// holder is the error that also says who that is. It looks through all processes,
+// so it is not for the Watcher's goroutine.
+func (t taken) holder() error {
+	link := fmt.Sprintf("socket:[%d]", uint64(t))
 	if holds("/proc/self/fd", link) {
 		return errors.New("already a port of this kvswitch")
 	}

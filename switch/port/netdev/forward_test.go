@@ -214,8 +214,11 @@ func randomWire(rnd *rand.Rand) []byte {
 		src[0] |= 1
 	}
 	wire := append(append(make([]byte, 0, 1600), dst[:]...), src[:]...)
+	for range max(0, rnd.IntN(12)-9) { // mostly none
+		wire = append(wire, 0x81, 0, 0, 5)
+	}
 	wire = append(wire, 0x88, 0xb5)
-	return append(wire, make([]byte, []int{46, 46, 186, 187, 1500, 1501}[rnd.IntN(6)])...)
+	return append(wire, make([]byte, []int{46, 46, 46, 46, 186, 187, 1500, 1501, 1504, 1505}[rnd.IntN(10)])...)
 }
 
 // plain reports that nothing about a frame needs the relay.
@@ -226,6 +229,9 @@ func (k *kernelRelay) plain(wire []byte, e relay.Explanation, filtering bool) bo
 	in, out := &k.view.Ports[1], &k.view.Ports[e.Out[0]]
 	vid := uint16(1)
 	if filtering {
+		if wire[12] == 0x81 {
+			return false // a tag among the bytes: no device hands one to the program
+		}
 		vid = in.PVID
 	}
 	d, ok := k.table.Lookup(fdb.MakeKey([6]byte(wire[6:12]), vid))

@@ -137,7 +137,7 @@ func take(p *Port) (got []lent) {
 				break
 			}
 			for _, f := range b[:n] {
-				got = append(got, lent{i, bytes.Clone(f.Data), f.Hdr, f.Tag})
+				got = append(got, lent{i, bytes.Join(append([][]byte{f.Data}, f.Rest...), nil), f.Hdr, f.Tag})
 			}
 			q.Release()
 		}

@@ -46,6 +46,7 @@ type intake struct {
 	frames, units uint32 // the next frame's number, and where it begins
 	lent          int
 	armed         bool
+	long          *longFrame // nil until there is one
 }
 
 const (
@@ -71,7 +72,7 @@ const (
 // is none; and in the lower its length, and two marks.
 const (
 	entryNumber = 32
-	entryLength = 1<<17 - 1
+	entryLength = 1<<20 - 1
 	entryValid  = 1 << 24 // the offload header would only say frame.HdrDataValid
 	entryExtra  = 1 << 25 // intakeExtra comes first
 )
@@ -140,7 +141,7 @@ func (r *intake) next() (entry uint64, ok bool) {
 }
 
 // receive implements receiver.
-func (r *intake) receive(b []frame.Frame, _, _ *atomic.Uint64) (n int) {
+func (r *intake) receive(b []frame.Frame, _, bad *atomic.Uint64) (n int) {
 	for n < len(b) {
 		entry, ok := r.next()
 		if !ok {
@@ -157,9 +158,16 @@ func (r *intake) receive(b []frame.Frame, _, _ *atomic.Uint64) (n int) {
 			f.Hdr, f.Tag = readExtra(at)
 			room = intakeExtra
 		}
+		if length > frame.MaxLen {
+			more := r.receiveLong(b[n:], r.lent+n, length, bad)
+			if n += more; r.long.More() {
+				break // the rest of it next time
+			}
+			r.passed(room + length)
+			continue
+		}
 		f.Data = at[room : room+length : room+length]
-		r.frames++
-		r.units += uint32(room+length+intakeUnit-1) >> intakeUnitShift
+		r.passed(room + length)
 		if f.Tag == 0 && isBPDU(f.Data) {
 			continue // the control socket has it
 		}
@@ -173,6 +181,12 @@ func (r *intake) receive(b []frame.Frame, _, _ *atomic.Uint64) (n int) {
 		r.disarm()
 	}
 	return n
+}
+
+// passed is done with a frame that takes so many bytes of data.
+func (r *intake) passed(bytes int) {
+	r.frames++
+	r.units += uint32(bytes+intakeUnit-1) >> intakeUnitShift
 }
 
 // last masks an offset in the data.

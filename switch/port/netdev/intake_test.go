@@ -1,6 +1,7 @@
 package netdev
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -92,6 +93,66 @@ func TestIntakeLendsInOrderAroundEveryEnd(t *testing.T) {
 			}
 			got += n
 		}
+	}
+}
+
+// A frame beyond frame.MaxLen lies in pieces around the ring's end, and is lent in
+// parts, in as many calls and batches as it takes.
+func TestIntakeLendsALongFrameInParts(t *testing.T) {
+	r, f := fakeIntake(0)
+	var lost, bad atomic.Uint64
+	for round := range 50 {
+		o := gso(round<<20, 100000)
+		for i := range o.Data[54:] {
+			o.Data[54+i] = byte(i >> (8 * (i % 2)) * (round + 1))
+		}
+		if !f.put(0, len(o.Data), entryExtra, o.Hdr, 0x8100_0007) {
+			t.Fatal("no room")
+		}
+		at := int(f.units)*intakeUnit - (len(o.Data)+intakeExtra+intakeUnit-1)&^(intakeUnit-1)
+		for from := 0; from < len(o.Data); from += intakePiece {
+			copy(f.data[(at+from)%(f.size.units*intakeUnit)+intakeExtra:], o.Data[from:min(from+intakePiece, len(o.Data))])
+		}
+		o.Hdr.Put(f.data[at%(f.size.units*intakeUnit):])
+		f.put(99, 60, 0, frame.VnetHdr{}, 0)
+		var got []byte
+		for end := false; !end; {
+			var b [frame.BatchSize]frame.Frame
+			n := r.receive(b[:1+round%3], &lost, &bad)
+			if n == 0 {
+				t.Fatalf("round %d: nothing, after %d bytes", round, len(got))
+			}
+			for _, g := range b[:n] {
+				if end = len(g.Rest) == 0; end {
+					break
+				}
+				if g.Tag != 0x8100_0007 || g.Hdr.GSOType != frame.GSOTCPv4 || gsoNumber(g.Data) != round<<20+len(got) || g.Len() > frame.MaxLen {
+					t.Errorf("a part of %d bytes: %+v, tag %x, number %d", g.Len(), g.Hdr, g.Tag, gsoNumber(g.Data))
+				}
+				for _, piece := range g.Rest {
+					got = append(got, piece...)
+				}
+			}
+			r.release()
+			if r.long.More() && uint32(r.shared.Tail>>32) != uint32(2*round) {
+				t.Error("room was given back while parts of what lies there are still to be lent")
+			}
+		}
+		if !bytes.Equal(got, o.Data[54:]) {
+			t.Fatalf("round %d: %d bytes of payload, not those that were put in", round, len(got))
+		}
+	}
+	if bad.Load() != 0 {
+		t.Errorf("%d bad frames", bad.Load())
+	}
+	// What isn't TCP to be segmented can't be cut.
+	o := gso(1, 100000)
+	o.Hdr.GSOType = frame.GSOUDPL4
+	f.put(0, len(o.Data), entryExtra, o.Hdr, 0)
+	f.put(5, 60, 0, frame.VnetHdr{}, 0)
+	var b [4]frame.Frame
+	if n := r.receive(b[:], &lost, &bad); n != 1 || number(b[0].Data) != 5 || bad.Load() != 1 {
+		t.Errorf("%d frames, %d bad", n, bad.Load())
 	}
 }
 

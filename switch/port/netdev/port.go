@@ -186,6 +186,10 @@ func open(name string, o Options) (*Port, error) {
 		}
 	}
 	if err != nil {
+		var other taken
+		if errors.As(err, &other) {
+			err = other.holder()
+		}
 		p.Close()
 		return nil, err
 	}

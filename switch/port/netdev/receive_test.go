@@ -218,37 +218,81 @@ func testLongFramesWithoutRoomForACopyAreCountedNotCutShort(t *testing.T) {
 	}
 }
 
-// Where the devices allow GSO frames beyond 64 KiB ("BIG TCP"), they are refused
-// and counted, and what comes after them is what it is.
-func TestFramesBeyondTheLimitAreRefusedAlone(t *testing.T) {
-	eachWay(t, testFramesBeyondTheLimitAreRefusedAlone)
-}
-
-func testFramesBeyondTheLimitAreRefusedAlone(t *testing.T) {
-	sw, far := cable(t)
-	link, err := far.Netlink().LinkByName("eth0")
+// bigTCP has a host's device make GSO frames of up to 200,000 bytes.
+func bigTCP(t *testing.T, h *netns.Host, device string) {
+	t.Helper()
+	link, err := h.Netlink().LinkByName(device)
 	if err != nil {
 		t.Fatal(err)
 	}
-	netns.Need(t, "BIG TCP (Linux 6.3)", far.Netlink().LinkSetGSOIPv4MaxSize(link, 200000))
+	netns.Need(t, "BIG TCP (Linux 6.3)", h.Netlink().LinkSetGSOIPv4MaxSize(link, 200000))
+	netns.Need(t, "BIG TCP (Linux 6.3)", h.Netlink().LinkSetGROIPv4MaxSize(link, 200000))
+	netns.Need(t, "BIG TCP (Linux 5.19)", h.Netlink().LinkSetGSOMaxSize(link, 200000))
+	netns.Need(t, "BIG TCP (Linux 5.19)", h.Netlink().LinkSetGROMaxSize(link, 200000))
+}
+
+// Where the devices allow GSO frames beyond 64 KiB ("BIG TCP"), they come in parts
+// that are no longer, by an intake. A ring refuses and counts them. What comes
+// after them is what it is.
+func TestFramesBeyondTheLimit(t *testing.T) { eachWay(t, testFramesBeyondTheLimit) }
+
+func testFramesBeyondTheLimit(t *testing.T) {
+	sw, far := cable(t)
+	bigTCP(t, far, "eth0")
 	a, b := openOn(t, far, "eth0", Options{}), openOn(t, sw, "port", Options{})
 	awaitState(t, b, "up", up)
-	for i, length := range []int{30000, 150000, 40000, frame.MaxLen + 1, 60} {
-		o := gso(i, max(length, 80))
-		if length == 60 {
-			o.Hdr = frame.VnetHdr{}
-		}
-		if a.Tx(0, []frame.Out{o}) != 1 {
+	const header = 54
+	type arrival struct{ from, bytes int } // of TCP's payload
+	var want []arrival
+	refused := 0
+	for i, length := range []int{30000, 150000, 40000, frame.MaxLen + 1, 80, frame.MaxLen} {
+		start := i * 1000000
+		if a.Tx(0, []frame.Out{gso(start, length)}) != 1 {
 			t.Fatal("no room")
 		}
-	}
-	for i, g := range receive(t, b, 3) {
-		if gsoNumber(g.data) != 2*i {
-			t.Errorf("frame %d is number %d of %d bytes", i, gsoNumber(g.data), len(g.data))
+		payload := length - header
+		switch {
+		case length <= frame.MaxLen:
+			want = append(want, arrival{start, payload})
+		case ringsOnly:
+			refused++
+		default:
+			const part = (frame.MaxMTU - 40) / 1448 * 1448
+			for off := 0; off < payload; off += part {
+				want = append(want, arrival{start + off, min(part, payload-off)})
+			}
 		}
 	}
-	if c := b.Counters(); c.RxErrors != 2 || c.RxDropped != 0 {
-		t.Errorf("counters %+v, want 2 errors", c)
+	for i, g := range receive(t, b, len(want)) {
+		if got := (arrival{gsoNumber(g.data), len(g.data) - header}); got != want[i] {
+			t.Errorf("frame %d: %+v, want %+v", i, got, want[i])
+		}
+	}
+	if c := b.Counters(); c.RxErrors != uint64(refused) || c.RxDropped != 0 {
+		t.Errorf("counters %+v, want %d errors", c, refused)
+	}
+}
+
+func TestBigTCPCrosses(t *testing.T) {
+	s := segments[0].build(t, 1500)
+	bigTCP(t, s.a, s.aDev)
+	bigTCP(t, s.b, s.bDev)
+	for _, ipv6 := range []bool{false, true} {
+		_, addr := s.address(ipv6)
+		s.a.Reaches(addr.String())
+		before := s.crossed.parts.Load()
+		s.a.Transfer(s.b, addr, 64<<20, 30*time.Second)
+		if s.crossed.parts.Load() == before {
+			t.Errorf("IPv6 %v: no frame was in parts: this proves little", ipv6)
+		}
+	}
+	if n := s.crossed.longestTCP.Load(); n < 60000 || n > frame.MaxLen {
+		t.Errorf("the longest TCP frame that crossed has %d bytes", n)
+	}
+	for _, h := range []*netns.Host{s.a, s.b} {
+		if n := h.ChecksumErrors(); n != 0 {
+			t.Errorf("host %s saw %d wrong checksums", h, n)
+		}
 	}
 }
 

@@ -125,7 +125,7 @@ func TestMarkIsItsDevicesAndGoesWithIt(t *testing.T) {
 	}
 	first := m
 	sw.Down("port")
-	if err := try(); err == nil || err.Error() != "already a port of this kvswitch" {
+	if err := try(); !errors.As(err, new(taken)) {
 		t.Errorf("a second mark, on a device that is down: %v", err)
 	}
 	sw.Up("port")

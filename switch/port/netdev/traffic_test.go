@@ -33,7 +33,7 @@ type segment struct {
 
 // crossed is what the hub saw of the frames that crossed it.
 type crossed struct {
-	longestTCP, longestUDP, unfinished atomic.Int64
+	longestTCP, longestUDP, unfinished, parts atomic.Int64
 }
 
 func (c *crossed) look(_ int, f *frame.Frame) {
@@ -46,6 +46,9 @@ func (c *crossed) look(_ int, f *frame.Frame) {
 	}
 	if f.Hdr.Flags&frame.HdrNeedsCsum != 0 {
 		c.unfinished.Add(1)
+	}
+	if f.Rest != nil {
+		c.parts.Add(1)
 	}
 }
 

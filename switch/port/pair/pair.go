@@ -7,15 +7,16 @@
 // and whoever captures on it see both directions. The host's tap (package tap)
 // does the same without BPF.
 //
-// The pair goes when the port is closed. One that a crash left behind is known by
-// its alias and taken over, with all the addresses it has. A device of that name
-// that is anything else is refused.
+// The pair goes when the port is closed, unless it is to be kept. One that was
+// kept, or that a crash left behind, is known by its alias and taken over, with all
+// the addresses it has. A device of that name that is anything else is refused.
 //
 // A Port's methods may be called from any goroutine. Devices are made in the
 // network namespace of the Watcher that is handed in.
 package pair
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"sync/atomic"
@@ -32,13 +33,16 @@ import (
 type Options struct {
 	MAC    frame.MAC
 	MTU    int            // bytes
+	Alias  string         // marks both ends; "" = one made of the name
+	Keep   bool           // the pair stays when the port is closed
 	Netdev netdev.Options // of the far end; Watcher and Up are Open's
 }
 
 // Port is the host's port. It implements frame.Port.
 type Port struct {
 	*netdev.Port // the far end
-	name         string
+	name, alias  string
+	keeps        bool // Options.Keep
 	watcher      *link.Watcher
 	index        int // of the host's end
 	closed       atomic.Bool
@@ -61,7 +65,9 @@ var (
 )
 
 // alias marks both ends, as `ip link` shows it.
-func alias(name string) string { return "host interface " + name + " of kvswitch" }
+func (o *Options) alias(name string) string {
+	return cmp.Or(o.Alias, "host interface "+name+" of kvswitch")
+}
 
 // farName is what the far end of name is called.
 func farName(name string) string {
@@ -77,10 +83,11 @@ func Open(w *link.Watcher, name string, o Options) (*Port, error) {
 	if err := link.CheckName(name); err != nil {
 		return nil, fmt.Errorf("open host interface: %w", err)
 	}
-	p := &Port{name: name, watcher: w}
+	p := &Port{name: name, alias: o.alias(name), keeps: o.Keep, watcher: w}
 	var far string
+	var made bool
 	err := p.within(func() (err error) {
-		far, err = p.take(o)
+		far, made, err = p.take(o)
 		return err
 	})
 	if err == nil {
@@ -88,26 +95,28 @@ func Open(w *link.Watcher, name string, o Options) (*Port, error) {
 		if p.Port, err = netdev.Open(far, o.Netdev); err == nil {
 			return p, nil
 		}
-		_ = p.within(p.remove)
+		if made { // else it may be that of a switch that runs
+			_ = p.within(p.remove)
+		}
 	}
 	return nil, fmt.Errorf("open host interface %s: %w", name, err)
 }
 
 // take finds the pair or makes it, and sets it up. It returns the name of the far
 // end.
-func (p *Port) take(o Options) (string, error) {
-	h, made := p.watcher.Handle(), false
+func (p *Port) take(o Options) (name string, made bool, err error) {
+	h := p.watcher.Handle()
 	host, err := h.LinkByName(p.name)
 	switch {
 	case errors.As(err, &netlink.LinkNotFoundError{}):
 		if host, err = p.make(); err != nil {
-			return "", err
+			return "", false, err
 		}
 		made = true
 	case err != nil:
-		return "", err
-	case host.Type() != "veth" || host.Attrs().Alias != alias(p.name):
-		return "", fmt.Errorf("a %s device has that name: `ip link del %s` if it is a leftover, or choose another name", host.Type(), p.name)
+		return "", false, err
+	case host.Type() != "veth" || host.Attrs().Alias != p.alias:
+		return "", false, fmt.Errorf("a %s device has that name: `ip link del %s` if it is a leftover, or choose another name", host.Type(), p.name)
 	}
 	far, err := h.LinkByIndex(host.Attrs().ParentIndex)
 	if err == nil {
@@ -117,15 +126,15 @@ func (p *Port) take(o Options) (string, error) {
 		err = errors.Join(err, h.LinkDel(host))
 	}
 	if err != nil {
-		return "", err
+		return "", made, err
 	}
 	l, err := p.watcher.ByIndex(host.Attrs().Index)
 	if err != nil {
-		return "", err
+		return "", made, err
 	}
 	p.index = l.Index
 	p.keep(l, false)
-	return far.Attrs().Name, nil
+	return far.Attrs().Name, made, nil
 }
 
 // make makes the two devices.
@@ -154,7 +163,7 @@ func (p *Port) configure(host, far netlink.Link, o Options) error {
 				return fmt.Errorf("set MTU %d: %w", o.MTU, err)
 			}
 		}
-		if err := h.LinkSetAlias(end, alias(p.name)); err != nil {
+		if err := h.LinkSetAlias(end, p.alias); err != nil {
 			return fmt.Errorf("set alias: %w", err)
 		}
 	}
@@ -214,7 +223,7 @@ func (p *Port) State() frame.State {
 	return s
 }
 
-// Close implements frame.Port. The pair goes with it. Only the first call does
+// Close implements frame.Port. The pair goes with it unless it is kept. Only the first call does
 // anything.
 func (p *Port) Close() error {
 	if p.closed.Swap(true) {
@@ -225,7 +234,11 @@ func (p *Port) Close() error {
 			p.stop()
 		}
 	})
-	return errors.Join(p.Port.Close(), p.within(p.remove))
+	err := p.Port.Close()
+	if p.keeps {
+		return err
+	}
+	return errors.Join(err, p.within(p.remove))
 }
 
 // remove deletes the host's end, and the far one with it.

@@ -51,7 +51,7 @@ const sockBuf = 4 << 20
 // OpenDgram makes the port. Its local address is bound when it returns, so that
 // a guest may be started next. On error nothing is left behind.
 func OpenDgram(opts DgramOptions) (_ *Dgram, err error) {
-	if err := opts.check(); err != nil {
+	if err := opts.Check(); err != nil {
 		return nil, fmt.Errorf("open dgram port: %w", err)
 	}
 	p := &Dgram{opts: opts, poke: make(chan struct{}, 1), notify: func() {}}

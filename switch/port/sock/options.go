@@ -102,7 +102,8 @@ func setReconnect(d *time.Duration, value string) error {
 	return nil
 }
 
-func (o *StreamOptions) check() error {
+// Check says what is wrong with the options together.
+func (o *StreamOptions) Check() error {
 	switch {
 	case o.Path == "" && o.Addr == "":
 		return errors.New("want path=SOCKET or addr=HOST:PORT")
@@ -114,7 +115,8 @@ func (o *StreamOptions) check() error {
 	return checkHostPort(o.Addr)
 }
 
-func (o *DgramOptions) check() error {
+// Check says what is wrong with the options together.
+func (o *DgramOptions) Check() error {
 	for _, end := range []struct{ name, addr string }{{"local", o.Local}, {"remote", o.Remote}} {
 		var err error
 		switch {

@@ -70,7 +70,7 @@ var (
 // that a guest may be started next; a client's peer need not be there yet. On
 // error nothing is left behind.
 func OpenStream(opts StreamOptions) (*Stream, error) {
-	if err := opts.check(); err != nil {
+	if err := opts.Check(); err != nil {
 		return nil, fmt.Errorf("open stream port: %w", err)
 	}
 	w, err := newWake()

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/kvswitch/kvswitch/switch/frame"
@@ -22,7 +23,8 @@ const (
 )
 
 // Port is the switch's own tap: what the switch sends, the host's IP stack
-// receives. It implements frame.Port. The device lives as long as the Port.
+// receives. It implements frame.Port. The device lives as long as the Port,
+// unless it is kept.
 type Port struct {
 	name    string
 	watcher *link.Watcher
@@ -45,7 +47,8 @@ var _ frame.Namer = (*Port)(nil)
 
 // Open makes the tap name, sets it up, and opens it as the host's port. A
 // persistent tap of that name that nobody has open is taken over and outlives
-// the Port.
+// the Port; one with the mark Options.Alias is ours, and does so only if it is
+// kept.
 func Open(w *link.Watcher, name string, o Options) (*Port, error) {
 	if err := link.CheckName(name); err != nil {
 		return nil, fmt.Errorf("open tap: %w", err)
@@ -65,6 +68,10 @@ func Open(w *link.Watcher, name string, o Options) (*Port, error) {
 
 // open runs in the watcher's namespace, which the device is made in.
 func (p *Port) open(o Options) error {
+	ours, err := p.isOurs(o)
+	if err != nil {
+		return err
+	}
 	for range max(o.Queues, 1) {
 		if err := p.addQueue(o.Queues > 1); err != nil {
 			return err
@@ -73,6 +80,11 @@ func (p *Port) open(o Options) error {
 	if err := configure(p.watcher, p.name, o, true); err != nil {
 		return err
 	}
+	if ours {
+		if err := p.mark(o); err != nil {
+			return err
+		}
+	}
 	l, err := p.watcher.ByName(p.name)
 	if err != nil {
 		return err
@@ -80,6 +92,37 @@ func (p *Port) open(o Options) error {
 	p.index = l.Index
 	p.called(l)
 	p.state.Store(p.describe(l))
+	return nil
+}
+
+// isOurs reports whether the device is not there yet, or has our mark.
+func (p *Port) isOurs(o Options) (bool, error) {
+	l, err := p.watcher.Handle().LinkByName(p.name)
+	if errors.As(err, &netlink.LinkNotFoundError{}) {
+		return true, nil
+	}
+	return err == nil && o.Alias != "" && l.Attrs().Alias == o.Alias, err
+}
+
+// mark marks the device, and decides whether it outlives its descriptors.
+func (p *Port) mark(o Options) error {
+	if o.Alias != "" {
+		h := p.watcher.Handle()
+		l, err := h.LinkByName(p.name)
+		if err == nil && l.Attrs().Alias != o.Alias {
+			err = h.LinkSetAlias(l, o.Alias)
+		}
+		if err != nil {
+			return fmt.Errorf("set alias: %w", err)
+		}
+	}
+	persist := 0
+	if o.Keep {
+		persist = 1
+	}
+	if err := unix.IoctlSetInt(p.lanes[0].fd, unix.TUNSETPERSIST, persist); err != nil {
+		return fmt.Errorf("set whether it is kept: %w", err)
+	}
 	return nil
 }
 
@@ -209,8 +252,8 @@ func (p *Port) Counters() frame.Counters {
 	return c
 }
 
-// Close implements frame.Port. The device goes with it, unless it was
-// persistent. Only the first call does anything.
+// Close implements frame.Port. The device goes with it, unless it is kept or was
+// persistent before. Only the first call does anything.
 func (p *Port) Close() error {
 	if p.closed.Swap(true) {
 		return nil

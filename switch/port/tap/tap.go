@@ -16,6 +16,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 
 	"github.com/songgao/water"
 	"golang.org/x/sys/unix"
@@ -34,6 +35,8 @@ type Options struct {
 	Queues int     // more than 1 makes it multi-queue. Create: as QEMU's queues= needs it; Open: so many for workers
 	Owner  *uint32 // Create: the user who may open it besides root
 	Group  *uint32 // Create: the group that may
+	Alias  string  // Open: marks the device as ours; "" = it is not marked
+	Keep   bool    // Open: the device stays when the port is closed, and is found again by its mark
 }
 
 // Create makes a persistent tap, down, for QEMU to open by name
@@ -124,12 +127,12 @@ func configure(w *link.Watcher, name string, o Options, up bool) error {
 	if err != nil {
 		return err
 	}
-	if !o.MAC.IsZero() {
+	if !o.MAC.IsZero() && !slices.Equal(link.Attrs().HardwareAddr, o.MAC[:]) {
 		if err := w.Handle().LinkSetHardwareAddr(link, o.MAC[:]); err != nil {
 			return fmt.Errorf("set address %v: %w", o.MAC, err)
 		}
 	}
-	if o.MTU != 0 {
+	if o.MTU != 0 && link.Attrs().MTU != o.MTU {
 		if err := w.Handle().LinkSetMTU(link, o.MTU); err != nil {
 			return fmt.Errorf("set MTU %d: %w", o.MTU, err)
 		}

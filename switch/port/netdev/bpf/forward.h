@@ -212,9 +212,12 @@ static __always_inline bool known(struct __sk_buff *ctx, struct tier *t, struct 
 		if (!v || !has(v->member, w->vid))
 			return false;
 	}
+	/* One tag, beside the frame or not, doesn't count, nor does one behind that. */
 	length = ctx->len;
-	if (in_band && !w->tagged)
+	if (w->tagged)
 		length -= 4;
+	else if (in_band)
+		length -= 8;
 	return fits_port(ctx, w->to, length);
 }
 

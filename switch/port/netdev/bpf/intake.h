@@ -14,13 +14,14 @@
 #define UNIT_SHIFT 6
 #define UNIT (1 << UNIT_SHIFT)
 #define ENTRY_NUMBER 32
-#define ENTRY_LENGTH ((1 << 17) - 1)
+#define ENTRY_LENGTH ((1 << 20) - 1)
 #define ENTRY_VALID (1 << 24)
 #define ENTRY_EXTRA (1 << 25)
 
 /* As in package frame: how long a frame may be, and its offload header. */
 #define HEADER_LEN 14
 #define MAX_LEN (65535 + HEADER_LEN + 2 * 4)
+#define LONG_LEN (8 * 65536 + 512) /* of one to be segmented, "BIG TCP": GSO_MAX_SIZE and headers */
 #define HDR_NEEDS_CSUM 1
 #define HDR_DATA_VALID 2
 #define GSO_TCPV4 1
@@ -40,6 +41,9 @@
 #define TUNNELS \
 	(SKB_GSO_GRE | SKB_GSO_GRE_CSUM | SKB_GSO_IPXIP4 | SKB_GSO_IPXIP6 | SKB_GSO_UDP_TUNNEL | SKB_GSO_UDP_TUNNEL_CSUM)
 #define OTHER_TUNNELS (SKB_GSO_TUNNEL_REMCSUM | SKB_GSO_ESP)
+
+/* A frame beyond MAX_LEN is copied in such pieces, of which each has its place. */
+#define PIECE 32768
 
 /*
  * How often a frame competes with those on other processors for the same room
@@ -225,6 +229,30 @@ static __always_inline __u32 intake_of(struct __sk_buff *ctx)
 	return size.queues > 1 ? bpf_get_hash_recalc(ctx) % size.queues : 0;
 }
 
+/* data_at is where the frame's bytes from unit on go, but for what extra takes. */
+static __always_inline void *data_at(struct shared *r, __u32 unit)
+{
+	return (void *)r + size.data + ((unit & (size.units - 1)) << UNIT_SHIFT);
+}
+
+/*
+ * copy_long copies a frame beyond MAX_LEN. There is room behind the ring's end for
+ * a frame of that length only, so its pieces go around the end, each for itself.
+ */
+static __always_inline void copy_long(struct __sk_buff *ctx, struct shared *r, __u32 unit, __u32 length)
+{
+	for (__u32 from = 0; from < LONG_LEN && from < length; from += PIECE) {
+		void *to = data_at(r, unit + (from >> UNIT_SHIFT)) + sizeof(struct extra);
+		__u32 piece = length - from;
+
+		if (piece > PIECE)
+			piece = PIECE;
+		asm volatile("" : "+r"(piece)); /* the verifier doesn't know that it isn't 0 */
+		if (piece > 0)
+			bpf_skb_load_bytes(ctx, from, to, piece);
+	}
+}
+
 /*
  * copy puts the frame into an intake and reports its place there, the number of
  * frames up to and with it. Or it counts why it can't.
@@ -237,7 +265,7 @@ static __always_inline bool copy(struct __sk_buff *ctx, struct shared *r, const 
 	__u64 at, *entry;
 	void *to;
 
-	if (length > MAX_LEN || length < HEADER_LEN) {
+	if ((length > MAX_LEN && (length > LONG_LEN || !ctx->gso_size)) || length < HEADER_LEN) {
 		__sync_fetch_and_add(&r->bad, 1);
 		return false;
 	}
@@ -251,12 +279,16 @@ static __always_inline bool copy(struct __sk_buff *ctx, struct shared *r, const 
 		__sync_fetch_and_add(&r->lost, 1);
 		return false;
 	}
-	to = (void *)r + size.data + (((__u32)at & (size.units - 1)) << UNIT_SHIFT);
+	to = data_at(r, at);
 	if (marks & ENTRY_EXTRA) {
 		describe(ctx, to);
 		to += sizeof(struct extra);
 	}
-	bpf_skb_load_bytes(ctx, 0, to, length); /* can't fail: the frame has that length */
+	/* That can't fail: the frame has that length. */
+	if (length <= MAX_LEN)
+		bpf_skb_load_bytes(ctx, 0, to, length);
+	else
+		copy_long(ctx, r, at, length);
 
 	/*
 	 * An exchange, because it orders what comes before and after: the frame's
