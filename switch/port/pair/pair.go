@@ -210,6 +210,15 @@ func (p *Port) follow(l link.Link, gone bool) {
 
 func (p *Port) keep(l link.Link, gone bool) { p.host.Store(&host{l, gone}) }
 
+// Names implements frame.Namer: those of the host interface.
+func (p *Port) Names() []string {
+	h := p.host.Load()
+	if h.gone {
+		return nil
+	}
+	return append([]string{h.link.Name}, h.link.AltNames...)
+}
+
 // State implements frame.Port: address and MTU are the host interface's.
 func (p *Port) State() frame.State {
 	s, h := p.Port.State(), p.host.Load()
