@@ -231,7 +231,8 @@ func (a *app) printPort(p *vswitch.PortStatus) error {
 		[2]string{"offloads", offloads(p)},
 		[2]string{"learned", count(p.Learned)},
 		[2]string{"rx", traffic(p.RX)},
-		[2]string{"tx", traffic(p.TX)})
+		[2]string{"tx", traffic(p.TX)},
+		[2]string{"in kernel", inKernelText(&p.InKernel)})
 	for _, k := range slices.Sorted(maps.Keys(p.Settings)) {
 		rows = append(rows, [2]string{"setting " + k, p.Settings[k]})
 	}
@@ -244,6 +245,21 @@ func (a *app) printPort(p *vswitch.PortStatus) error {
 		rows = append(rows, [2]string{"warning", w})
 	}
 	return a.facts(append(rows, detail("", p.Detail)...))
+}
+
+// inKernelText says what of a port's traffic never left the kernel.
+func inKernelText(k *vswitch.InKernelStatus) string {
+	text := "no"
+	switch {
+	case k.Active:
+		text = "yes"
+	case k.Why != "":
+		text += ": " + k.Why
+	}
+	if k.RxFrames+k.TxFrames > 0 {
+		text += fmt.Sprintf(", %d frames in, %d out", k.RxFrames, k.TxFrames)
+	}
+	return text
 }
 
 func traffic(t vswitch.Traffic) string {
