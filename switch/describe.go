@@ -125,6 +125,10 @@ func (s *Switch) describe(p *port, tree *stp.Status) PortStatus {
 		TX:       Traffic{Frames: sums.TxFrames, Bytes: sums.TxBytes},
 		Drops:    map[string]uint64{relay.EgressFull.String(): sums.Drops[relay.EgressFull]},
 	}
+	if p.asked != p.name {
+		ps.AskedFor = p.asked
+	}
+	ps.AltNames = p.others
 	if !p.state.Up {
 		ps.Link, ps.LinkReason = "down", p.state.Reason
 	}

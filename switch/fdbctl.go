@@ -61,14 +61,14 @@ func (s *Switch) eachFDB(portName string, vlan uint16, page int, each func(FDBEn
 	for {
 		// Walking and sorting millions of entries takes seconds, in which the tree
 		// must go on: only the ports are looked at under the lock, before and after.
-		before, only, err := s.attached(portName)
+		before, _, only, err := s.attached(portName)
 		if err != nil {
 			return err
 		}
 		entries := s.table.Page(after, page, func(e *fdb.Entry) bool {
 			return (only == nil || int(e.Port) == only.id) && (vlan == 0 || e.VID == vlan)
 		})
-		now, _, _ := s.attached("")
+		now, names, _, _ := s.attached("")
 		for _, e := range entries {
 			if int(e.Port) >= min(len(before), len(now)) {
 				continue
@@ -77,7 +77,7 @@ func (s *Switch) eachFDB(portName string, vlan uint16, page int, each func(FDBEn
 			if p == nil || p != now[e.Port] {
 				continue
 			}
-			if err := each(FDBEntry{MAC: e.MAC, VLAN: e.VID, Port: p.name, Type: e.Kind.String(), AgeS: float64(e.Age)}); err != nil {
+			if err := each(FDBEntry{MAC: e.MAC, VLAN: e.VID, Port: names[e.Port], Type: e.Kind.String(), AgeS: float64(e.Age)}); err != nil {
 				return err
 			}
 		}
@@ -88,16 +88,23 @@ func (s *Switch) eachFDB(portName string, vlan uint16, page int, each func(FDBEn
 	}
 }
 
-// attached are the ports by number, and the one called name if it is not "".
-func (s *Switch) attached(name string) (all []*port, named *port, err error) {
+// attached are the ports and what they are called, by number, and the one called
+// name if it is not "".
+func (s *Switch) attached(name string) (all []*port, names []string, named *port, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if name != "" {
 		if named = s.find(name); named == nil {
-			return nil, nil, s.noPort(name)
+			return nil, nil, nil, s.noPort(name)
 		}
 	}
-	return slices.Clone(s.slots), named, nil
+	names = make([]string, len(s.slots))
+	for i, p := range s.slots {
+		if p != nil {
+			names[i] = p.name
+		}
+	}
+	return slices.Clone(s.slots), names, named, nil
 }
 
 // at is the port with number n, or nil.

@@ -2,7 +2,6 @@ package vswitch
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -18,7 +17,10 @@ import (
 // and changed belong to it and are read and written with Switch.mu held.
 type port struct {
 	id                   int
-	name                 string
+	name                 string   // what it is called today; see names.go
+	asked                string   // what AddPort was told
+	names                []string // its device's, as last heard
+	others               []string // those of them that are not name
 	dev                  frame.Port
 	queues               []pump.Queue
 	cfg                  PortConfig
@@ -82,7 +84,7 @@ func (s *Switch) attach(name string, dev frame.Port, cfg PortConfig, host bool) 
 	if err != nil {
 		return 0, err
 	}
-	p := &port{name: name, dev: dev, cfg: cfg, vlan: &cfg.VLAN, counters: make([]relay.Counters, s.cfg.Workers)}
+	p := &port{asked: name, dev: dev, cfg: cfg, vlan: &cfg.VLAN, counters: make([]relay.Counters, s.cfg.Workers)}
 	// Without the lock: a device may take its time to start. What it says before the
 	// port is in its place is in the state that is read below.
 	if err := dev.Start(func() {
@@ -108,6 +110,8 @@ func (s *Switch) attach(name string, dev frame.Port, cfg PortConfig, host bool) 
 		p.queues = append(p.queues, pump.NewQueue(q, uint16(id)))
 	}
 	p.state = dev.State()
+	s.christen(p)
+	p.setUplink()
 	for len(s.slots) <= id {
 		s.slots = append(s.slots, nil)
 	}
@@ -117,13 +121,13 @@ func (s *Switch) attach(name string, dev frame.Port, cfg PortConfig, host bool) 
 	if host {
 		s.setLocal(p)
 	}
-	s.feed.publish(Event{Event: EventPortAdd, Port: name})
+	s.feed.publish(Event{Event: EventPortAdd, Port: p.name})
 	s.treePort(p)
 	s.settle()
 	p.acted()
 	s.announceLink(p)
 	for _, line := range s.warnings(p) {
-		s.log.Warn(line, "port", name)
+		s.log.Warn(line, "port", p.name)
 	}
 	return id, nil
 }
@@ -133,7 +137,7 @@ func (s *Switch) place(name string, host bool) (id int, err error) {
 	if s.closed {
 		return 0, fmt.Errorf("add port %s: %w", name, ErrClosed)
 	}
-	if s.find(name) != nil {
+	if s.holder(name) != nil {
 		return 0, fmt.Errorf("add port %s: %w", name, ErrPortExists)
 	}
 	if host {
@@ -158,7 +162,7 @@ func (s *Switch) RemovePort(name string) error {
 	}
 	// Without the lock: with a port a guest's memory may go, which takes seconds.
 	err = p.dev.Close()
-	s.feed.publish(Event{Event: EventPortDel, Port: name})
+	s.feed.publish(Event{Event: EventPortDel, Port: p.name})
 	if err != nil {
 		return fmt.Errorf("close port %s: %w", name, err)
 	}
@@ -211,6 +215,7 @@ func (s *Switch) SetPort(name string, cfg PortConfig) error {
 	}
 	old := p.cfg
 	p.cfg, p.vlan = cfg, &cfg.VLAN
+	p.setUplink()
 	s.table.SetPortLimit(uint16(p.id), cfg.MaxLearned)
 	if p.id == hostPort {
 		s.setLocal(p)
@@ -227,15 +232,6 @@ func (s *Switch) SetPort(name string, cfg PortConfig) error {
 		s.table.FlushVLANs(uint16(p.id), func(vid uint16) bool { return was.Has(vid) && !cfg.VLAN.Member.Has(vid) })
 	}
 	return nil
-}
-
-// find is the port called name, or nil.
-func (s *Switch) find(name string) *port {
-	i := slices.IndexFunc(s.slots, func(p *port) bool { return p != nil && p.name == name })
-	if i < 0 {
-		return nil
-	}
-	return s.slots[i]
 }
 
 // noPort says that there is no port called name, and which there are.
@@ -283,9 +279,11 @@ func (s *Switch) setLocal(p *port) {
 
 // follow acts on what a port's device says of itself. Called with s.mu held.
 func (s *Switch) follow(p *port) {
-	old := p.state
+	old, renamed := p.state, s.rename(p)
 	if p.state = p.dev.State(); p.state != old {
 		s.act(p, old)
+	} else if renamed {
+		s.publish()
 	}
 	p.acted()
 }
@@ -299,6 +297,13 @@ func (s *Switch) act(p *port, old frame.State) {
 	s.settle()
 	if old.Up != p.state.Up {
 		s.announceLink(p)
+	}
+}
+
+// setUplink tells p's device whether it is an uplink.
+func (p *port) setUplink() {
+	if u, ok := p.dev.(frame.Uplinker); ok {
+		u.SetUplink(p.cfg.Uplink)
 	}
 }
 

@@ -51,7 +51,9 @@ type InKernelStatus struct {
 
 // PortStatus is one port.
 type PortStatus struct {
-	Name       string            `json:"name"`
+	Name       string            `json:"name"`                // what its device is called today
+	AskedFor   string            `json:"asked_for,omitempty"` // the name it was attached under, if that is another
+	AltNames   []string          `json:"alt_names,omitempty"` // other names of its device; verbs understand all of them
 	Kind       string            `json:"kind"`
 	ID         int               `json:"id"`
 	MAC        frame.MAC         `json:"mac"`
@@ -144,8 +146,9 @@ const (
 	EventPortOwn    = "port.own-source" // Count frames came in that have the switch's own address as their source
 	EventPortAdd    = "port.add"
 	EventPortDel    = "port.del"
-	EventPortSet    = "port.set"   // settings of a port
-	EventSwitchSet  = "switch.set" // settings of the switch: ageing, tree, address
+	EventPortRename = "port.rename" // its device is called To instead of From
+	EventPortSet    = "port.set"    // settings of a port
+	EventSwitchSet  = "switch.set"  // settings of the switch: ageing, tree, address
 	EventSTPState   = "stp.state"
 	EventSTPRole    = "stp.role"
 	EventSTPRoot    = "stp.root"

@@ -95,24 +95,44 @@ func (c *STPConfig) bridge(mac frame.MAC) (stp.Config, error) {
 		}
 		*t.sec = int(t.d / time.Second)
 	}
+	if c.Mode == ModeOff && cfg.ForwardDelay >= stp.MinForwardDelay {
+		// Where there is no tree any will do that could be one's.
+		cfg.ForwardDelay = max(cfg.ForwardDelay, leastDelay(cfg.MaxAge))
+	}
 	return cfg, cfg.Validate()
+}
+
+// leastDelay is the least forward delay, in seconds, that the standard has with a
+// max age (802.1D-2004 17.14).
+func leastDelay(maxAge int) int { return (maxAge+1)/2 + 1 }
+
+// guest reports that an end station is behind the port unless told otherwise.
+func (c *PortConfig) guest() bool { return !c.Uplink && !c.Network }
+
+// edge is whether the port is one to an end station, or how that is found out.
+func (c *PortConfig) edge() Choice {
+	switch {
+	case c.STP.Edge != Unset:
+		return c.STP.Edge
+	case c.guest():
+		return On
+	}
+	return Auto
+}
+
+// bpduGuard reports whether no BPDU may come from the port.
+func (c *PortConfig) bpduGuard() bool {
+	if c.STP.BPDUGuard == Unset {
+		return c.guest() && c.edge() == On
+	}
+	return c.STP.BPDUGuard == On
 }
 
 // stpPort is a port with configuration c in package stp's terms. Ports of VMs
 // are edge ports with BPDU guard unless told otherwise: a guest forwards from
 // its first frame, and one that bridges costs itself only. Others find out.
 func (s *Switch) stpPort(p *port, c PortConfig) stp.PortConfig {
-	edge, guard := c.STP.Edge, c.STP.BPDUGuard
-	guest := !c.Uplink && !c.Network
-	if edge == Unset {
-		edge = Auto
-		if guest {
-			edge = On
-		}
-	}
-	if guard == Unset && guest && edge == On {
-		guard = On
-	}
+	edge := c.edge()
 	p2p := stp.P2PAuto
 	switch c.STP.P2P {
 	case On:
@@ -129,7 +149,7 @@ func (s *Switch) stpPort(p *port, c PortConfig) stp.PortConfig {
 		AdminEdge:    edge == On,
 		AutoEdge:     edge == Auto,
 		PointToPoint: p2p,
-		BPDUGuard:    guard == On,
+		BPDUGuard:    c.bpduGuard(),
 		BPDUFilter:   c.STP.BPDUFilter,
 		RootGuard:    c.STP.RootGuard,
 		TCNGuard:     c.STP.TCNGuard,

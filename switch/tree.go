@@ -3,6 +3,7 @@ package vswitch
 import (
 	"encoding/binary"
 	"fmt"
+	"time"
 
 	"github.com/kvswitch/kvswitch/stp"
 	"github.com/kvswitch/kvswitch/switch/frame"
@@ -39,6 +40,11 @@ func (s *Switch) SetSTP(c STPConfig) error {
 	c.fill()
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if least := time.Duration(leastDelay(int(c.MaxAge/time.Second))) * time.Second; c.Mode != ModeOff && s.tree == nil &&
+		c.ForwardDelay == s.cfg.STP.ForwardDelay && c.ForwardDelay < least {
+		s.log.Info("forward delay raised: it was set while there was no tree", "from", c.ForwardDelay, "to", least)
+		c.ForwardDelay = least
+	}
 	cfg, err := c.bridge(s.cfg.MAC)
 	if err != nil {
 		return fmt.Errorf("set stp: %w", err)

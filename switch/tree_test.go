@@ -249,3 +249,47 @@ func TestTaggedFrameToTheBridgeAddressIsNoBPDU(t *testing.T) {
 		t.Errorf("guard %q: a tagged frame passed for a BPDU", st.STP.Guard)
 	}
 }
+
+// With the tree off a switch is a cable to the switches beside it, which must see
+// a loop that leads through it. A guest's port keeps its guard.
+func TestBPDUsPassWhereThereIsNoTreeExceptFromGuardedPorts(t *testing.T) {
+	uplink := func(c *vswitch.PortConfig) { c.Uplink = true }
+	filter := func(c *vswitch.PortConfig) { c.Uplink, c.STP.BPDUFilter = true, true }
+	guest := func(c *vswitch.PortConfig) { c.STP.BPDUGuard = vswitch.On }
+	l := newLab(t, vswitch.Config{}, 4, uplink, uplink, guest, filter)
+	wire := append([]byte{1, 0x80, 0xc2, 0, 0, 0}, macA[:]...)
+	wire = append(wire, 0, 7, 0x42, 0x42, 3, 0, 0, 0, 0x80)
+	l.send(1, wire)
+	l.expect("a BPDU of an uplink", map[int][][]byte{2: {wire}, 3: {wire}, 4: {wire}})
+	l.send(3, wire)
+	l.send(4, wire)
+	l.expect("BPDUs of a guarded port, and of one with a filter", nil)
+	if a, b := l.drops(3, "link-local"), l.drops(4, "link-local"); a != 1 || b != 1 {
+		t.Errorf("link-local = %d and %d, want 1 and 1", a, b)
+	}
+	other := append([]byte{1, 0x80, 0xc2, 0, 0, 3}, wire[6:]...)
+	l.send(1, other)
+	l.expect("another reserved address", nil)
+	// With a tree they are its own.
+	if err := l.SetSTP(vswitch.STPConfig{Mode: vswitch.ModeRSTP}); err != nil {
+		t.Fatal(err)
+	}
+	l.send(1, wire)
+	eventually(t, "the tree hears it", func() bool { return l.STPStatus().Ports[0].Counters.RxTCN == 1 })
+}
+
+// brctl sets the delay to 0 where there is no tree. What no tree could have is
+// raised when there is to be one.
+func TestForwardDelayThatNoTreeCouldHave(t *testing.T) {
+	stp := vswitch.STPConfig{Mode: vswitch.ModeOff, ForwardDelay: 4 * time.Second}
+	l := newLab(t, vswitch.Config{STP: stp}, 1)
+	stp.Mode = vswitch.ModeRSTP
+	if _, err := vswitch.New(vswitch.Config{STP: stp}); err == nil {
+		t.Error("a tree with a delay of 4s and the default max age")
+	}
+	c := l.STP()
+	c.Mode = vswitch.ModeRSTP
+	if err := l.SetSTP(c); err != nil || l.STP().ForwardDelay != 11*time.Second {
+		t.Errorf("the tree is on with %v, %v; want 11s", l.STP().ForwardDelay, err)
+	}
+}

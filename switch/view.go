@@ -65,6 +65,7 @@ func (s *Switch) viewPort(p *port) relay.Port {
 		Learning:     up && p.learning,
 		Forward:      up && p.forwarding,
 		Deaf:         p.guard == stp.GuardBPDU.String(),
+		NoBPDU:       p.cfg.bpduGuard() || p.cfg.STP.BPDUFilter,
 		Isolated:     p.cfg.Isolated,
 		Hairpin:      p.cfg.Hairpin,
 		UntaggedOnly: p.cfg.VLAN.UntaggedOnly,

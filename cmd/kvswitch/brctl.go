@@ -178,7 +178,7 @@ func (a *app) interfaces(cmd *cobra.Command, words []string) ([]string, error) {
 	for _, name := range names {
 		check := config.CheckName
 		if cmd.Name() == "addif" {
-			check = config.CheckNetdevName
+			check = config.CheckInterface
 		}
 		if err := check(name); err != nil {
 			return nil, usagef("%s: %w", cmd.Name(), err)

@@ -32,7 +32,7 @@ a restart of the switch it attaches the tap of a guest that runs on.`,
 }
 
 func (a *app) ifup(cmd *cobra.Command, tap string) error {
-	if err := config.CheckNetdevName(tap); err != nil {
+	if err := config.CheckInterface(tap); err != nil {
 		return usagef("ifup: %w", err)
 	}
 	c, err := a.client()

@@ -218,11 +218,18 @@ func (a *app) printPort(p *vswitch.PortStatus) error {
 	if p.LinkReason != "" {
 		link += ": " + p.LinkReason
 	}
-	rows := [][2]string{
-		{"name", p.Name}, {"kind", p.Kind}, {"id", count(p.ID)}, {"link", link},
+	rows := [][2]string{{"name", p.Name}}
+	if p.AskedFor != "" {
+		rows = append(rows, [2]string{"asked for as", p.AskedFor})
+	}
+	if len(p.AltNames) > 0 {
+		rows = append(rows, [2]string{"also called", strings.Join(p.AltNames, " ")})
+	}
+	rows = append(rows, [][2]string{
+		{"kind", p.Kind}, {"id", count(p.ID)}, {"link", link},
 		{"mac", macText(p.MAC)}, {"mtu", numberText(p.MTU)}, {"speed", rate(p.SpeedBps)}, {"uplink", yesNo(p.Uplink)},
 		{"stp", fmt.Sprintf("%s %s, cost %d, port id %s, edge %s, bpdu-guard %s", p.STP.State, p.STP.Role, p.STP.Cost, p.STP.PortID, yesNo(p.STP.Edge), onOff(p.STP.BPDUGuard))},
-	}
+	}...)
 	if p.STP.Held != "" {
 		rows = append(rows, [2]string{"guard", p.STP.Held + ": " + p.STP.Guard}, [2]string{"mend", p.STP.Mend})
 	}

@@ -9,8 +9,10 @@ package frame
 
 import (
 	"encoding/binary"
+	"encoding/hex"
 	"fmt"
 	"strconv"
+	"strings"
 )
 
 // Sizes of Ethernet on the wire, in bytes, without the frame check sequence.
@@ -39,19 +41,31 @@ type MAC [6]byte
 // Broadcast is ff:ff:ff:ff:ff:ff.
 var Broadcast = MAC{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}
 
-// ParseMAC reads six colon- or dash-separated hexadecimal octets.
+// ParseMAC reads an address as ip(8) and brctl(8) take it, six octets of one or two
+// digits with colons or hyphens between them, or as switches show it, in three
+// groups of four with dots.
 func ParseMAC(s string) (MAC, error) {
 	var m MAC
-	if len(s) != 17 {
-		return m, fmt.Errorf("parse MAC %q: want six octets such as 52:54:00:12:34:56", s)
-	}
-	for i := range m {
-		if i > 0 && s[3*i-1] != s[2] || s[2] != ':' && s[2] != '-' {
-			return MAC{}, fmt.Errorf("parse MAC %q: want six octets such as 52:54:00:12:34:56", s)
-		}
-		v, err := strconv.ParseUint(s[3*i:3*i+2], 16, 8)
+	wrong := fmt.Errorf("parse MAC %q: want six octets such as 52:54:00:12:34:56", s)
+	if len(s) == 14 && s[4] == '.' && s[9] == '.' {
+		b, err := hex.DecodeString(s[:4] + s[5:9] + s[10:])
 		if err != nil {
-			return MAC{}, fmt.Errorf("parse MAC %q: want six octets such as 52:54:00:12:34:56", s)
+			return MAC{}, wrong
+		}
+		return MAC(b), nil
+	}
+	separator := ":"
+	if strings.Contains(s, "-") {
+		separator = "-"
+	}
+	octets := strings.Split(s, separator)
+	if len(octets) != len(m) {
+		return MAC{}, wrong
+	}
+	for i, o := range octets {
+		v, err := strconv.ParseUint(o, 16, 8)
+		if err != nil || len(o) > 2 {
+			return MAC{}, wrong
 		}
 		m[i] = byte(v)
 	}

@@ -99,6 +99,18 @@ type Warner interface{ Warnings() []string }
 // once after Start. It never blocks.
 type Waiter interface{ Acted(on State) }
 
+// Namer is implemented by ports of a network device, which may be renamed and may
+// have other names beside its own. Names has them all as they are now, its own
+// first, and is empty while there is no device. A change is notified like one of
+// State. It never blocks. Any goroutine.
+type Namer interface{ Names() []string }
+
+// Uplinker is implemented by ports that keep the host's own stack off their device.
+// Where the port is an uplink, what the host itself has to say to the switch at the
+// other end (802.1X, LLDP, LACP, …) is let through to it. SetUplink says so; until
+// then the port is none. It may wait for whoever serves the device. Any goroutine.
+type Uplinker interface{ SetUplink(on bool) }
+
 // Ringer is implemented by ports whose peer is a driver with rings. It never
 // blocks. Any goroutine.
 type Ringer interface{ RingCounters() []RingCounters }

@@ -102,7 +102,9 @@ func (r *Relay) classify(in uint16, p *Port, c *Counters, frames []frame.Frame) 
 const punted = NumReasons
 
 // admit judges a frame by its addresses alone (802.1Q 8.6.1, 8.6.3). Frames to
-// the reserved addresses are taken out here.
+// the reserved addresses are taken out here. Those to the bridges' own are not
+// while there is no tree: then switches beside this one must see a loop that
+// leads through it.
 func (r *Relay) admit(in uint16, p *Port, c *Counters, f *frame.Frame, h *header) Reason {
 	src := h.src()
 	if src&1 != 0 || src == 0 {
@@ -111,7 +113,7 @@ func (r *Relay) admit(in uint16, p *Port, c *Counters, f *frame.Frame, h *header
 		}
 		return GroupSource
 	}
-	if h.Dst&^linkLocalBits == wordSTP {
+	if h.Dst&^linkLocalBits == wordSTP && (h.Dst != wordSTP || r.view.Spanning || p.NoBPDU) {
 		r.linkLocal(in, p, c, f, h.Dst)
 		return punted
 	}

@@ -87,8 +87,8 @@ func (a *Allowance) Refill() {
 	}
 }
 
-// linkLocal takes a frame to 01:80:c2:00:00:00–0f, which is never forwarded
-// (802.1Q table 8-1). An untagged BPDU goes to the control side, also one from
+// linkLocal takes a frame to 01:80:c2:00:00:00–0f that is not forwarded (802.1Q
+// table 8-1). An untagged BPDU goes to the control side, also one from
 // this switch: that is how it finds its own loops.
 func (r *Relay) linkLocal(in uint16, p *Port, c *Counters, f *frame.Frame, dst uint64) {
 	punt := Punt{Port: in, Kind: KindBPDU, Owner: p.Punts}

@@ -45,6 +45,7 @@ type Port struct {
 	Learning     bool // the tree lets it learn
 	Forward      bool // the tree lets it forward and the link is up
 	Deaf         bool // held by BPDU guard, which no BPDU changes
+	NoBPDU       bool // BPDUs that it sends are not forwarded where there is no tree
 	Isolated     bool
 	Hairpin      bool
 	UntaggedOnly bool

@@ -20,8 +20,8 @@ func testL7LinkLocalGroupsAreNeverForwarded(t *testing.T) {
 			b := newBench(t, 3, "--stp", stp)
 			var plain, tagged [][]byte
 			for n := range 16 {
-				if stp == "rstp" && n == 0 {
-					continue // BPDUs are for the switch itself, see the tests of the spanning tree
+				if n == 0 {
+					continue // with a tree BPDUs are for the switch itself, see its tests; without one, see below
 				}
 				plain = append(plain, ether(linkLocal(n), mac(1), body(n)))
 				tagged = append(tagged, ether(linkLocal(n), mac(1), body(n), cTag(7)), ether(linkLocal(n), mac(1), body(n), sTag(7)))
@@ -30,6 +30,22 @@ func testL7LinkLocalGroupsAreNeverForwarded(t *testing.T) {
 			b.expectDropped("tagged", "link-local", 1, tagged...)
 		})
 	}
+}
+
+// The kernel's bridge does so, too: the switches on both sides must see a loop.
+func TestL7BPDUsPassWhereThereIsNoTreeExceptFromGuardedPorts(t *testing.T) {
+	b := newBench(t, 3, "--stp", "off")
+	for _, name := range b.ports {
+		b.kvs.do("port", "set", name, "bpdu-guard=off")
+	}
+	for i, f := range [][]byte{
+		ether(linkLocal(0), mac(1), body(0)), ether(linkLocal(0), mac(1), body(1), cTag(7)),
+	} {
+		b.expect(fmt.Sprint("BPDU ", i), 1, f, 0, 2)
+	}
+	b.kvs.do("port", "set", b.ports[1], "bpdu-guard=on")
+	b.expectDropped("from a guarded port", "link-local", 1, ether(linkLocal(0), mac(1), body(3)))
+	b.expect("to a guarded port", 0, ether(linkLocal(0), mac(2), body(4)), 1, 2)
 }
 
 func TestL8OtherGroupsAreFlooded(t *testing.T) {

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
@@ -33,12 +34,20 @@ type Watcher struct {
 	sock      *nl.NetlinkSocket
 	known     map[int]Link // as last told
 	followers []*follower
+	lookers   []*looker
+	ticker    *time.Ticker // stopped while there are no lookers
 }
 
 type call struct {
 	f    func()
 	done chan struct{}
 }
+
+type looker struct{ f func() }
+
+// lookEvery is how often functions given to Every are called: what they look for
+// shall not wait long, and an idle host shall sleep.
+const lookEvery = 2 * time.Second
 
 type follower struct{ f func(l Link, gone bool) }
 
@@ -100,15 +109,31 @@ func (w *Watcher) Do(f func()) bool {
 }
 
 // Follow makes the Watcher call f with what a device is like after the kernel has
-// said that something about it changed, and with gone set after it has left the
-// namespace, until stop is called. Several changes may come as one, and some
-// concern nothing in Link: the caller compares. f must not wait for anything that
-// waits for the Watcher.
+// said that something about it changed, or about tc's filters on it, and with gone
+// set after it has left the namespace, until stop is called. Several changes may
+// come as one, and some concern nothing in Link: the caller compares. f must not
+// wait for anything that waits for the Watcher.
 func (w *Watcher) Follow(f func(l Link, gone bool)) (stop func()) {
 	fl := &follower{f}
 	w.followers = append(w.followers, fl)
 	return func() {
 		w.followers = slices.DeleteFunc(slices.Clone(w.followers), func(x *follower) bool { return x == fl })
+	}
+}
+
+// Every makes the Watcher call f every two seconds, all such functions together,
+// until stop is called: for what the kernel tells nobody of.
+func (w *Watcher) Every(f func()) (stop func()) {
+	if len(w.lookers) == 0 {
+		w.ticker.Reset(lookEvery)
+	}
+	l := &looker{f}
+	w.lookers = append(w.lookers, l)
+	return func() {
+		w.lookers = slices.DeleteFunc(slices.Clone(w.lookers), func(x *looker) bool { return x == l })
+		if len(w.lookers) == 0 {
+			w.ticker.Stop()
+		}
 	}
 }
 
@@ -138,6 +163,31 @@ func found(l netlink.Link, err error) (Link, error) {
 	return fromNetlink(l), nil
 }
 
+// dumpAtMost is how many devices there may be for Above to ask the kernel for all of
+// them, some 10 µs each, every time that a port is attached.
+const dumpAtMost = 512
+
+// Above lists the devices that stand on device index: VLANs, macvlans and such. Of
+// a namespace with many devices one that was made a moment ago may be missing.
+func (w *Watcher) Above(index int) (list []Link) {
+	if len(w.known) <= dumpAtMost {
+		if links, err := w.handle.LinkList(); err == nil {
+			for _, l := range links {
+				if l := fromNetlink(l); l.StandsOn(index) {
+					list = append(list, l)
+				}
+			}
+			return list
+		}
+	}
+	for _, l := range w.known {
+		if l.StandsOn(index) {
+			list = append(list, l)
+		}
+	}
+	return list
+}
+
 // Handle is the Watcher's own netlink handle, to change devices with.
 func (w *Watcher) Handle() *netlink.Handle { return w.handle }
 
@@ -151,6 +201,8 @@ func (w *Watcher) run(started chan<- error) {
 		started <- err
 		return
 	}
+	w.ticker = time.NewTicker(lookEvery)
+	w.ticker.Stop()
 	w.ended.Add(1)
 	go w.receive(hints)
 	defer w.handle.Close()
@@ -164,6 +216,10 @@ func (w *Watcher) run(started chan<- error) {
 				w.resync()
 			} else {
 				w.look(h)
+			}
+		case <-w.ticker.C:
+			for _, l := range w.lookers {
+				l.f()
 			}
 		case c := <-w.calls:
 			c.f()
@@ -179,7 +235,7 @@ func (w *Watcher) open() (err error) {
 	if err := enter(w.netns); err != nil {
 		return err
 	}
-	if w.sock, err = nl.Subscribe(unix.NETLINK_ROUTE, unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_IFADDR); err != nil {
+	if w.sock, err = nl.Subscribe(unix.NETLINK_ROUTE, unix.RTNLGRP_LINK, unix.RTNLGRP_TC, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR); err != nil {
 		return fmt.Errorf("subscribe to link messages: %w", err)
 	}
 	if w.sock.SetReceiveBufferSize(socketBuffer, true) != nil {
@@ -259,7 +315,12 @@ func hintOf(m *syscall.NetlinkMessage) (h hint, ok bool) {
 		info := nl.DeserializeIfInfomsg(m.Data)
 		// A bridge speaks of its port, not of the device.
 		return hint{index: int(info.Index), gone: m.Header.Type == unix.RTM_DELLINK}, info.Family == unix.AF_UNSPEC
-	case unix.RTM_NEWADDR, unix.RTM_DELADDR: // an IPv4 address came or went
+	case unix.RTM_NEWTFILTER, unix.RTM_DELTFILTER, unix.RTM_DELQDISC: // a filter came or went, or all with their qdisc
+		if len(m.Data) < nl.SizeofTcMsg {
+			return h, false
+		}
+		return hint{index: int(nl.DeserializeTcMsg(m.Data).Ifindex)}, true
+	case unix.RTM_NEWADDR, unix.RTM_DELADDR: // an address came or went
 		if len(m.Data) < unix.SizeofIfAddrmsg {
 			return h, false
 		}

@@ -3,6 +3,7 @@ package link
 import (
 	"errors"
 	"os"
+	"reflect"
 	"runtime"
 	"strings"
 	"testing"
@@ -136,7 +137,7 @@ func TestWatcherAnswersFromItsOwnNamespaceWhateverTheCallersThread(t *testing.T)
 		t.Fatalf("ByName = %+v, %v", a.l, a.err)
 	}
 	w.Do(func() {
-		if l, err := w.ByIndex(a.l.Index); err != nil || l != a.l {
+		if l, err := w.ByIndex(a.l.Index); err != nil || !reflect.DeepEqual(l, a.l) {
 			t.Errorf("ByIndex = %+v, %v", l, err)
 		}
 		if _, err := w.ByName("nowhere"); !errors.Is(err, ErrNotFound) {

@@ -46,6 +46,8 @@ type Port struct {
 	Spec
 	Uplink  bool
 	Network bool // as vswitch.PortConfig has it: by the device, not by a word
+
+	also []string // other names that a running port goes by
 }
 
 // config is the port's configuration, checked when the port was parsed.

@@ -53,7 +53,7 @@ type diff struct {
 func (d *diff) removals() {
 	for i := range d.running.Ports {
 		p := &d.running.Ports[i]
-		if d.want.Port(p.Name) == nil && d.last.Port(p.Name) != nil {
+		if d.want.twin(p) == nil && d.last.twin(p) != nil {
 			d.steps = append(d.steps, Step{
 				text: "remove port " + p.Name,
 				do:   func(t *transaction) error { return t.remove(p) },
@@ -170,7 +170,9 @@ func (d *diff) port(p *Port) error {
 		})
 		return nil
 	}
-	if was.Attachment() != p.Attachment() {
+	renamed := *p
+	renamed.Name = was.Name
+	if was.Attachment() != renamed.Attachment() {
 		// The old and the new device may want the same socket or name, so the
 		// new one can be opened only when the old one has gone.
 		d.steps = append(d.steps, Step{
@@ -219,7 +221,7 @@ func (d *diff) entries() {
 	}
 	for _, e := range d.want.Static {
 		old := d.running.static(e.MAC, e.VLAN)
-		if old != nil && *old == e && d.stays(e.Port) {
+		if old != nil && d.samePort(old.Port, e.Port) && d.stays(e.Port) {
 			continue
 		}
 		d.steps = append(d.steps, Step{
@@ -238,5 +240,13 @@ func (d *diff) entries() {
 // stays reports whether a running port is still there after the removals; a
 // port takes its entries along.
 func (d *diff) stays(name string) bool {
+	if p := d.running.Port(name); p != nil {
+		return d.want.twin(p) != nil || d.last.twin(p) == nil
+	}
 	return d.want.Port(name) != nil || d.last.Port(name) == nil
+}
+
+// samePort reports whether two names are one running port's.
+func (d *diff) samePort(a, b string) bool {
+	return a == b || d.running.Port(a) != nil && d.running.Port(a) == d.running.Port(b)
 }

@@ -49,6 +49,9 @@ func choiceKey(name, usage string, field func(*vswitch.PortConfig) *vswitch.Choi
 	words := choices[vswitch.On : most+1]
 	return portKey{name, usage,
 		func(c *vswitch.PortConfig, v string) error {
+			if on, ok := onOff(v); ok {
+				v = onOffText(on)
+			}
 			i := slices.Index(words, v)
 			if i < 0 {
 				return fmt.Errorf("%q is not one of %s", v, strings.Join(words, ", "))
@@ -100,8 +103,8 @@ var portKeys = []portKey{
 	flagKey("loop-guard", "on|off: do not forward when BPDUs cease", func(c *vswitch.PortConfig) *bool { return &c.STP.LoopGuard }, true),
 	{"recover", "DURATION: a guarded port comes back after this, 0 = by hand",
 		func(c *vswitch.PortConfig, v string) error {
-			d, err := time.ParseDuration(v)
-			if err != nil || d < 0 || d%time.Second != 0 || d/time.Second > math.MaxUint32 {
+			d, err := ParseSeconds(v)
+			if err != nil || d/time.Second > math.MaxUint32 {
 				return fmt.Errorf("%q is not a duration of whole seconds such as 300s", v)
 			}
 			c.STP.Recover = d
@@ -127,12 +130,28 @@ var portKeys = []portKey{
 		}),
 }
 
+// bridgeWords are what bridge(8) calls keys that have another name here.
+var bridgeWords = map[string]string{"priority": "prio", "guard": "bpdu-guard", "root-block": "root-guard", "bpdu-block": "bpdu-guard"}
+
+// PortKey is the key that a word means: bridge(8) writes mcast_flood for
+// mcast-flood, and has other names for some.
+func PortKey(word string) string {
+	key := strings.ReplaceAll(word, "_", "-")
+	if own, ok := bridgeWords[key]; ok {
+		return own
+	}
+	return key
+}
+
 // SetPort applies words such as vlan=10 or learning=off to a port's
 // configuration. The order in which they are given does not matter. On error c
 // is unchanged; the error names the key and what it takes.
 func SetPort(c *vswitch.PortConfig, words ...KeyValue) error {
 	next := *c
 	words = slices.Clone(words)
+	for i := range words {
+		words[i].Key = PortKey(words[i].Key)
+	}
 	slices.SortStableFunc(words, func(a, b KeyValue) int { return vlanRank(a.Key) - vlanRank(b.Key) })
 	for _, w := range words {
 		if err := setWord(&next, w); err != nil {

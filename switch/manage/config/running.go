@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"slices"
 	"strconv"
 	"strings"
@@ -22,7 +23,7 @@ func Running(sw *vswitch.Switch, kinds Kinds, started *Config) (*Config, error) 
 	status := sw.Status()
 	c.Host, c.MTU = HostOff, started.MTU
 	if status.HostPort != nil {
-		c.Host, c.MTU = status.Host, status.HostPort.MTU
+		c.Host, c.MTU = cmp.Or(status.HostPort.AskedFor, status.Host), status.HostPort.MTU
 		if cfg, err := sw.PortConfig(status.Host); err == nil {
 			c.HostSet = PortWords(&cfg)
 		}
@@ -37,14 +38,28 @@ func Running(sw *vswitch.Switch, kinds Kinds, started *Config) (*Config, error) 
 			return nil, err
 		}
 		spec.Settings = PortWords(&cfg)
-		if err := c.AddPort(Port{Spec: spec, Uplink: cfg.Uplink, Network: cfg.Network}); err != nil {
+		// What it was asked for under, as long as that leads to its device.
+		if p.AskedFor != "" && !slices.Contains(p.AltNames, p.AskedFor) {
+			spec.Name = p.Name
+		}
+		also := append([]string{p.Name, p.AskedFor}, p.AltNames...)
+		if err := c.AddPort(Port{Spec: spec, Uplink: cfg.Uplink, Network: cfg.Network, also: also}); err != nil {
 			return nil, err
 		}
 	}
 	err := sw.EachFDB("", 0, func(e vswitch.FDBEntry) error {
-		if e.Type == "static" && (c.Port(e.Port) != nil || e.Port == c.HostName()) {
-			c.Static = append(c.Static, Static{e.MAC, e.VLAN, e.Port})
+		if e.Type != "static" {
+			return nil
 		}
+		name := e.Port
+		if p := c.Port(name); p != nil {
+			name = p.Name
+		} else if status.HostPort == nil || name != status.Host {
+			return nil
+		} else {
+			name = c.HostName()
+		}
+		c.Static = append(c.Static, Static{e.MAC, e.VLAN, name})
 		return nil
 	})
 	if err != nil {
@@ -66,13 +81,27 @@ func Nothing(want *Config) *Config {
 	return &c
 }
 
-// Port is the port called name, or nil.
+// Port is the port called name, or nil. One that runs also goes by what its
+// device was or is called besides.
 func (c *Config) Port(name string) *Port {
 	i := slices.IndexFunc(c.Ports, func(p Port) bool { return p.Name == name })
+	if i < 0 && name != "" {
+		i = slices.IndexFunc(c.Ports, func(p Port) bool { return slices.Contains(p.also, name) })
+	}
 	if i < 0 {
 		return nil
 	}
 	return &c.Ports[i]
+}
+
+// twin is what c says of a port that runs, by whatever name, or nil.
+func (c *Config) twin(running *Port) *Port {
+	for _, name := range append([]string{running.Name}, running.also...) {
+		if p := c.Port(name); p != nil {
+			return p
+		}
+	}
+	return nil
 }
 
 // static is the entry of a station in a VLAN, or nil.

@@ -50,12 +50,21 @@ var scalars = []scalar{
 	number("mtu", false, MinMTU, frame.MaxMTU, func(c *Config) *int { return &c.MTU }),
 	{"stp", true, func(c *Config, v string) error {
 		for _, m := range []vswitch.STPMode{vswitch.ModeRSTP, vswitch.ModeSTP, vswitch.ModeOff} {
-			if m.String() == v {
+			if m.String() == strings.ToLower(v) {
 				c.Switch.STP.Mode = m
 				return nil
 			}
 		}
-		return errors.New("want rstp, stp or off")
+		// As brctl, ifupdown and netplan have it.
+		on, ok := onOff(v)
+		if !ok {
+			return errors.New("want rstp, stp or off")
+		}
+		c.Switch.STP.Mode = vswitch.ModeOff
+		if on {
+			c.Switch.STP.Mode = vswitch.ModeRSTP
+		}
+		return nil
 	}, func(c *Config) string { return c.Switch.STP.Mode.String() }},
 	{"priority", true, func(c *Config, v string) error {
 		n, err := strconv.ParseUint(v, 0, 16)
@@ -67,7 +76,7 @@ var scalars = []scalar{
 	}, func(c *Config) string { return strconv.Itoa(int(c.Switch.STP.Priority)) }},
 	seconds("hello", stp.MinHello, stp.MaxHello, func(c *Config) *time.Duration { return &c.Switch.STP.Hello }),
 	seconds("max-age", stp.MinMaxAge, stp.MaxMaxAge, func(c *Config) *time.Duration { return &c.Switch.STP.MaxAge }),
-	seconds("forward-delay", stp.MinForwardDelay, stp.MaxForwardDelay, func(c *Config) *time.Duration { return &c.Switch.STP.ForwardDelay }),
+	forwardDelay(seconds("forward-delay", 0, stp.MaxForwardDelay, func(c *Config) *time.Duration { return &c.Switch.STP.ForwardDelay })),
 	number("tx-hold", true, stp.MinTxHold, stp.MaxTxHold, func(c *Config) *int { return &c.Switch.STP.TxHold }),
 	{"ageing", true, func(c *Config, v string) (err error) {
 		c.Switch.Ageing, err = ParseAgeing(v)
@@ -84,9 +93,12 @@ var scalars = []scalar{
 	}, func(c *Config) string { return onOffText(c.Switch.VLANFiltering) }},
 	number("workers", false, 1, vswitch.MaxWorkers, func(c *Config) *int { return &c.Switch.Workers }),
 	{"busy-poll", false, func(c *Config, v string) error {
-		if v == "always" {
+		switch v {
+		case "always":
 			c.Switch.BusyPoll = vswitch.BusyPollAlways
 			return nil
+		case "off":
+			v = "0"
 		}
 		d, err := time.ParseDuration(v)
 		if err != nil || d < 0 || d > time.Second {
@@ -177,6 +189,20 @@ func ParseAgeing(v string) (time.Duration, error) {
 		return vswitch.AgeingOff, nil
 	}
 	return d, nil
+}
+
+// forwardDelay makes of less than the standard has, which brctl and ifupdown take
+// (0 is common where there is no tree), the least that it has.
+func forwardDelay(k scalar) scalar {
+	set := k.set
+	k.set = func(c *Config, v string) error {
+		err := set(c, v)
+		if err == nil {
+			c.Switch.STP.ForwardDelay = max(c.Switch.STP.ForwardDelay, stp.MinForwardDelay*time.Second)
+		}
+		return err
+	}
+	return k
 }
 
 // checkAddr refuses what can't be listened on.

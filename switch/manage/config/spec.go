@@ -16,6 +16,7 @@ import (
 type Kind struct {
 	Name   string   // "netdev"
 	Netdev bool     // a port's name is the name of a network interface
+	Alt    bool     // or one of its other names (altname), which may be longer
 	Keys   []string // words of a SPEC that Open understands, besides PortKeyNames
 	Usage  string   // one line of help: what it attaches and what its keys mean
 	// Check says what is wrong with the words that are Open's to judge, as far as
@@ -117,12 +118,20 @@ func (ks Kinds) spec(kind, name string, pairs []KeyValue) (Spec, error) {
 	if k.Netdev {
 		check = CheckNetdevName
 	}
+	if k.Alt {
+		check = CheckInterface
+	}
 	if err := check(name); err != nil {
 		return Spec{}, err
 	}
 	s := Spec{Kind: kind, Name: name}
 	settings := PortKeyNames()
+	pairs = slices.Clone(pairs)
 	for i, p := range pairs {
+		if !slices.Contains(k.Keys, p.Key) {
+			p.Key = PortKey(p.Key)
+			pairs[i] = p
+		}
 		own := slices.Contains(k.Keys, p.Key)
 		if !own && !slices.Contains(settings, p.Key) {
 			known := slices.Concat(k.Keys, settings)
@@ -204,6 +213,21 @@ func CheckNetdevName(name string) error {
 	return CheckName(name)
 }
 
+// maxAltName is ALTIFNAMSIZ without its terminating zero.
+const maxAltName = 127
+
+// CheckInterface refuses what can't be the name of a network interface that is
+// there, nor another name that it goes by (altname), and what a SPEC can't hold.
+func CheckInterface(name string) error {
+	switch {
+	case len(name) <= maxNetdevName:
+		return CheckNetdevName(name)
+	case len(name) > maxAltName:
+		return fmt.Errorf("name %q is too long: a network interface's has at most %d bytes, an altname %d", name, maxNetdevName, maxAltName)
+	}
+	return checkRunes(name)
+}
+
 // CheckName refuses names that could not be told apart from the words around
 // them, or that would leave a directory when used in a path.
 func CheckName(name string) error {
@@ -214,7 +238,12 @@ func CheckName(name string) error {
 		return fmt.Errorf("name %q is too long: at most %d bytes", name, maxName)
 	case name == "." || name == "..":
 		return fmt.Errorf("name %q is not allowed", name)
-	case !utf8.ValidString(name):
+	}
+	return checkRunes(name)
+}
+
+func checkRunes(name string) error {
+	if !utf8.ValidString(name) {
 		return fmt.Errorf("name %q is not UTF-8 text", name)
 	}
 	for _, r := range name {

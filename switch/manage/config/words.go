@@ -40,15 +40,25 @@ func JoinWords(list []KeyValue) string {
 	return b.String()
 }
 
-// onOff reads a flag. What is neither is for the caller to refuse.
+// onOff reads a flag, in any of the words that brctl, bridge, ip and YAML 1.1 have
+// for it. What is neither is for the caller to refuse.
 func onOff(text string) (on, ok bool) {
-	switch text {
-	case "on", "yes", "true", "1":
+	switch strings.ToLower(text) {
+	case "on", "yes", "true", "1", "y":
 		return true, true
-	case "off", "no", "false", "0":
+	case "off", "no", "false", "0", "n":
 		return false, true
 	}
 	return false, false
+}
+
+// Flag reads on or off, for the values that only a kind's Open knows.
+func Flag(text string) (bool, error) {
+	on, ok := onOff(text)
+	if !ok {
+		return false, fmt.Errorf("%q is neither on nor off", text)
+	}
+	return on, nil
 }
 
 func onOffText(on bool) string {
@@ -58,22 +68,33 @@ func onOffText(on bool) string {
 	return "off"
 }
 
-// Number reads a decimal number from lo to hi. The error says what is wanted,
-// not what was given.
+// Number reads a number from lo to hi: decimal, also with zeros in front, or with
+// 0x, 0o or 0b as brctl's and YAML's readers take them, and with underscores
+// between digits. The error says what is wanted, not what was given.
 func Number(text string, lo, hi int) (int, error) {
 	n, err := strconv.Atoi(text)
+	if err != nil {
+		var v int64
+		v, err = strconv.ParseInt(text, 0, strconv.IntSize)
+		n = int(v)
+	}
 	if err != nil || n < lo || n > hi {
 		return 0, fmt.Errorf("want a number from %d to %d", lo, hi)
 	}
 	return n, nil
 }
 
-// ParseSeconds reads a time in whole seconds: a Go duration such as 300s, or a
-// bare number of seconds.
+// units are systemd's names of those that Go calls otherwise.
+var units = strings.NewReplacer(" ", "", "sec", "s", "min", "m", "hr", "h")
+
+// ParseSeconds reads a time in whole seconds: a Go duration such as 300s, a bare
+// number of seconds as brctl has it, also with decimals that are zero, or a time
+// as systemd writes it, such as 5min or 1min 30s.
 func ParseSeconds(text string) (time.Duration, error) {
-	d, err := time.ParseDuration(text)
+	plain := units.Replace(text)
+	d, err := time.ParseDuration(plain)
 	if err != nil {
-		if d, err = time.ParseDuration(text + "s"); err != nil {
+		if d, err = time.ParseDuration(plain + "s"); err != nil {
 			return 0, fmt.Errorf("%q is not a time such as 300s", text)
 		}
 	}

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"strings"
@@ -67,13 +68,14 @@ func (c *Config) Parse(kinds Kinds, name string, data []byte) error {
 }
 
 func (f *file) parse(data []byte) error {
+	data = bytes.TrimPrefix(data, []byte("\ufeff")) // as editors on Windows write it
 	doc, err := parser.ParseBytes(data, 0)
 	if err != nil {
 		return f.syntax(err)
 	}
 	seen := false
 	for _, d := range doc.Docs {
-		if d.Body == nil {
+		if d.Body == nil || d.Body.Type() == ast.NullType || d.Body.Type() == ast.DirectiveType {
 			continue
 		}
 		if seen {
@@ -177,19 +179,50 @@ func (f *file) scalar(n ast.Node) (string, error) {
 		return n.Value, nil
 	case *ast.IntegerNode, *ast.FloatNode, *ast.BoolNode:
 		return n.GetToken().Value, nil
+	case *ast.LiteralNode: // a block, folded or not
+		return strings.TrimSpace(n.Value.Value), nil
+	case *ast.TagNode:
+		if plainTags[n.Start.Value] {
+			return f.scalar(n.Value)
+		}
 	case *ast.NullNode:
 		return "", f.at(n, "the value is missing")
 	}
 	return "", f.at(n, "want one word, not %s", describe(n))
 }
 
-// list is the elements of n, which must be a list; nothing is an empty list.
+// plainTags are those of YAML's core schema that a word may have: what a word means
+// goes by its key.
+var plainTags = map[string]bool{"!!str": true, "!!int": true, "!!bool": true, "!!float": true}
+
+// joined is the text of a value that may be a list of words, which a SPEC has with
+// plus signs between them.
+func (f *file) joined(n ast.Node) (string, error) {
+	list, ok := n.(*ast.SequenceNode)
+	if !ok {
+		return f.scalar(n)
+	}
+	var words []string
+	for _, v := range list.Values {
+		word, err := f.scalar(v)
+		if err != nil {
+			return "", err
+		}
+		words = append(words, word)
+	}
+	return strings.Join(words, "+"), nil
+}
+
+// list is the elements of n, which must be a list, or one word that is a list of
+// itself; nothing is an empty list.
 func (f *file) list(n ast.Node) ([]ast.Node, error) {
 	switch n := n.(type) {
 	case *ast.SequenceNode:
 		return n.Values, nil
 	case *ast.NullNode:
 		return nil, nil
+	case *ast.StringNode:
+		return []ast.Node{n}, nil
 	}
 	return nil, f.at(n, "want a list, not %s", describe(n))
 }
@@ -235,6 +268,9 @@ func (f *file) document(n ast.Node) error {
 }
 
 func (f *file) word(p pair) error {
+	if p.key == "vlan_filtering" { // as ip-link(8) has it
+		p.key = "vlan-filtering"
+	}
 	if findScalar(p.key) == nil {
 		return f.at(p.node, "unknown key %q; known: %s", p.key, strings.Join(knownKeys(), " "))
 	}
@@ -301,7 +337,7 @@ func (f *file) port(n ast.Node, uplink bool) (Spec, error) {
 	var settings []pair
 	var values []KeyValue
 	for _, p := range pairs {
-		value, err := f.scalar(p.value)
+		value, err := f.joined(p.value)
 		if err != nil {
 			return Spec{}, err
 		}

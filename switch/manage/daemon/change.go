@@ -119,7 +119,7 @@ func (d *Daemon) AddPort(p config.Port) error {
 	}
 	defer release()
 	// Asked before the device is opened: to open one twice may disturb the first.
-	if _, err := d.sw.PortConfig(p.Name); err == nil {
+	if d.sw.HasPort(p.Name) {
 		return fmt.Errorf("add port %s: %w", p.Name, vswitch.ErrPortExists)
 	}
 	d.taps.del(p.Name)

@@ -48,7 +48,7 @@ var _ ctl.Daemon = (*Daemon)(nil)
 // New claims the name and makes the switch with all its ports. On an error,
 // which is an OptionError if the options are to blame, nothing is left of it.
 func New(o Options) (_ *Daemon, err error) {
-	opener, err := newOpener()
+	opener, err := newOpener(o.RunDir)
 	if err != nil {
 		return nil, err
 	}
@@ -79,6 +79,7 @@ func New(o Options) (_ *Daemon, err error) {
 	if err = d.meetGuests(); err != nil {
 		return nil, err
 	}
+	opener.putBack(d.log) // now that ports have their devices, which stay quiet
 	return d, nil
 }
 
@@ -123,6 +124,7 @@ func (d *Daemon) close() {
 	}
 	if d.listener != nil {
 		d.listener.Close()
+		d.opener.putBack(d.log)
 	}
 	d.opener.close()
 	d.endLog()
@@ -177,6 +179,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 	d.leaveGuests()
 	parts.Wait()
 	d.listener.Close()
+	d.opener.putBack(d.log)
 	d.opener.close()
 	d.endLog()
 	select {

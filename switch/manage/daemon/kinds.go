@@ -3,9 +3,12 @@ package daemon
 import (
 	"errors"
 	"fmt"
+	"log/slog"
+	"path/filepath"
 
 	"github.com/kvswitch/kvswitch/switch/frame"
 	"github.com/kvswitch/kvswitch/switch/host/link"
+	"github.com/kvswitch/kvswitch/switch/host/putback"
 	"github.com/kvswitch/kvswitch/switch/inkernel"
 	"github.com/kvswitch/kvswitch/switch/manage/config"
 	"github.com/kvswitch/kvswitch/switch/port/netdev"
@@ -17,16 +20,25 @@ import (
 type opener struct {
 	watcher *link.Watcher  // of the network namespace that the program started in
 	tier    *inkernel.Tier // nil: ports leave every frame to the workers
+	keep    *putback.Store // what devices were like; nil: nobody remembers
 	host    hostInterface  // set before it is opened
 	tapMTU  int            // of new taps; set before ports are opened from several goroutines
 }
 
-func newOpener() (*opener, error) {
+func newOpener(runDir string) (*opener, error) {
 	w, err := link.NewWatcher()
 	if err != nil {
 		return nil, err
 	}
-	return &opener{watcher: w}, nil
+	return &opener{watcher: w, keep: putback.New(filepath.Join(runDir, "devices"))}, nil
+}
+
+// putBack puts back what a switch that was killed has changed about devices that
+// nobody has as a port.
+func (o *opener) putBack(log *slog.Logger) {
+	for _, line := range netdev.PutBack(o.watcher, o.keep) {
+		log.Info(line)
+	}
 }
 
 func (o *opener) close() {
@@ -52,8 +64,8 @@ func Kinds() config.Kinds {
 // kinds are the kinds of ports, with o's functions to open them.
 func (o *opener) kinds() config.Kinds {
 	return config.Kinds{
-		{Name: config.NetdevKind, Netdev: true, Keys: []string{"queues"}, Check: checkNetdev, Open: o.openNetdev,
-			Usage: "a network interface: a NIC, a veth, the tap of a VM; queues=N receive queues"},
+		{Name: config.NetdevKind, Netdev: true, Alt: true, Keys: []string{"queues", "cut-off"}, Check: checkNetdev, Open: o.openNetdev,
+			Usage: "a network interface, by its name or an altname: a NIC, a veth, the tap of a VM; queues=N receive queues, cut-off=on if VLANs and macvlans on it may go deaf"},
 		{Name: config.TapKind, Netdev: true, Keys: []string{"queues", "owner"}, Check: checkTap, Open: o.openTap,
 			Usage: "a tap that the switch makes for a VM (-netdev tap,id=n0,ifname=NAME,script=no,downscript=no); queues=N for a multi-queue guest, owner=USER[:GROUP] who may open it"},
 		{Name: "vhost-user", Keys: vhostUserKeys, Check: checkVHostUser, Open: openVHostUser,
@@ -83,7 +95,13 @@ func (o *opener) openNetdev(s config.Spec) (frame.Port, error) {
 	if err != nil {
 		return nil, err
 	}
-	return netdev.Open(s.Name, netdev.Options{Watcher: o.watcher, Queues: n, Tier: o.tier})
+	opts := netdev.Options{Watcher: o.watcher, Keep: o.keep, Queues: n, Tier: o.tier}
+	if v := s.Value("cut-off"); v != "" {
+		if opts.CutOff, err = config.Flag(v); err != nil {
+			return nil, fmt.Errorf("open port %s: cut-off=%s: %w", s.Name, v, err)
+		}
+	}
+	return netdev.Open(s.Name, opts)
 }
 
 // link is what the kernel says of an interface now.

@@ -40,7 +40,7 @@ func TestVHostUserWords(t *testing.T) {
 }
 
 func TestUplinksHaveAQueueForEachWorker(t *testing.T) {
-	o, err := newOpener()
+	o, err := newOpener(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}

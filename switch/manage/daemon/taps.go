@@ -41,12 +41,13 @@ func (o *opener) openTap(s config.Spec) (frame.Port, error) {
 	case dev.Kind != "tun" && dev.Kind != "tuntap":
 		return nil, fmt.Errorf("open tap %s: a %s device has that name: attach it as netdev:%s, or choose another name", s.Name, dev.Kind, s.Name)
 	}
-	p, err := netdev.Open(s.Name, netdev.Options{Watcher: o.watcher, Up: true, Tier: o.tier})
+	// A guest that holds our own tap keeps its link, by which dropTap knows it.
+	p, err := netdev.Open(s.Name, netdev.Options{Watcher: o.watcher, Keep: o.keep, LeaveUp: o.madeTap(s.Name), Up: true, Tier: o.tier})
 	if err != nil {
-		_ = o.dropTap(s.Name)
+		_ = o.dropTap(byName(s.Name))
 		return nil, err
 	}
-	return &tapPort{p, s.Name, o}, nil
+	return &tapPort{p, o}, nil
 }
 
 func tapOptions(s config.Spec) (opts tap.Options, err error) {
@@ -67,14 +68,23 @@ func checkTap(s config.Spec) error {
 // tapPort is the port of a tap that goes with it.
 type tapPort struct {
 	*netdev.Port
-	name   string
 	opener *opener
 }
 
 // Close also deletes the tap, unless a VM still holds it: that one keeps its
 // network card, and is back on the segment when the switch is.
 func (t *tapPort) Close() error {
-	return errors.Join(t.Port.Close(), t.opener.dropTap(t.name))
+	index := t.Port.Detail().(netdev.Detail).Index // whatever it is called by now
+	return errors.Join(t.Port.Close(), t.opener.dropTap(byIndex(index)))
+}
+
+// madeTap reports whether a tap is one that a switch made.
+func (o *opener) madeTap(name string) (made bool) {
+	o.watcher.Do(func() {
+		link, err := o.watcher.Handle().LinkByName(name)
+		made = err == nil && link.Attrs().Alias == tapAlias
+	})
+	return made
 }
 
 // mark gives a tap its alias.
@@ -88,14 +98,26 @@ func (o *opener) mark(name string) (err error) {
 	return err
 }
 
+// finding says which device is meant.
+type finding func(*netlink.Handle) (netlink.Link, error)
+
+func byName(name string) finding {
+	return func(h *netlink.Handle) (netlink.Link, error) { return h.LinkByName(name) }
+}
+
+func byIndex(index int) finding {
+	return func(h *netlink.Handle) (netlink.Link, error) { return h.LinkByIndex(index) }
+}
+
 // dropTap deletes a tap that the switch made and that nobody holds the other
 // end of: such a tap has no carrier.
-func (o *opener) dropTap(name string) (err error) {
-	drop := false
+func (o *opener) dropTap(find finding) (err error) {
+	drop, name := false, ""
 	o.watcher.Do(func() {
 		var link netlink.Link
-		if link, err = o.watcher.Handle().LinkByName(name); err == nil {
+		if link, err = find(o.watcher.Handle()); err == nil {
 			a := link.Attrs()
+			name = a.Name
 			drop = a.Alias == tapAlias && a.RawFlags&unix.IFF_RUNNING == 0
 		}
 	})

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/cilium/ebpf"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
@@ -17,18 +18,24 @@ import (
 
 // attachment is all that ties the port to one device, as long as that lives.
 type attachment struct {
-	index    int
-	mark     *mark
-	shield   shield
-	before   string   // IPv6 setting to put back
-	control  *control // the queues own the receivers
-	intakes  []*intake
-	noIntake error   // why there are none
-	noTier   error   // why their program doesn't forward
-	rings    []*ring // the newest, if there are no intakes
-	ringErr  error   // why there are none, or none that fit
-	warnings []string
-	address  string // that the host had there, and has lost the use of
+	index     int
+	mark      *mark
+	shield    shield
+	uplink    *ebpf.Map // what tells the shield that it is one; nil without BPF
+	before    string    // IPv6 setting to put back
+	upped     bool      // it was down, and is to be again
+	keep      keeping
+	above     map[int]link.Link // what stands on the device, by index
+	programs  []string          // warnings of others' tcx programs
+	filters   []string          // and of their filters and chains
+	control   *control          // the queues own the receivers
+	intakes   []*intake
+	noIntake  error   // why there are none
+	noTier    error   // why their program doesn't forward
+	rings     []*ring // the newest, if there are no intakes
+	ringErr   error   // why there are none, or none that fit
+	warnings  []string
+	addresses []string // that the host had there, and has lost the use of
 }
 
 // begin attaches to the device and follows it from then on.
@@ -41,14 +48,31 @@ func (p *Port) begin() error {
 		return err
 	}
 	p.publish()
-	p.unfollow = p.watcher.Follow(p.follow)
+	unfollow, stop := p.watcher.Follow(p.follow), p.watcher.Every(p.look)
+	p.unfollow = func() { unfollow(); stop() }
 	return nil
+}
+
+// look sees, now and then, what the kernel tells nobody of.
+func (p *Port) look() {
+	if p.at != nil && p.checkOthers(false) {
+		p.publish()
+	}
 }
 
 // follow hears of every change of every device.
 func (p *Port) follow(l link.Link, gone bool) {
 	switch {
-	case p.at != nil && l.Index != p.at.index, p.at == nil && (gone || l.Name != p.name):
+	case p.at != nil && l.Index != p.at.index:
+		if !p.at.cutOff(l, gone) {
+			return
+		}
+	case p.at == nil && gone:
+		if l.Index == p.wanted {
+			p.wanted = 0
+		}
+		return
+	case p.at == nil && l.Index != p.wanted && (p.wanted != 0 || !l.Called(p.name)):
 		return
 	case p.at == nil:
 		p.retake(l)
@@ -60,10 +84,11 @@ func (p *Port) follow(l link.Link, gone bool) {
 		}
 	default:
 		p.link = l
-		if p.at.address != "" {
-			p.at.address = address(p.watcher.Handle(), l.Index)
+		if len(p.at.addresses) > 0 {
+			p.at.addresses = addresses(p.watcher.Handle(), l.Index)
 		}
 		p.at.clearErrors()
+		p.checkOthers(true)
 		p.at.ringErr = p.fitRings()
 	}
 	p.publish()
@@ -89,11 +114,12 @@ func (a *attachment) sockets() (fds []int) {
 	return fds
 }
 
-// retake attaches to the device that has the port's name now. If it can't be
-// had, the next change of the device is another try.
+// retake attaches to the device that goes by the port's name now. If it can't be
+// had, the next change of the device is another try, whatever it is called then.
 func (p *Port) retake(l link.Link) {
+	p.wanted = 0
 	if err := p.attach(l); err != nil {
-		p.reason = err.Error()
+		p.reason, p.wanted = err.Error(), l.Index
 	}
 }
 
@@ -102,11 +128,18 @@ func (p *Port) attach(l link.Link) error {
 	if err := p.check(l); err != nil {
 		return err
 	}
+	if err := p.checkAbove(l); err != nil {
+		return err
+	}
 	m, unsure, err := claim(l.Index, p.unmarked)
 	if err != nil {
 		return err
 	}
 	a := &attachment{index: l.Index, mark: m}
+	a.keep = p.keeping(a, l)
+	for _, u := range p.watcher.Above(l.Index) {
+		a.cutOff(u, false)
+	}
 	if unsure != nil {
 		a.warnings = append(a.warnings, fmt.Sprintf("%s: %v: nothing keeps another switch off the interface now", l.Name, unsure))
 	}
@@ -160,13 +193,13 @@ func (p *Port) equip(a *attachment, l link.Link) (err error) {
 	if err := p.openLanes(l.Index); err != nil {
 		return err
 	}
-	if a.before, err = silence(p.watcher.Handle(), l); err != nil {
+	if a.before, err = silence(p.watcher.Handle(), a.keep, l); err != nil {
 		a.warnings = append(a.warnings, fmt.Sprintf("%s: %v: the host may announce an IPv6 address of its own there", l.Name, err))
 	}
 	if err = p.shield(a, l.Index); err != nil {
 		a.warnings = append(a.warnings, fmt.Sprintf("%s: can't shield the host's stack (%v): it sees every frame, too, and may answer ARP and forward by itself; give the interface no address, or %s", l.Name, err, shieldAdvice))
-	} else if addr := address(p.watcher.Handle(), l.Index); addr != "" {
-		a.address = addr
+	} else {
+		a.addresses = addresses(p.watcher.Handle(), l.Index)
 	}
 	protocol := uint16(unix.ETH_P_802_2)
 	if a.shield.kind == shieldNone {
@@ -179,12 +212,16 @@ func (p *Port) equip(a *attachment, l link.Link) (err error) {
 	if a.ringErr != nil && (l.Up || p.opt.Queues == 1) {
 		return a.ringErr // else: before Linux 6.13 rings can't join while the device is down
 	}
+	if p.opt.Up && !p.opt.LeaveUp {
+		a.upped = a.keep(settingUp, upText(l.Up), upText(true)) != ""
+	}
 	if p.opt.Up && !l.Up {
 		device := &netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: l.Index}}
 		if err := p.watcher.Handle().LinkSetUp(device); err != nil {
 			return fmt.Errorf("set up: %w", err)
 		}
 	}
+	p.checkOthers(true)
 	p.queues[0].replace(control)
 	a.control = control
 	return nil
@@ -193,13 +230,17 @@ func (p *Port) equip(a *attachment, l link.Link) (err error) {
 // shield keeps the host off the device: by intakes, which are to be the queues'
 // receivers, or where the kernel can't do that by the plain program.
 func (p *Port) shield(a *attachment, index int) (err error) {
+	if a.uplink, err = newUplinkWord(p.uplink.Load()); err != nil {
+		a.shield, a.noIntake, a.noTier = shield{kind: shieldNone}, err, err
+		return err
+	}
 	a.noTier = errTierOff
 	if p.opt.Tier != nil {
-		a.intakes, a.shield, a.noIntake = p.takeIn(index, p.opt.Tier)
+		a.intakes, a.shield, a.noIntake = p.takeIn(a, index, p.opt.Tier)
 		a.noTier = a.noIntake
 	}
 	if a.noTier != nil {
-		a.intakes, a.shield, a.noIntake = p.takeIn(index, nil)
+		a.intakes, a.shield, a.noIntake = p.takeIn(a, index, nil)
 	}
 	if a.noIntake == nil {
 		p.bindIntakes(a)
@@ -208,19 +249,20 @@ func (p *Port) shield(a *attachment, index int) (err error) {
 		}
 		return nil
 	}
-	a.shield, err = newShield(p.watcher.Handle(), index, shieldProgram)
+	a.shield, err = newShield(p.watcher.Handle(), a.keep, index, func() (*ebpf.Program, error) { return shieldProgram(a.uplink) })
 	return err
 }
 
 // takeIn makes an intake for each queue, and the program that fills them.
-func (p *Port) takeIn(index int, tier *inkernel.Tier) ([]*intake, shield, error) {
+func (p *Port) takeIn(a *attachment, index int, tier *inkernel.Tier) ([]*intake, shield, error) {
 	if p.opt.noIntake {
 		return nil, shield{kind: shieldNone}, errors.New("turned off")
 	}
 	set, err := newIntakeSet(p.opt.Queues, sizeOfIntake(p.opt.RingBytes), tier)
+	set.uplink = a.uplink
 	s := shield{kind: shieldNone}
 	if err == nil {
-		s, err = newShield(p.watcher.Handle(), index, set.program)
+		s, err = newShield(p.watcher.Handle(), a.keep, index, set.program)
 	}
 	if hangErr := set.close(); err == nil && hangErr != nil {
 		s.remove()
@@ -245,9 +287,7 @@ func (p *Port) detach() {
 	if a.shield.kind == shieldClsact {
 		a.shield.remove()
 	}
-	if l, err := p.watcher.ByIndex(a.index); err == nil {
-		unsilence(p.watcher.Handle(), l, a.before)
-	}
+	p.putBack(a)
 }
 
 // release closes what detach must close, which needs no Watcher. The queues keep
@@ -275,6 +315,9 @@ func (p *Port) release() {
 	}
 	if a.shield.kind == shieldTCX {
 		p.freeing.Go(a.shield.remove)
+	}
+	if a.uplink != nil {
+		a.uplink.Close() // the program has its own hold on it
 	}
 	p.unmarked = a.mark.inode
 	p.freeing.Go(func() { unix.Close(a.mark.fd) })
@@ -304,6 +347,7 @@ func (p *Port) publish() {
 		s.Speed, s.HalfDup, _ = sysio.LinkSpeed(l.Name)
 	}
 	if a := p.at; a != nil {
+		v.names = append([]string{l.Name}, l.AltNames...)
 		v.detail.Shield = a.shield.kind
 		switch {
 		case len(a.intakes) > 0:
@@ -313,26 +357,17 @@ func (p *Port) publish() {
 			v.detail.NotBPF, _, _ = strings.Cut(a.noIntake.Error(), "\n") // the verifier says more
 			v.detail.Slots, v.detail.SlotBytes = len(a.rings[0].slots), a.rings[0].size
 		}
-		v.warnings = a.warnings
-		if a.address != "" {
-			v.warnings = append(slices.Clone(v.warnings), fmt.Sprintf("%s: the host can't be reached at %s any more, as the interface belongs to the switch now; move its addresses and routes to the switch's host interface", l.Name, a.address))
+		v.warnings = slices.Concat(a.warnings, p.deaf(a), p.othersWarnings(a))
+		if len(a.addresses) > 0 {
+			v.warnings = append(v.warnings, fmt.Sprintf("%s: the host can't be reached at %s any more, as the interface belongs to the switch now; move its addresses and routes to the switch's host interface", l.Name, enumerate(a.addresses)))
 		}
 		if a.ringErr != nil && len(a.rings) > 0 {
 			v.warnings = append(slices.Clone(v.warnings), fmt.Sprintf("%s: %v: frames longer than %d bytes take a slower way", l.Name, a.ringErr, v.detail.SlotBytes-slotOverhead))
 		}
 	}
-	p.view.Store(v)
+	renamed := !slices.Equal(p.view.Swap(v).names, v.names)
 	p.target.Store(p.findTarget())
-	if old := p.state.Swap(&s); *old != s && p.notify != nil {
+	if old := p.state.Swap(&s); (*old != s || renamed) && p.notify != nil {
 		p.notify()
 	}
-}
-
-// address is an IPv4 address that the device still has, or "".
-func address(h *netlink.Handle, index int) string {
-	list, err := h.AddrList(&netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: index}}, netlink.FAMILY_V4)
-	if err != nil || len(list) == 0 {
-		return ""
-	}
-	return list[0].IPNet.String()
 }

@@ -69,6 +69,17 @@ func claim(index int, except uint64) (m *mark, unsure, err error) {
 	return m, unsure, nil
 }
 
+// marked reports whether some switch has device index as a port.
+func marked(index int) bool {
+	list, err := os.Open("/proc/thread-self/net/packet")
+	if err != nil {
+		return false
+	}
+	defer list.Close()
+	marks, _ := marksOn(list, index)
+	return len(marks) > 0
+}
+
 // marksOn reads /proc/net/packet: the inodes of the sockets that mark device
 // index. Its columns are sk RefCnt Type Proto Iface R Rmem User Inode.
 func marksOn(list io.Reader, index int) (inodes []uint64, err error) {

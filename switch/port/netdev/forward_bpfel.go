@@ -109,6 +109,7 @@ const (
 	forwardMapKvswitchNotes    = "kvswitch_notes"
 	forwardMapKvswitchRows     = "kvswitch_rows"
 	forwardMapKvswitchTier     = "kvswitch_tier"
+	forwardMapKvswitchUplink   = "kvswitch_uplink"
 	forwardMapKvswitchVlans    = "kvswitch_vlans"
 	forwardProgKvswitchForward = "kvswitch_forward"
 	forwardVarSize             = "size"
@@ -170,6 +171,7 @@ type forwardMapSpecs struct {
 	KvswitchNotes  *ebpf.MapSpec `ebpf:"kvswitch_notes"`
 	KvswitchRows   *ebpf.MapSpec `ebpf:"kvswitch_rows"`
 	KvswitchTier   *ebpf.MapSpec `ebpf:"kvswitch_tier"`
+	KvswitchUplink *ebpf.MapSpec `ebpf:"kvswitch_uplink"`
 	KvswitchVlans  *ebpf.MapSpec `ebpf:"kvswitch_vlans"`
 }
 
@@ -207,6 +209,7 @@ type forwardMaps struct {
 	KvswitchNotes  *ebpf.Map `ebpf:"kvswitch_notes"`
 	KvswitchRows   *ebpf.Map `ebpf:"kvswitch_rows"`
 	KvswitchTier   *ebpf.Map `ebpf:"kvswitch_tier"`
+	KvswitchUplink *ebpf.Map `ebpf:"kvswitch_uplink"`
 	KvswitchVlans  *ebpf.Map `ebpf:"kvswitch_vlans"`
 }
 
@@ -218,6 +221,7 @@ func (m *forwardMaps) Close() error {
 		m.KvswitchNotes,
 		m.KvswitchRows,
 		m.KvswitchTier,
+		m.KvswitchUplink,
 		m.KvswitchVlans,
 	)
 }

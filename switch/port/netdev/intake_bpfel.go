@@ -42,6 +42,7 @@ type intakeSizes struct {
 const (
 	intakeMapKvswitchBells   = "kvswitch_bells"
 	intakeMapKvswitchFrames  = "kvswitch_frames"
+	intakeMapKvswitchUplink  = "kvswitch_uplink"
 	intakeProgKvswitchIntake = "kvswitch_intake"
 	intakeVarSize            = "size"
 )
@@ -97,6 +98,7 @@ type intakeProgramSpecs struct {
 type intakeMapSpecs struct {
 	KvswitchBells  *ebpf.MapSpec `ebpf:"kvswitch_bells"`
 	KvswitchFrames *ebpf.MapSpec `ebpf:"kvswitch_frames"`
+	KvswitchUplink *ebpf.MapSpec `ebpf:"kvswitch_uplink"`
 }
 
 // intakeVariableSpecs contains global variables before they are loaded into the kernel.
@@ -128,12 +130,14 @@ func (o *intakeObjects) Close() error {
 type intakeMaps struct {
 	KvswitchBells  *ebpf.Map `ebpf:"kvswitch_bells"`
 	KvswitchFrames *ebpf.Map `ebpf:"kvswitch_frames"`
+	KvswitchUplink *ebpf.Map `ebpf:"kvswitch_uplink"`
 }
 
 func (m *intakeMaps) Close() error {
 	return _IntakeClose(
 		m.KvswitchBells,
 		m.KvswitchFrames,
+		m.KvswitchUplink,
 	)
 }
 

@@ -31,6 +31,7 @@ type intakeSet struct {
 	tier    *inkernel.Tier // nil: the program leaves every frame to the worker
 	frames  *ebpf.Map      // the memory of all
 	bells   *ebpf.Map      // theirs, where the program looks for them
+	uplink  *ebpf.Map      // the attachment's
 
 	hanging sync.WaitGroup
 	hangErr []error // for each bell
@@ -126,6 +127,9 @@ func (s *intakeSet) program() (*ebpf.Program, error) {
 		for name, m := range s.tier.Maps() {
 			maps[name] = m
 		}
+	}
+	if s.uplink != nil {
+		maps[uplinkMap] = s.uplink
 	}
 	sizes, err := constants(s.spec)
 	if err != nil {

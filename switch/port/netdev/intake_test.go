@@ -208,7 +208,7 @@ func TestThisKernelHasIntakes(t *testing.T) {
 		p := openOn(t, sw, "port", Options{Queues: queues, RingBytes: 2 * blockSize})
 		if d := p.Detail().(Detail); d.Receive != receiveIntake || d.Rings != queues {
 			_ = sw.Do(func() error {
-				p.watcher.Do(func() { _, _, err = p.takeIn(p.at.index, nil) })
+				p.watcher.Do(func() { _, _, err = p.takeIn(&attachment{keep: inMemory}, p.at.index, nil) })
 				return nil
 			})
 			t.Errorf("%d queues: %+v: %v", queues, d, err)
@@ -324,7 +324,7 @@ func TestProgramsAndMapsHaveNamesThatSayWhose(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer intake.Close()
-	shield, err := shieldProgram()
+	shield, err := shieldProgram(nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -347,7 +347,7 @@ func TestProgramsAndMapsHaveNamesThatSayWhose(t *testing.T) {
 		}
 	}
 	slices.Sort(names)
-	want := []string{"kvswitch_bell", "kvswitch_bells", "kvswitch_frames", "kvswitch_intake", "kvswitch_shield", "kvswitch_sizes"}
+	want := []string{"kvswitch_bell", "kvswitch_bells", "kvswitch_frames", "kvswitch_intake", "kvswitch_shield", "kvswitch_sizes", "kvswitch_uplink", "kvswitch_uplink"}
 	if !slices.Equal(names, want) {
 		t.Errorf("names %q, want %q", names, want)
 	}

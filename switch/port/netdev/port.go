@@ -26,6 +26,7 @@ import (
 
 	"github.com/kvswitch/kvswitch/switch/frame"
 	"github.com/kvswitch/kvswitch/switch/host/link"
+	"github.com/kvswitch/kvswitch/switch/host/putback"
 	"github.com/kvswitch/kvswitch/switch/inkernel"
 )
 
@@ -45,6 +46,14 @@ type Options struct {
 	// Up sets the device up, as QEMU's ifup script does. Otherwise the port
 	// waits until somebody else does.
 	Up bool
+	// LeaveUp leaves it up when the port is closed, else it is set down again.
+	LeaveUp bool
+	// CutOff takes a device on which others stand, VLANs and macvlans, which hear
+	// nothing while it is a port.
+	CutOff bool
+	// Keep remembers what the device was like, for who comes after a crash; see
+	// PutBack. nil: it is remembered in memory only.
+	Keep *putback.Store
 	// Tier is the memory by which the port's program forwards by itself what it
 	// can. nil leaves all to the queues.
 	Tier *inkernel.Tier
@@ -80,6 +89,7 @@ type Port struct {
 	target  atomic.Pointer[frame.Target]
 	number  atomic.Uint32 // the switch's number of the port plus one; 0 = none
 	closed  atomic.Bool
+	uplink  atomic.Bool
 	freeing sync.WaitGroup // sockets and programs on their way out
 
 	// Only the Watcher's goroutine uses these.
@@ -89,11 +99,13 @@ type Port struct {
 	unmarked uint64      // the last mark, which may still be on its way out
 	at       *attachment // nil while the device is not there, or not to be had
 	reason   string      // why it is nil
+	wanted   int         // index of a device that is the port's and could not be had
 }
 
 // view is what the port's side has to say to others.
 type view struct {
 	detail   Detail
+	names    []string // the device's, its own first
 	warnings []string
 }
 
@@ -119,8 +131,11 @@ const (
 var _ frame.Port = (*Port)(nil)
 var _ frame.Redirector = (*Port)(nil)
 var _ frame.Detailer = (*Port)(nil)
+var _ frame.Namer = (*Port)(nil)
+var _ frame.Uplinker = (*Port)(nil)
 
-// Open makes a port of the network device of that name. It refuses a device that
+// Open makes a port of the network device that has that name, or goes by it
+// (altname), and of that device it stays, whatever it is called later. It refuses a device that
 // can't be one: loopback, no Ethernet, part of a kernel bridge, already a port.
 // A device that is down, or has no carrier, will do.
 func Open(name string, o Options) (*Port, error) {
@@ -132,7 +147,7 @@ func Open(name string, o Options) (*Port, error) {
 }
 
 func open(name string, o Options) (*Port, error) {
-	if err := link.CheckName(name); err != nil {
+	if err := link.CheckAnyName(name); err != nil {
 		return nil, err
 	}
 	if o.Queues == 0 {
@@ -181,9 +196,12 @@ func open(name string, o Options) (*Port, error) {
 	return p, nil
 }
 
-// Name is the name that the port was opened with, and that its device must have
-// to be taken back after it was deleted.
+// Name is the name that the port was opened with: the device's own, or one of its
+// other names. A device must go by it to be taken back after it was deleted.
 func (p *Port) Name() string { return p.name }
+
+// Names implements frame.Namer.
+func (p *Port) Names() []string { return p.view.Load().names }
 
 // Start implements frame.Port.
 func (p *Port) Start(notify func()) error {
@@ -229,9 +247,9 @@ func (p *Port) Counters() frame.Counters {
 	return c
 }
 
-// Close implements frame.Port. The device is left as it was found, except that
-// Options.Up is not taken back. The Watcher should still be open: without it the
-// IPv6 setting, and a shield by clsact, stay. Only the first call does anything.
+// Close implements frame.Port. The device is left as it was found. The Watcher
+// should still be open: without it the IPv6 setting, up, and a shield by clsact
+// stay, for PutBack. Only the first call does anything.
 func (p *Port) Close() error {
 	if p.closed.Swap(true) {
 		return nil

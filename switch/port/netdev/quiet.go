@@ -14,8 +14,8 @@ import (
 // A device that comes up gives itself an IPv6 link-local address, and then the
 // host speaks on the segment: duplicate address detection, multicast reports,
 // router solicitations. With address generation off ("none") it stays silent.
-// Unlike disable_ipv6 that takes no address away, so nothing is lost if the
-// process is killed before it can put the setting back.
+// Unlike disable_ipv6 that takes no address away. The setting outlives a process
+// that is killed, and so does the record of what it was: restore.go.
 
 // addrGenNone is IN6_ADDR_GEN_MODE_NONE.
 const addrGenNone = 1
@@ -25,28 +25,22 @@ func addrGenFile(name string) string {
 }
 
 // silence turns the generation of IPv6 addresses on a device off, and reports
-// the setting that was there, "" if nothing was changed. The caller's thread must
-// be in the device's network namespace, as nl must be.
-func silence(nl *netlink.Handle, l link.Link) (before string, err error) {
+// the setting to put back, "" if there is none. The caller's thread must be in the
+// device's network namespace, as nl must be.
+func silence(nl *netlink.Handle, keep keeping, l link.Link) (before string, err error) {
 	old, err := os.ReadFile(addrGenFile(l.Name))
 	if err != nil {
 		return "", nil // a kernel without IPv6, or a device without it
 	}
-	before = strings.TrimSpace(string(old))
-	if before == strconv.Itoa(addrGenNone) {
-		return "", nil
-	}
-	if err := setAddrGen(nl, l, addrGenNone); err != nil {
-		return "", fmt.Errorf("turn IPv6 address generation off: %w", err)
+	now := strings.TrimSpace(string(old))
+	none := strconv.Itoa(addrGenNone)
+	before = keep(settingAddrGen, now, none)
+	if now != none {
+		if err := setAddrGen(nl, l, addrGenNone); err != nil {
+			return "", fmt.Errorf("turn IPv6 address generation off: %w", err)
+		}
 	}
 	return before, nil
-}
-
-// unsilence puts the setting back.
-func unsilence(nl *netlink.Handle, l link.Link, before string) {
-	if mode, err := strconv.Atoi(before); err == nil {
-		_ = setAddrGen(nl, l, mode)
-	}
 }
 
 // setAddrGen writes the setting to /proc/sys, which makes the kernel generate an

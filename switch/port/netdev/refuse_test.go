@@ -31,7 +31,7 @@ func TestOpenRefusesWhatCannotBeAPortInOneLine(t *testing.T) {
 	}{
 		{"", Options{}, "not a name"},
 		{"a/b", Options{}, "slash"},
-		{"sixteen-chars-xx", Options{}, "limit is 15"},
+		{strings.Repeat("x", 128), Options{}, "limit is 15"},
 		{"nowhere", Options{}, "no such interface"},
 		{"lo", Options{}, "loopback"},
 		{"tun9", Options{}, "not an Ethernet interface"},

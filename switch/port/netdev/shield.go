@@ -3,6 +3,7 @@ package netdev
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
@@ -15,7 +16,8 @@ import (
 // it would answer ARP, forward, reset connections. The shield is a BPF program at
 // the device's tc ingress hook, behind the rings' sockets and before the stack.
 // It drops everything but untagged 802.2 frames, which the control socket waits
-// for further on, and with which IP has nothing to do.
+// for further on, and with which IP has nothing to do, and what is the host's own
+// business on an uplink: linklocal.go.
 //
 // By tcx (Linux 6.6) it hangs on a descriptor and is gone when the process is,
 // however it ends. By clsact it is a filter that stays; Close removes it, and
@@ -36,13 +38,14 @@ const (
 // shield is an attached program.
 type shield struct {
 	kind   shieldKind
+	tcx    *tcx // nil if it is not attached so
 	remove func()
 }
 
 // newShield shields the host's stack from device index by a program that load
 // makes. The caller's thread must be in the device's network namespace, as nl
 // must be.
-func newShield(nl *netlink.Handle, index int, load func() (*ebpf.Program, error)) (shield, error) {
+func newShield(nl *netlink.Handle, keep keeping, index int, load func() (*ebpf.Program, error)) (shield, error) {
 	removeFilters(nl, index) // of a process that could not
 	program, err := load()
 	if err != nil {
@@ -53,36 +56,34 @@ func newShield(nl *netlink.Handle, index int, load func() (*ebpf.Program, error)
 	if err == nil {
 		return s, nil
 	}
-	s, clsactErr := attachClsact(nl, index, program)
+	s, clsactErr := attachClsact(nl, keep, index, program)
 	if clsactErr != nil {
 		return shield{kind: shieldNone}, fmt.Errorf("%w; %w", err, clsactErr)
 	}
 	return s, nil
 }
 
+// attachTCX hangs the program behind all that are there.
 func attachTCX(index int, program *ebpf.Program) (shield, error) {
-	l, err := link.AttachTCX(link.TCXOptions{
-		Interface: index, Program: program, Attach: ebpf.AttachTCXIngress,
-		Anchor: link.Head(), // a program before it might let frames pass
-	})
+	t, err := hangTCX(index, program, link.Tail())
 	if err != nil {
 		return shield{}, err
 	}
-	return shield{shieldTCX, func() { l.Close() }}, nil
+	return shield{kind: shieldTCX, tcx: t, remove: func() { t.link.Close() }}, nil
 }
 
-func attachClsact(nl *netlink.Handle, index int, program *ebpf.Program) (shield, error) {
-	added := false
-	switch err := nl.QdiscAdd(clsact(index)); {
-	case err == nil:
-		added = true
-	case !errors.Is(err, unix.EEXIST):
-		return shield{}, fmt.Errorf("add clsact: %w", err)
+func attachClsact(nl *netlink.Handle, keep keeping, index int, program *ebpf.Program) (shield, error) {
+	there := hasClsact(nl, index)
+	added := keep(settingClsact, upText(there), upText(true)) != ""
+	if !there {
+		if err := nl.QdiscAdd(clsact(index)); err != nil && !errors.Is(err, unix.EEXIST) {
+			return shield{}, fmt.Errorf("add clsact: %w", err)
+		}
 	}
-	s := shield{shieldClsact, func() {
+	s := shield{kind: shieldClsact, remove: func() {
 		removeFilters(nl, index)
 		if added {
-			_ = nl.QdiscDel(clsact(index))
+			dropClsact(nl, index)
 		}
 	}}
 	if err := nl.FilterAdd(shieldFilter(index, program.FD())); err != nil {
@@ -97,13 +98,23 @@ func attachClsact(nl *netlink.Handle, index int, program *ebpf.Program) (shield,
 //
 //go:generate go tool bpf2go -cc clang-19 -strip llvm-strip-19 -target bpfel shield bpf/shield.bpf.c -- -Wall -Werror
 
-func shieldProgram() (*ebpf.Program, error) {
+func shieldProgram(uplink *ebpf.Map) (*ebpf.Program, error) {
 	_ = rlimit.RemoveMemlock() // Linux before 5.11 counts BPF as locked memory
 	var p shieldPrograms
-	if err := loadShieldObjects(&p, nil); err != nil {
+	var o ebpf.CollectionOptions
+	if uplink != nil {
+		o.MapReplacements = map[string]*ebpf.Map{uplinkMap: uplink}
+	}
+	if err := loadShieldObjects(&p, &o); err != nil {
 		return nil, loadError(err, ": needs root or CAP_BPF and CAP_NET_ADMIN")
 	}
 	return p.KvswitchShield, nil
+}
+
+// hasClsact reports whether the device has the qdisc that filters hang on.
+func hasClsact(nl *netlink.Handle, index int) bool {
+	list, err := nl.QdiscList(&netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: index}})
+	return err == nil && slices.ContainsFunc(list, func(q netlink.Qdisc) bool { return q.Type() == "clsact" })
 }
 
 func clsact(index int) *netlink.Clsact {

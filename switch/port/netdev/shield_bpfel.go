@@ -16,6 +16,7 @@ import (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	shieldMapKvswitchUplink  = "kvswitch_uplink"
 	shieldProgKvswitchShield = "kvswitch_shield"
 )
 
@@ -68,6 +69,7 @@ type shieldProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type shieldMapSpecs struct {
+	KvswitchUplink *ebpf.MapSpec `ebpf:"kvswitch_uplink"`
 }
 
 // shieldVariableSpecs contains global variables before they are loaded into the kernel.
@@ -96,10 +98,13 @@ func (o *shieldObjects) Close() error {
 //
 // It can be passed to loadShieldObjects or ebpf.CollectionSpec.LoadAndAssign.
 type shieldMaps struct {
+	KvswitchUplink *ebpf.Map `ebpf:"kvswitch_uplink"`
 }
 
 func (m *shieldMaps) Close() error {
-	return _ShieldClose()
+	return _ShieldClose(
+		m.KvswitchUplink,
+	)
 }
 
 // shieldVariables contains all global variables after they have been loaded into the kernel.

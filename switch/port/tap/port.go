@@ -3,6 +3,7 @@ package tap
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -32,6 +33,7 @@ type Port struct {
 	uso     bool
 	errors  atomic.Uint64 // frames that the kernel refused
 	state   atomic.Pointer[frame.State]
+	names   atomic.Pointer[[]string] // the device's, its own first
 	closed  atomic.Bool
 
 	// Only the Watcher's goroutine uses these.
@@ -41,6 +43,7 @@ type Port struct {
 }
 
 var _ frame.Port = (*Port)(nil)
+var _ frame.Namer = (*Port)(nil)
 
 // Open makes the tap name, sets it up, and opens it as the host's port. A
 // persistent tap of that name that nobody has open is taken over and outlives
@@ -55,6 +58,7 @@ func Open(w *link.Watcher, name string, o Options) (*Port, error) {
 	}
 	p := &Port{name: name, watcher: w}
 	p.state.Store(&frame.State{})
+	p.names.Store(new([]string))
 	if err := within(w, func() error { return p.open(o) }); err != nil {
 		p.free()
 		return nil, fmt.Errorf("open tap %s: %w", name, err)
@@ -86,6 +90,7 @@ func (p *Port) open(o Options) error {
 		return err
 	}
 	p.index = l.Index
+	p.called(l)
 	p.state.Store(p.describe(l))
 	return nil
 }
@@ -178,6 +183,15 @@ func (p *Port) describe(l link.Link) *frame.State {
 // Name is the device's name when it was opened.
 func (p *Port) Name() string { return p.name }
 
+// Names implements frame.Namer.
+func (p *Port) Names() []string { return *p.names.Load() }
+
+// called takes over what the device is called, and reports whether that is new.
+func (p *Port) called(l link.Link) bool {
+	names := append([]string{l.Name}, l.AltNames...)
+	return !slices.Equal(*p.names.Swap(&names), names)
+}
+
 // Start implements frame.Port.
 func (p *Port) Start(notify func()) error {
 	return within(p.watcher, func() error {
@@ -206,7 +220,8 @@ func (p *Port) follow(l link.Link, gone bool) {
 		}
 		s.Up, s.Gone, s.Reason = false, true, "the device was deleted"
 	}
-	if old := p.state.Swap(s); *old != *s {
+	renamed := p.called(l)
+	if old := p.state.Swap(s); *old != *s || renamed {
 		p.notify()
 	}
 }
