@@ -104,4 +104,3 @@ func TestAForeignTapThatWasSetUpIsDownAgain(t *testing.T) {
 		t.Error("it is still up")
 	}
 }
-
