@@ -38,17 +38,11 @@ func specHelp() string {
 func (a *app) portAddCommand() *cobra.Command {
 	var uplink bool
 	c := a.talks(&cobra.Command{
-		Use:   "add SPEC",
-		Short: "Attach a port: netdev:tap0, stream:vm3,path=/run/vm3.sock, …",
-		Long:  "Attach a port.\n\n" + specHelp(),
-		Args:  args(1, 1),
-		ValidArgsFunction: func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
-			var kinds []string
-			for _, k := range daemon.Kinds() {
-				kinds = append(kinds, k.Name+":")
-			}
-			return kinds, cobra.ShellCompDirectiveNoSpace | cobra.ShellCompDirectiveNoFileComp
-		},
+		Use:               "add SPEC",
+		Short:             "Attach a port: netdev:tap0, stream:vm3,path=/run/vm3.sock, …",
+		Long:              "Attach a port.\n\n" + specHelp(),
+		Args:              args(1, 1),
+		ValidArgsFunction: completeSpec,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			spec, err := portSpec(args[0])
 			if err != nil {
@@ -120,7 +114,7 @@ func (a *app) portSetCommand() *cobra.Command {
 		Short:             "Change settings of a port, all of them or none",
 		Long:              "Change settings of a port, all of them or none. Keys:\n  " + strings.Join(config.PortKeyUsage(), "\n  "),
 		Args:              portArgs(2, -1),
-		ValidArgsFunction: a.completePorts(1),
+		ValidArgsFunction: a.thenKeys(config.PortKeyUsage()),
 		RunE:              func(cmd *cobra.Command, args []string) error { return a.setPort(cmd, args[0], args[1:]...) },
 	})
 }
@@ -238,7 +232,8 @@ func (a *app) printPort(p *vswitch.PortStatus) error {
 		[2]string{"offloads", offloads(p)},
 		[2]string{"learned", count(p.Learned)},
 		[2]string{"rx", traffic(p.RX)},
-		[2]string{"tx", traffic(p.TX)})
+		[2]string{"tx", traffic(p.TX)},
+		[2]string{"in kernel", inKernelText(&p.InKernel)})
 	for _, k := range slices.Sorted(maps.Keys(p.Settings)) {
 		rows = append(rows, [2]string{"setting " + k, p.Settings[k]})
 	}
@@ -251,6 +246,21 @@ func (a *app) printPort(p *vswitch.PortStatus) error {
 		rows = append(rows, [2]string{"warning", w})
 	}
 	return a.facts(append(rows, detail("", p.Detail)...))
+}
+
+// inKernelText says what of a port's traffic never left the kernel.
+func inKernelText(k *vswitch.InKernelStatus) string {
+	text := "no"
+	switch {
+	case k.Active:
+		text = "yes"
+	case k.Why != "":
+		text += ": " + k.Why
+	}
+	if k.RxFrames+k.TxFrames > 0 {
+		text += fmt.Sprintf(", %d frames in, %d out", k.RxFrames, k.TxFrames)
+	}
+	return text
 }
 
 func traffic(t vswitch.Traffic) string {

@@ -124,6 +124,16 @@ func New(o Options) (_ *Tier, err error) {
 	return t, nil
 }
 
+// Available reports why this process can't have a tier, or nil.
+func Available() error {
+	t, err := New(Options{MaxEntries: 1})
+	if err != nil {
+		return err
+	}
+	t.Close()
+	return nil
+}
+
 // processors is how many numbers of processors there may be.
 func processors() int {
 	n, err := ebpf.PossibleCPU()

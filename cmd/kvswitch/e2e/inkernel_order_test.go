@@ -3,6 +3,7 @@ package e2e
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -179,5 +180,38 @@ func floodOfSources(t *testing.T, limit string) {
 	ears[1].inOrder(t, "p1")
 	if learned := w.kvs.port("p0").Learned; limit != "0" && fmt.Sprint(learned) != limit {
 		t.Errorf("p0 has learned %d stations, the limit is %s", learned, limit)
+	}
+}
+
+// TestATagDoesNotHelpToOvertake sends many frames with the tag of their VLAN and then
+// one without, of a station that moves away all the time. Those with the tag fill the
+// intake; what is without must not pass them.
+func TestATagDoesNotHelpToOvertake(t *testing.T) {
+	inKernelOnly(t)
+	const busy = 2 * time.Second // a bound on the load: what counts is what was heard
+	w := newWires(t, 3, "--stp", "off", "--vlan-filtering")
+	w.kvs.do("port", "set", "p0", "trunk=20", "native-tagged=10")
+	w.kvs.do("port", "set", "p1", "vlan=10")
+	w.kvs.do("port", "set", "p2", "vlan=10")
+	ears := w.ears()
+	there, back := orderFlows(1)
+	n := 0
+	s := startStream(t, func(f []byte) error {
+		if n++; n%50 != 0 {
+			f = slices.Insert(f, 12, 0x81, 0, 0, 10)
+		}
+		return w.send(0, f)
+	}, 0, there...)
+	startStream(t, w.into(1), 0, back...)
+	for end := time.Now().Add(busy); time.Now().Before(end); {
+		w.says(2, ether(mac(9999), there[0].src, "moves away"))
+		time.Sleep(time.Millisecond)
+	}
+	s.stop(t)
+	ears[1].inOrder(t, "p1")
+	p := w.kvs.port("p0")
+	t.Logf("%d frames heard; of %d that p0 took in %d went the short way", ears[1].of(there[0]), p.RX.Frames, p.InKernel.RxFrames)
+	if p.InKernel.RxFrames == 0 || p.InKernel.RxFrames == p.RX.Frames {
+		t.Error("both ways are to be tried")
 	}
 }

@@ -19,6 +19,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/kvswitch/kvswitch/switch/inkernel"
 	"github.com/kvswitch/kvswitch/switch/port/netdev"
 
 	"github.com/cilium/ebpf"
@@ -47,20 +48,21 @@ type Finding struct {
 
 // Host is what the checks look at. Tests put something else in its place.
 type Host struct {
-	Root   string                          // put before every path
-	RunDir string                          // where control sockets will be
-	Uname  func() (string, error)          // the kernel's release
-	VHost  func() error                    // nil if vhost_net can be used
-	TCX    func() error                    // nil if tcx programs can be attached
-	Intake func() error                    // nil if netdev ports can receive by BPF
-	QEMU   func() (string, error)          // what QEMU says of its version
-	Limit  func() (hard uint64, err error) // most open files
+	Root     string                          // put before every path
+	RunDir   string                          // where control sockets will be
+	Uname    func() (string, error)          // the kernel's release
+	VHost    func() error                    // nil if vhost_net can be used
+	TCX      func() error                    // nil if tcx programs can be attached
+	Intake   func() error                    // nil if netdev ports can receive by BPF
+	InKernel func() error                    // nil if their programs can forward by themselves
+	QEMU     func() (string, error)          // what QEMU says of its version
+	Limit    func() (hard uint64, err error) // most open files
 }
 
 // ThisHost is the machine that the program runs on. vhost tells whether QEMU can
 // be given vhost_net, as package qemu knows it.
 func ThisHost(runDir string, vhost func() error) Host {
-	return Host{Root: "/", RunDir: runDir, Uname: release, VHost: vhost, TCX: tcx, Intake: netdev.IntakeAvailable, QEMU: qemuVersion, Limit: openFiles}
+	return Host{Root: "/", RunDir: runDir, Uname: release, VHost: vhost, TCX: tcx, Intake: netdev.IntakeAvailable, InKernel: inkernel.Available, QEMU: qemuVersion, Limit: openFiles}
 }
 
 // Examine makes every check, in a fixed order.
@@ -72,6 +74,7 @@ func (h Host) Examine() []Finding {
 		h.tun(),
 		h.shield(caps),
 		h.intake(),
+		h.shortWay(),
 		h.vhost(),
 		h.kvm(),
 		h.qemu(),
@@ -204,6 +207,17 @@ func (h Host) intake() Finding {
 			"Linux 6.2 or newer with CONFIG_DEBUG_INFO_BTF, and root or CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN"}
 	}
 	return Finding{"bpf receive", OK, "netdev ports receive by BPF, in shared memory", ""}
+}
+
+func (h Host) shortWay() Finding {
+	const check, lacks = "in-kernel", "frames between known stations go through the workers, slower than in the kernel: "
+	switch err := h.InKernel(); {
+	case err != nil:
+		return Finding{check, Warn, lacks + err.Error(), "Linux 6.2 or newer on amd64, and root or CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN"}
+	case h.Intake() != nil:
+		return Finding{check, Warn, lacks + "see bpf receive", ""}
+	}
+	return Finding{check, OK, "frames between known stations at netdev ports never leave the kernel", ""}
 }
 
 // tcx asks which tcx programs the loopback interface has: kernels without tcx

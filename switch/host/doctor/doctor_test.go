@@ -22,7 +22,7 @@ func host(t *testing.T) doctor.Host {
 		Uname:  func() (string, error) { return "6.12.1-amd64", nil },
 		VHost:  func() error { return nil },
 		TCX:    func() error { return nil },
-		Intake: func() error { return nil },
+		Intake: func() error { return nil }, InKernel: func() error { return nil },
 		QEMU: func() (string, error) {
 			return "QEMU emulator version 7.2.22 (Debian 1:7.2+dfsg-7+deb12u18)\nCopyright (c)\n", nil
 		},
@@ -76,8 +76,8 @@ func TestAllIsWell(t *testing.T) {
 		}
 		seen[f.Check] = true
 	}
-	if len(seen) != 14 {
-		t.Errorf("%d checks, want 14: %v", len(seen), seen)
+	if len(seen) != 15 {
+		t.Errorf("%d checks, want 15: %v", len(seen), seen)
 	}
 }
 
@@ -130,6 +130,11 @@ func TestEachLackIsSaidWithItsMend(t *testing.T) {
 		{"receives by rings", func(_ *testing.T, h *doctor.Host) {
 			h.Intake = func() error { return errors.New("load BPF program: no\nsecond line") }
 		}, "bpf receive", doctor.Warn, "packet rings, which cost a third more for small frames: load BPF program: no", "Linux 6.2"},
+		{"forwards in the kernel", func(*testing.T, *doctor.Host) {}, "in-kernel", doctor.OK, "never leave the kernel", ""},
+		{"forwards by workers", func(_ *testing.T, h *doctor.Host) { h.InKernel = func() error { return errors.New("no such map") } },
+			"in-kernel", doctor.Warn, "through the workers, slower than in the kernel: no such map", "Linux 6.2"},
+		{"forwards by workers, as all do", func(_ *testing.T, h *doctor.Host) { h.Intake = func() error { return errors.New("no") } },
+			"in-kernel", doctor.Warn, "see bpf receive", ""},
 		{"no right to ask", func(t *testing.T, h *doctor.Host) { put(t, *h, "proc/self/status", "CapEff:\t0\n") },
 			"tcx", doctor.Warn, "CAP_BPF", "as root"},
 		{"no hugepages", func(t *testing.T, h *doctor.Host) { put(t, *h, "proc/meminfo", "HugePages_Total: 0\n") },

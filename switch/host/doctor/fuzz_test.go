@@ -25,7 +25,7 @@ func FuzzExamine(f *testing.F) {
 				t.Fatal(err)
 			}
 		}
-		h := Host{Root: root, RunDir: "/", VHost: none, TCX: none, Intake: none,
+		h := Host{Root: root, RunDir: "/", VHost: none, TCX: none, Intake: none, InKernel: none,
 			Uname: func() (string, error) { return strings.ToValidUTF8(release, "?"), nil },
 			QEMU:  func() (string, error) { return release, nil },
 			Limit: func() (uint64, error) { return wantFiles, nil }}

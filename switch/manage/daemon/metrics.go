@@ -53,12 +53,13 @@ var (
 	descLearned = desc("port_fdb_learned_entries", "Stations learned on the port.", portLabels...)
 	descFrames  = desc("port_frames_total", "Frames that came in (rx) and left (tx).", "switch", "port", "direction")
 	descBytes   = desc("port_bytes_total", "Bytes without frame check sequence that came in (rx) and left (tx).", "switch", "port", "direction")
+	descKernel  = desc("port_in_kernel_frames_total", "Of these, frames that never left the kernel.", "switch", "port", "direction")
 	descDrops   = desc("port_drops_total", "Frames dropped, by reason.", "switch", "port", "reason")
 )
 
 func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{descInfo, descUptime, descWorkers, descEntries, descFixed, descMax, descRoot, descRootCost, descChanges,
-		descLink, descState, descRole, descHeld, descMTU, descSpeed, descLearned, descFrames, descBytes, descDrops} {
+		descLink, descState, descRole, descHeld, descMTU, descSpeed, descLearned, descFrames, descBytes, descKernel, descDrops} {
 		ch <- d
 	}
 }
@@ -101,6 +102,8 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 			counter(descFrames, t.Frames, p.Name, direction)
 			counter(descBytes, t.Bytes, p.Name, direction)
 		}
+		counter(descKernel, p.InKernel.RxFrames, p.Name, "rx")
+		counter(descKernel, p.InKernel.TxFrames, p.Name, "tx")
 		for _, reason := range dropReasons {
 			counter(descDrops, p.Drops[reason], p.Name, reason)
 		}
