@@ -19,7 +19,7 @@ RACE  = $(shell go list ./... | grep -vE '$(SLOW)')
 PLAIN = $(shell go list ./... | grep -E '$(SLOW)|/(fdb|stp)$$')
 
 .DEFAULT_GOAL := build
-.PHONY: help build test test-all race lint generate fuzz demo bench bench-quick guest deps install clean
+.PHONY: help build test test-all race lint generate fuzz demo bench bench-quick guest deps install uninstall clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -76,16 +76,29 @@ guest: ## prepare the guest that tests and demo boot: build/guest
 deps: ## install the Debian packages that the tests need
 	@.ci/deps test
 
+# Where the built programs are, and where completions and the unit are looked for.
+BUILT  ?= .
+SHARE   = $(DESTDIR)$(PREFIX)/share
+UNITS   = $(DESTDIR)$(PREFIX)/lib/systemd/system
+
 install: build ## install under PREFIX (/usr/local), below DESTDIR if set
-	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/systemd/system \
-		$(DESTDIR)$(PREFIX)/share/bash-completion/completions $(DESTDIR)$(PREFIX)/share/kvswitch/grafana
-	install -m 755 $(PROGRAMS) $(DESTDIR)$(PREFIX)/bin
+	install -d $(DESTDIR)$(PREFIX)/bin $(UNITS) $(SHARE)/bash-completion/completions \
+		$(SHARE)/zsh/site-functions $(SHARE)/fish/vendor_completions.d $(SHARE)/kvswitch/grafana
+	install -m 755 $(PROGRAMS:%=$(BUILT)/%) $(DESTDIR)$(PREFIX)/bin
 	for name in ifup ifdown; do \
 		ln -sf kvswitch $(DESTDIR)$(PREFIX)/bin/kvswitch-$$name || exit 1; done
-	sed 's,@PREFIX@,$(PREFIX),' cmd/kvswitch/systemd/kvswitch@.service \
-		>$(DESTDIR)$(PREFIX)/lib/systemd/system/kvswitch@.service
-	install -m 644 cmd/kvswitch/grafana/* $(DESTDIR)$(PREFIX)/share/kvswitch/grafana
-	./kvswitch completion bash >$(DESTDIR)$(PREFIX)/share/bash-completion/completions/kvswitch
+	sed 's,@PREFIX@,$(PREFIX),g' cmd/kvswitch/systemd/kvswitch@.service >$(UNITS)/kvswitch@.service
+	install -m 644 cmd/kvswitch/grafana/* $(SHARE)/kvswitch/grafana
+	$(BUILT)/kvswitch completion bash >$(SHARE)/bash-completion/completions/kvswitch
+	$(BUILT)/kvswitch completion zsh >$(SHARE)/zsh/site-functions/_kvswitch
+	$(BUILT)/kvswitch completion fish >$(SHARE)/fish/vendor_completions.d/kvswitch.fish
+
+uninstall: ## remove what install installed; configuration and running switches stay
+	rm -f $(PROGRAMS:%=$(DESTDIR)$(PREFIX)/bin/%) $(DESTDIR)$(PREFIX)/bin/kvswitch-ifup \
+		$(DESTDIR)$(PREFIX)/bin/kvswitch-ifdown $(UNITS)/kvswitch@.service \
+		$(SHARE)/bash-completion/completions/kvswitch $(SHARE)/zsh/site-functions/_kvswitch \
+		$(SHARE)/fish/vendor_completions.d/kvswitch.fish
+	rm -rf $(SHARE)/kvswitch
 
 clean: ## remove what make made
 	rm -rf $(PROGRAMS) build report

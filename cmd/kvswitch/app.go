@@ -142,32 +142,6 @@ func (a *app) mean(name string) error {
 	return nil
 }
 
-// completePorts completes the first n arguments of a verb with port names.
-func (a *app) completePorts(n int) cobra.CompletionFunc {
-	return a.completePortsBut("", n)
-}
-
-// completePortsBut leaves out the ports of one kind.
-func (a *app) completePortsBut(kind string, n int) cobra.CompletionFunc {
-	return func(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
-		if len(args) >= n {
-			return nil, cobra.ShellCompDirectiveNoFileComp
-		}
-		c, err := a.client()
-		if err != nil {
-			return nil, cobra.ShellCompDirectiveNoFileComp
-		}
-		ports, _ := c.Ports(cmd.Context())
-		var names []string
-		for _, p := range ports {
-			if p.Kind != kind {
-				names = append(names, p.Name)
-			}
-		}
-		return names, cobra.ShellCompDirectiveNoFileComp
-	}
-}
-
 // args checks the number of arguments: at least lo, at most hi unless hi < 0.
 func args(lo, hi int) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"math"
 	"strconv"
 	"strings"
 
@@ -133,6 +134,8 @@ func (a *app) addifCommand() *cobra.Command {
 		Use:   "addif [SWITCH] IF...",
 		Short: "Attach network interfaces, as brctl addif does",
 		Args:  args(1, -1),
+
+		ValidArgsFunction: completeInterfaces(math.MaxInt),
 		RunE: func(cmd *cobra.Command, words []string) error {
 			names, err := a.interfaces(cmd, words)
 			if err != nil {

@@ -26,8 +26,9 @@ the tap's name; a link to this program named kvswitch-ifup does the same:
 
 The switch is the one of -s, of KVSWITCH_SWITCH, or the only one that runs. After
 a restart of the switch it attaches the tap of a guest that runs on.`,
-		Args: args(1, 1),
-		RunE: func(cmd *cobra.Command, args []string) error { return a.ifup(cmd, args[0]) },
+		Args:              args(1, 1),
+		ValidArgsFunction: completeInterfaces(1),
+		RunE:              func(cmd *cobra.Command, args []string) error { return a.ifup(cmd, args[0]) },
 	})
 }
 
@@ -71,6 +72,8 @@ func (a *app) ifdownCommand() *cobra.Command {
 		Use:   "ifdown TAP",
 		Short: "Detach a tap: QEMU's downscript=",
 		Args:  portArgs(1, 1),
+
+		ValidArgsFunction: a.completePortsBut("host", 1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := a.client()
 			if err != nil {

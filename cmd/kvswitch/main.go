@@ -210,6 +210,9 @@ func strict(root *cobra.Command) {
 			c.Args, c.RunE = cobra.ArbitraryArgs, wantVerb(c.Commands())
 			for _, shell := range c.Commands() {
 				shell.Args = args(0, 0)
+				if shell.Name() == "bash" {
+					shell.RunE = bashCompletion(root)
+				}
 			}
 		}
 	}

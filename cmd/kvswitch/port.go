@@ -38,17 +38,11 @@ func specHelp() string {
 func (a *app) portAddCommand() *cobra.Command {
 	var uplink bool
 	c := a.talks(&cobra.Command{
-		Use:   "add SPEC",
-		Short: "Attach a port: netdev:tap0, stream:vm3,path=/run/vm3.sock, …",
-		Long:  "Attach a port.\n\n" + specHelp(),
-		Args:  args(1, 1),
-		ValidArgsFunction: func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
-			var kinds []string
-			for _, k := range daemon.Kinds() {
-				kinds = append(kinds, k.Name+":")
-			}
-			return kinds, cobra.ShellCompDirectiveNoSpace | cobra.ShellCompDirectiveNoFileComp
-		},
+		Use:               "add SPEC",
+		Short:             "Attach a port: netdev:tap0, stream:vm3,path=/run/vm3.sock, …",
+		Long:              "Attach a port.\n\n" + specHelp(),
+		Args:              args(1, 1),
+		ValidArgsFunction: completeSpec,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			spec, err := portSpec(args[0])
 			if err != nil {
@@ -120,7 +114,7 @@ func (a *app) portSetCommand() *cobra.Command {
 		Short:             "Change settings of a port, all of them or none",
 		Long:              "Change settings of a port, all of them or none. Keys:\n  " + strings.Join(config.PortKeyUsage(), "\n  "),
 		Args:              portArgs(2, -1),
-		ValidArgsFunction: a.completePorts(1),
+		ValidArgsFunction: a.thenKeys(config.PortKeyUsage()),
 		RunE:              func(cmd *cobra.Command, args []string) error { return a.setPort(cmd, args[0], args[1:]...) },
 	})
 }

@@ -63,6 +63,13 @@ SIGHUP makes it read its --config file anew.
 	f.BoolVar(&o.KeepHost, "keep-host", false, "leave the host interface, with its addresses, when the switch stops: the next one takes it over")
 	f.BoolVar(&filtering, "vlan-filtering", false, "keep VLANs apart (802.1Q)")
 	f.StringVar(&logFormat, "log-format", "", "log as `FORMAT` text, json or journal (default text on a terminal, journal under systemd, else json)")
+	completeFlags(c, map[string]cobra.CompletionFunc{
+		"stp": oneOf("rstp", "stp", "off"), "in-kernel": oneOf("auto", "off"), "busy-poll": oneOf("20us", "always", "0"),
+		"log-format": oneOf("text", "json", "journal"), "uplink": completeUplink, "port": completeSpec,
+		"name": cobra.NoFileCompletions, "host": cobra.NoFileCompletions, "mac": cobra.NoFileCompletions, "mtu": cobra.NoFileCompletions,
+		"priority": cobra.NoFileCompletions, "ageing": cobra.NoFileCompletions, "max-entries": cobra.NoFileCompletions,
+		"workers": cobra.NoFileCompletions, "metrics": cobra.NoFileCompletions,
+	})
 	c.RunE = func(cmd *cobra.Command, _ []string) error {
 		for _, r := range runFlags {
 			if f.Changed(r.word) {

@@ -79,6 +79,8 @@ func (a *app) stpSetCommand() *cobra.Command {
 		Use:   "set key=value...",
 		Short: "Change parameters of the bridge: " + strings.Join(config.STPKeys, " "),
 		Args:  args(1, -1),
+
+		ValidArgsFunction: completeKeys(stpUsages()),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			list, err := pairs(args)
 			if err != nil {
@@ -92,6 +94,24 @@ func (a *app) stpSetCommand() *cobra.Command {
 // stpPortKeys are the keys of `stp port`.
 var stpPortKeys = []string{"cost", "prio", "edge", "p2p", "bpdu-guard", "bpdu-filter", "root-guard", "tcn-guard", "loop-guard", "recover", "mcheck"}
 
+// stpUsages and stpPortUsages are the keys with what they take, for completion.
+func stpUsages() (usages []string) {
+	for _, k := range config.STPKeys {
+		usages = append(usages, k+"="+map[string]string{"mode": "rstp|stp|off"}[k])
+	}
+	return usages
+}
+
+func stpPortUsages() (usages []string) {
+	for _, u := range config.PortKeyUsage() {
+		key, _, _ := strings.Cut(u, "=")
+		if slices.Contains(stpPortKeys, key) && key != "recover" {
+			usages = append(usages, u)
+		}
+	}
+	return append(usages, "recover=now|300s", "mcheck=now")
+}
+
 func (a *app) stpPortCommand() *cobra.Command {
 	return a.talks(&cobra.Command{
 		Use:   "port NAME key=value...",
@@ -102,7 +122,7 @@ recover=300s lets a port that BPDU guard disabled come back after that time;
 recover=now brings it back at once. mcheck=now makes the port find out anew
 which protocol version its neighbours speak.`,
 		Args:              portArgs(2, -1),
-		ValidArgsFunction: a.completePorts(1),
+		ValidArgsFunction: a.thenKeys(stpPortUsages()),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			kept, once, err := stpPortWords(args[1:])
 			if err != nil {

@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/kvswitch/kvswitch/switch/manage/config"
 	"github.com/kvswitch/kvswitch/switch/manage/ctl"
 	"github.com/kvswitch/kvswitch/switch/manage/daemon"
 
@@ -82,6 +83,11 @@ step fails, those before it are undone. It prints the card's id, port and MAC.`,
 	f.StringVar(&n.VHost, "vhost", "auto", "let the kernel's vhost_net work the rings: auto, on or off")
 	f.Var(&vlan, "vlan", "VLAN that the machine is in")
 	f.StringArrayVar(&settings, "set", nil, "another setting of its port, key=value (may be repeated)")
+	completeFlags(c, map[string]cobra.CompletionFunc{
+		"vhost": oneOf("auto", "on", "off"), "model": oneOf("virtio-net-pci", "virtio-net-pci-non-transitional", "e1000", "e1000e"),
+		"set": completeKeys(config.PortKeyUsage()), "id": cobra.NoFileCompletions, "mac": cobra.NoFileCompletions,
+		"bus": cobra.NoFileCompletions, "queues": cobra.NoFileCompletions, "vlan": cobra.NoFileCompletions,
+	})
 	return c
 }
 
