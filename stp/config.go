@@ -62,9 +62,8 @@ func DefaultConfig(id BridgeID) Config {
 	return Config{Mode: RSTP, ID: id, Hello: 2, MaxAge: 20, ForwardDelay: 15, TxHold: 6}
 }
 
-// Validate reports the first value out of its range, or the relation of 17.14
-// that does not hold: 2×(ForwardDelay−1) ≥ MaxAge ≥ 2×(Hello+1). The error wraps
-// ErrConfig.
+// Validate reports the first value out of its range. The error wraps ErrConfig.
+// Values whose relation the standard doesn't have are taken: see Warning.
 func (c Config) Validate() error {
 	if c.Mode > STP {
 		return fmt.Errorf("check mode %d: %w: want rstp or stp", c.Mode, ErrConfig)
@@ -87,15 +86,23 @@ func (c Config) Validate() error {
 			return fmt.Errorf("check %s %d: %w: want %d to %d%s", v.name, v.value, ErrConfig, v.low, v.high, v.unitPlural)
 		}
 	}
-	if 2*(c.ForwardDelay-1) < c.MaxAge {
-		return fmt.Errorf("check max-age %d: %w: more than 2×(forward-delay−1) = %d; raise forward-delay or lower max-age",
-			c.MaxAge, ErrConfig, 2*(c.ForwardDelay-1))
-	}
-	if c.MaxAge < 2*(c.Hello+1) {
-		return fmt.Errorf("check max-age %d: %w: less than 2×(hello+1) = %d; lower hello or raise max-age",
-			c.MaxAge, ErrConfig, 2*(c.Hello+1))
-	}
 	return nil
+}
+
+// Warning is what there is to be said against values that Validate takes, "" if
+// nothing: a relation of 17.14 that does not hold. The kernel's bridge takes such
+// values, and its users have them.
+func (c Config) Warning() string {
+	const relation = "IEEE 802.1D wants 2×(forward-delay−1) ≥ max-age ≥ 2×(hello+1)"
+	switch {
+	case 2*(c.ForwardDelay-1) < c.MaxAge:
+		return fmt.Sprintf("max-age %ds is more than 2×(forward-delay−1) = %ds: %s, or a port may forward before all bridges know of a change: frames may loop",
+			c.MaxAge, 2*(c.ForwardDelay-1), relation)
+	case c.MaxAge < 2*(c.Hello+1):
+		return fmt.Sprintf("max-age %ds is less than 2×(hello+1) = %ds: %s, or one lost BPDU makes the root seem gone",
+			c.MaxAge, 2*(c.Hello+1), relation)
+	}
+	return ""
 }
 
 // PointToPoint is a port's adminPointToPointMAC (6.4.3).

@@ -154,6 +154,9 @@ func New(cfg Config) (*Switch, error) {
 	if err := s.startTree(); err != nil {
 		return nil, err
 	}
+	if text := s.warnTimes(); text != "" {
+		s.log.Warn(text)
+	}
 	s.view.Store(s.buildView())
 	return s, nil
 }

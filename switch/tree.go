@@ -35,7 +35,8 @@ func (s *Switch) startTree() error {
 }
 
 // SetSTP replaces the bridge's parameters; zeros are the defaults, so change a
-// copy of what STP returns. A change takes effect at once, as 17.13 says.
+// copy of what STP returns. A change takes effect at once, as 17.13 says. What is
+// to be said against times that are taken is in the log and among Warnings.
 func (s *Switch) SetSTP(c STPConfig) error {
 	c.fill()
 	s.mu.Lock()
@@ -50,6 +51,7 @@ func (s *Switch) SetSTP(c STPConfig) error {
 		return fmt.Errorf("set stp: %w", err)
 	}
 	on, was := c.Mode != ModeOff, s.tree != nil
+	warned := s.warnTimes()
 	defer s.noteSwitch(s.cfg)
 	s.cfg.STP = c
 	if on && was {
@@ -62,6 +64,9 @@ func (s *Switch) SetSTP(c STPConfig) error {
 		}
 	}
 	s.settle()
+	if text := s.warnTimes(); text != "" && text != warned {
+		s.log.Warn(text)
+	}
 	return nil
 }
 

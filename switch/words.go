@@ -65,17 +65,20 @@ func (s *Switch) warnings(p *port) (list []string) {
 	return list
 }
 
-// Warning is something to be known of a port.
+// Warning is something to be known of a port, or of the switch.
 type Warning struct {
-	Port   string
+	Port   string     // "" = the switch
 	Config PortConfig // the port's
 	Text   string     // one line
 }
 
-// Warnings are those of all ports at this moment.
+// Warnings are those of the switch and all ports at this moment.
 func (s *Switch) Warnings() (list []Warning) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if text := s.warnTimes(); text != "" {
+		list = append(list, Warning{Text: text})
+	}
 	for _, p := range s.slots {
 		if p == nil {
 			continue
@@ -85,6 +88,18 @@ func (s *Switch) Warnings() (list []Warning) {
 		}
 	}
 	return list
+}
+
+// warnTimes is what is to be said against the spanning tree's times, "" if nothing.
+func (s *Switch) warnTimes() string {
+	if s.cfg.STP.Mode == ModeOff {
+		return ""
+	}
+	cfg, err := s.cfg.STP.bridge(s.cfg.MAC)
+	if err != nil {
+		return ""
+	}
+	return cfg.Warning()
 }
 
 // unfiltered reports VLAN settings that are not in force.

@@ -141,7 +141,7 @@ func TestBadConfigIsRefused(t *testing.T) {
 		"busy":     {BusyPoll: -2},
 		"mac":      {MAC: bcast},
 		"mode":     {STP: vswitch.STPConfig{Mode: vswitch.ModeOff + 1}},
-		"max age":  {STP: vswitch.STPConfig{MaxAge: 40 * time.Second}},
+		"max age":  {STP: vswitch.STPConfig{MaxAge: 41 * time.Second}},
 		"hello":    {STP: vswitch.STPConfig{Hello: 1500 * time.Millisecond}},
 		"hold":     {STP: vswitch.STPConfig{TxHold: 11}},
 		"tx-hold-": {STP: vswitch.STPConfig{TxHold: -1}},

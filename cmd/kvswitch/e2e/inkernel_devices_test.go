@@ -1,9 +1,11 @@
 package e2e
 
 import (
+	"errors"
 	"testing"
 	"time"
 
+	"github.com/kvswitch/kvswitch/bench/testbed/netns"
 	"github.com/kvswitch/kvswitch/switch/frame"
 )
 
@@ -33,6 +35,16 @@ func testDevicesComeAndGoUnderTraffic(t *testing.T) {
 		w.taps[device] = w.openTap("p2")
 		w.listen(device, ears[device].hear)
 	}
+	called := func(from, to string) { // which the port is then, too
+		rename(t, w.host, from, to)
+		w.names[device] = to
+		netns.Await(t, startPatience, "the port is called "+to, func() error {
+			if _, stderr, code := w.kvs.try("port", "show", to); code != 0 {
+				return errors.New(stderr)
+			}
+			return nil
+		})
+	}
 	n := uint64(0)
 	for _, step := range []struct {
 		name string
@@ -41,8 +53,8 @@ func testDevicesComeAndGoUnderTraffic(t *testing.T) {
 		{"at first", func() {}},
 		{"set down and up", func() { w.host.Down("p2"); down(); w.host.Up("p2") }},
 		{"no carrier", func() { w.carrier(device, false); down(); w.carrier(device, true) }},
-		{"renamed", func() { rename(t, w.host, "p2", "other") }},
-		{"renamed back", func() { rename(t, w.host, "other", "p2") }},
+		{"renamed", func() { called("p2", "other") }},
+		{"renamed back", func() { called("other", "p2") }},
 		{"gone, and another by its name later", func() { w.taps[device].Close(); down(); open() }},
 		{"replaced at once", func() { w.taps[device].Close(); open() }},
 		{"another MTU", func() { w.host.MTU("p2", 1400) }},
@@ -52,20 +64,21 @@ func testDevicesComeAndGoUnderTraffic(t *testing.T) {
 		}},
 	} {
 		step.do()
-		w.kvs.awaitForwarding("p2")
+		name := w.names[device]
+		w.kvs.awaitForwarding(name)
 		station := mac(100)
 		w.says(device, ether(frame.Broadcast, station, step.name))
 		var before uint64
 		w.awaitShort(device, func() {
 			n++
 			w.says(device, numbered(mac(0), station, n))
-			before = w.kvs.port("p2").InKernel.TxFrames
+			before = w.kvs.port(name).InKernel.TxFrames
 			w.says(0, numbered(station, mac(0), n))
 		})
 		if inKernelMode(t) == inKernelOff {
 			continue
 		}
-		w.kvs.awaitPort("p2", "is served the short way: "+step.name, func(p portDoc) bool {
+		w.kvs.awaitPort(name, "is served the short way: "+step.name, func(p portDoc) bool {
 			n++
 			w.says(0, numbered(station, mac(0), n))
 			return p.InKernel.TxFrames > before

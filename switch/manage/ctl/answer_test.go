@@ -78,12 +78,17 @@ func TestReadersOfAFullTableCostLittleAndThoseWhoDoNotReadAreDropped(t *testing.
 	if begun == 0 || refused == 0 {
 		t.Errorf("%d were answered and %d refused", begun, refused)
 	}
-	for _, conn := range conns { // each has been dropped, or has had its refusal
+	// By now some have been dropped, to give others their turn.
+	complete := 0
+	for _, conn := range conns {
 		whole, _ := io.ReadAll(conn)
 		if strings.HasSuffix(string(whole), "]\n\r\n0\r\n\r\n") {
-			t.Error("one who did not read got all of it")
+			complete++
 		}
 		conn.Close()
+	}
+	if begun-complete < 4 { // as many as get the table at once
+		t.Errorf("%d were answered, and %d of them had it whole when they read at last", begun, complete)
 	}
 	var list []vswitch.FDBEntry
 	if err := json.Unmarshal(h.get("/v1/fdb"), &list); err != nil || len(list) != stations {

@@ -16,12 +16,12 @@ import (
 
 const warningStart = `299 kvswitch `
 
-// warnings are what is to be known of the ports now, a line each.
+// warnings are what is to be known of switch and ports now, a line each.
 func (s *Server) warnings() map[string]bool {
 	all := map[string]bool{}
 	for _, w := range s.sw.Warnings() {
 		line := config.Advise(w.Text, &w.Config)
-		if !strings.HasPrefix(line, w.Port+": ") {
+		if w.Port != "" && !strings.HasPrefix(line, w.Port+": ") {
 			line = w.Port + ": " + line
 		}
 		all[line] = true

@@ -97,7 +97,7 @@ func TestStartThatFailsLeavesNothing(t *testing.T) {
 	}{
 		{text: "ports: ['stream:a,path=DIR/a', 'stream:b,path=DIR/no/b']", want: "open port b: "},
 		{text: "uplinks: ['stream:a,path=DIR/no/a']", want: "open port a: "},
-		{text: "uplinks: ['stream:a,path=DIR/a']\nmax-age: 40", want: "check max-age 40"},
+		{text: "uplinks: ['stream:a,path=DIR/a']\nmac: '01:00:5e:00:00:01'", want: "01:00:5e:00:00:01"},
 		{text: "vlan-filtering: on\nports: ['stream:a,path=DIR/a']\nfdb: [{mac: '52:54:00:00:00:01', vlan: 9, port: a}]",
 			want: "add 52:54:00:00:00:01: port a is not in VLAN 9; `vlan add` it first"},
 		{text: "colour: red", want: `unknown key "colour"`},
