@@ -206,7 +206,7 @@ func (r *intake) release() {
 func (r *intake) ready() bool {
 	r.quiet()
 	r.armed = true
-	atomic.StoreUint64(&r.shared.Bell, 1)
+	atomic.SwapUint64(&r.shared.Bell, 1) // a store is a fence, too, but not under the race detector
 	_, ok := r.next()
 	return ok
 }
