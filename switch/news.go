@@ -73,7 +73,7 @@ func (s *Switch) announceTrouble(p *port, what relay.Trouble, times int) {
 		text = "stations give way to others, or are not learned; what is for them is flooded"
 		e.Reason = fmt.Sprintf("the table has its %d stations", s.cfg.MaxEntries)
 	case relay.PortFull:
-		e.Reason = fmt.Sprintf("the port has its %d stations", p.cfg.MaxLearned)
+		e.Reason = fmt.Sprintf("the port has its %d stations", p.cfg.maxLearned())
 	case relay.OwnAddress:
 		text = "frames from the switch's own address came in"
 		e.Event, e.Reason = EventPortOwn, "a loop, or another station with the switch's address"

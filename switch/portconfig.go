@@ -21,9 +21,41 @@ type PortConfig struct {
 	Isolated         bool // no traffic to or from other isolated ports
 	Locked           bool // frames from sources not in the table are dropped
 	Hairpin          bool // frames may leave where they came in
-	MaxLearned       int  // most dynamic entries learned here; 0 = no limit of its own
+	MaxLearned       int  // most dynamic entries learned here; 0 = what suits the port, GuestStations or none; NoLimit = none
 
 	STP PortSTP
+}
+
+const (
+	// NoLimit as MaxLearned is that only the table's size limits the port.
+	NoLimit = -1
+	// GuestStations are as many stations as a guest's port learns unless told
+	// otherwise: no uplink, and nothing that may be a network. A guest has one
+	// address for each card; one that has machines or containers of its own on a
+	// bridge has some hundreds. A guest that makes addresses up gets a 64th of a
+	// table of the default size with this, and then disturbs nobody but itself.
+	GuestStations = 1024
+)
+
+// maxLearned is the limit in force, 0 for none.
+func (c *PortConfig) maxLearned() int {
+	switch {
+	case c.MaxLearned > 0:
+		return c.MaxLearned
+	case c.MaxLearned == 0 && c.guest():
+		return GuestStations
+	}
+	return 0
+}
+
+// limit puts a port's limit of stations in force. The host is no guest: it may
+// have a bridge of its own behind it. Called with s.mu held.
+func (s *Switch) limit(p *port) {
+	n := p.cfg.maxLearned()
+	if p.id == hostPort {
+		n = max(p.cfg.MaxLearned, 0)
+	}
+	s.table.SetPortLimit(uint16(p.id), n)
 }
 
 // Choice is a parameter with a default that depends on the port, and that can

@@ -117,7 +117,7 @@ func (s *Switch) attach(name string, dev frame.Port, cfg PortConfig, host bool) 
 	}
 	s.slots[id] = p
 	s.table.Flush(uint16(id)) // whoever had this number before is not meant any more
-	s.table.SetPortLimit(uint16(id), cfg.MaxLearned)
+	s.limit(p)
 	if host {
 		s.setLocal(p)
 	}
@@ -216,7 +216,7 @@ func (s *Switch) SetPort(name string, cfg PortConfig) error {
 	old := p.cfg
 	p.cfg, p.vlan = cfg, &cfg.VLAN
 	p.setUplink()
-	s.table.SetPortLimit(uint16(p.id), cfg.MaxLearned)
+	s.limit(p)
 	if p.id == hostPort {
 		s.setLocal(p)
 	}

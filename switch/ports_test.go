@@ -250,6 +250,14 @@ func TestStaticEntriesGoWithTheVLAN(t *testing.T) {
 
 func TestListingTheTableHoldsNobodyUp(t *testing.T) {
 	l := newLab(t, vswitch.Config{MaxEntries: 1 << 15}, 1)
+	c, err := l.PortConfig("p1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.MaxLearned = vswitch.NoLimit
+	if err := l.SetPort("p1", c); err != nil {
+		t.Fatal(err)
+	}
 	for i := range 1 << 15 {
 		if err := l.AddFDB(mem.MAC(i+1), 0, "p1", false); err != nil {
 			t.Fatal(err)
@@ -276,4 +284,67 @@ func TestListingTheTableHoldsNobodyUp(t *testing.T) {
 		}
 	}
 	t.Error("in no attempt did a call get through while the table was listed")
+}
+
+// What a port may learn unless told otherwise is by what is behind it.
+func TestGuestsPortsLearnSoManyStations(t *testing.T) {
+	s, err := vswitch.New(vswitch.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if err := s.SetHost("host", mem.NewPort()); err != nil {
+		t.Fatal(err)
+	}
+	const more = vswitch.GuestStations + 100
+	station := 0
+	learns := func(name string, c vswitch.PortConfig) (n int) {
+		t.Helper()
+		if name != "host" {
+			if _, err := s.AddPort(name, mem.NewPort(), c); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for range more {
+			station++
+			if s.AddFDB(mem.MAC(station), 0, name, false) == nil {
+				n++
+			}
+		}
+		return n
+	}
+	change := func(f func(*vswitch.PortConfig)) vswitch.PortConfig {
+		c := vswitch.NewPortConfig("memory")
+		f(&c)
+		return c
+	}
+	for _, c := range []struct {
+		name string
+		cfg  vswitch.PortConfig
+		want int
+	}{
+		{"guest", change(func(*vswitch.PortConfig) {}), vswitch.GuestStations},
+		{"uplink", change(func(c *vswitch.PortConfig) { c.Uplink = true }), more},
+		{"network", change(func(c *vswitch.PortConfig) { c.Network = true }), more},
+		{"trusted", change(func(c *vswitch.PortConfig) { c.MaxLearned = vswitch.NoLimit }), more},
+		{"poor", change(func(c *vswitch.PortConfig) { c.MaxLearned = 3 }), 3},
+		{"bounded", change(func(c *vswitch.PortConfig) { c.Uplink, c.MaxLearned = true, 5 }), 5},
+		{"host", vswitch.PortConfig{}, more},
+	} {
+		if n := learns(c.name, c.cfg); n != c.want {
+			t.Errorf("%s: %d stations learned, want %d", c.name, n, c.want)
+		}
+	}
+	// A limit that is set while the port runs.
+	c, err := s.PortConfig("trusted")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.MaxLearned = 0
+	if err := s.SetPort("trusted", c); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.AddFDB(mem.MAC(1<<20), 0, "trusted", false); err == nil {
+		t.Error("a port that has become a guest's as any other learns beyond its limit")
+	}
 }

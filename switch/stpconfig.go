@@ -95,10 +95,6 @@ func (c *STPConfig) bridge(mac frame.MAC) (stp.Config, error) {
 		}
 		*t.sec = int(t.d / time.Second)
 	}
-	if c.Mode == ModeOff && cfg.ForwardDelay >= stp.MinForwardDelay {
-		// Where there is no tree any will do that could be one's.
-		cfg.ForwardDelay = max(cfg.ForwardDelay, leastDelay(cfg.MaxAge))
-	}
 	return cfg, cfg.Validate()
 }
 

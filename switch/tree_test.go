@@ -278,9 +278,9 @@ func TestBPDUsPassWhereThereIsNoTreeExceptFromGuardedPorts(t *testing.T) {
 	eventually(t, "the tree hears it", func() bool { return l.STPStatus().Ports[0].Counters.RxTCN == 1 })
 }
 
-// brctl sets the delay to 0 where there is no tree. What no tree could have is
-// raised when there is to be one.
-func TestForwardDelayThatNoTreeCouldHave(t *testing.T) {
+// A delay that was set where there was no tree, as brctl does, is raised to what
+// the standard has when there is to be one. Whoever sets it for a tree has it.
+func TestForwardDelayThatWasSetWithoutATree(t *testing.T) {
 	stp := vswitch.STPConfig{Mode: vswitch.ModeOff, ForwardDelay: 4 * time.Second}
 	l := newLab(t, vswitch.Config{STP: stp}, 1)
 	stp.Mode = vswitch.ModeRSTP

@@ -80,8 +80,10 @@ func loop(ctx context.Context, flows int, length time.Duration) (rate float64, e
 		stop()
 		err = errors.Join(err, <-ran)
 	}()
+	cfg := vswitch.NewPortConfig(memoryName)
+	cfg.MaxLearned = vswitch.NoLimit
 	for i, p := range ports {
-		if _, err := sw.AddPort(fmt.Sprintf("p%d", i), p, vswitch.NewPortConfig(memoryName)); err != nil {
+		if _, err := sw.AddPort(fmt.Sprintf("p%d", i), p, cfg); err != nil {
 			return 0, err
 		}
 	}

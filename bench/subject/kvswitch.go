@@ -118,11 +118,12 @@ func (k *kvswitch) Attach(t *topo.Topology) error {
 		"--ageing", Ageing.String(),
 	}, k.args...)
 	for _, p := range t.Ports {
-		spec := "netdev:" + p.Name + ",edge=on"
+		// The others have no limit of stations for a port.
+		spec := "netdev:" + p.Name + ",edge=on,max-learned=0"
 		if p.Socket != "" {
 			// Guests that send back whatever they get bridge two ports, and the
 			// BPDU guard would be right to shut them.
-			spec = "vhost-user:" + p.Name + ",mode=server,path=" + p.Socket + ",edge=on,bpdu-filter=on"
+			spec = "vhost-user:" + p.Name + ",mode=server,path=" + p.Socket + ",edge=on,bpdu-filter=on,max-learned=0"
 		}
 		args = append(args, "--port", spec)
 	}

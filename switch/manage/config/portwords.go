@@ -80,6 +80,9 @@ func numberKey(name, usage string, most, def int, get func(*vswitch.PortConfig) 
 		}}
 }
 
+// unsaid is no value of a number: that it is what suits the port.
+const unsaid = -1
+
 const maxPriority = 240 // of a port, in steps of prioStep (802.1D-2004 17.13.10)
 const prioStep = 16
 
@@ -91,9 +94,22 @@ var portKeys = []portKey{
 	flagKey("isolated", "on|off: no traffic between isolated ports", func(c *vswitch.PortConfig) *bool { return &c.Isolated }, true),
 	flagKey("locked", "on|off: only known source addresses", func(c *vswitch.PortConfig) *bool { return &c.Locked }, true),
 	flagKey("hairpin", "on|off: frames may leave where they came in", func(c *vswitch.PortConfig) *bool { return &c.Hairpin }, true),
-	numberKey("max-learned", "N: most addresses learned here, 0 = no limit", fdb.MaxEntries, 0,
-		func(c *vswitch.PortConfig) int { return c.MaxLearned },
-		func(c *vswitch.PortConfig, n int) error { c.MaxLearned = n; return nil }),
+	numberKey("max-learned", "N: most addresses learned here, 0 = no limit; "+strconv.Itoa(vswitch.GuestStations)+" for a guest's port", fdb.MaxEntries, unsaid,
+		func(c *vswitch.PortConfig) int {
+			switch c.MaxLearned {
+			case 0:
+				return unsaid
+			case vswitch.NoLimit:
+				return 0
+			}
+			return c.MaxLearned
+		},
+		func(c *vswitch.PortConfig, n int) error {
+			if c.MaxLearned = n; n == 0 {
+				c.MaxLearned = vswitch.NoLimit
+			}
+			return nil
+		}),
 	choiceKey("edge", "on|off|auto: a port to an end station", func(c *vswitch.PortConfig) *vswitch.Choice { return &c.STP.Edge }, vswitch.Auto),
 	choiceKey("p2p", "on|off|auto: a point-to-point link", func(c *vswitch.PortConfig) *vswitch.Choice { return &c.STP.P2P }, vswitch.Auto),
 	choiceKey("bpdu-guard", "on|off: a BPDU disables the port", func(c *vswitch.PortConfig) *vswitch.Choice { return &c.STP.BPDUGuard }, vswitch.Off),

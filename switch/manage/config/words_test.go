@@ -34,7 +34,7 @@ func TestVIDSetText(t *testing.T) {
 func TestPortWordsRoundTrip(t *testing.T) {
 	for _, ws := range [][]config.KeyValue{
 		nil, words("vlan", "10"), words("tunnel", "7"), words("trunk", "10-20+30"), words("native", "1", "trunk", "10-20"),
-		words("native-tagged", "4", "trunk", "4-9"), words("untagged", "5-6", "native", "2", "trunk", "2-9"), words("native", "9"),
+		words("native-tagged", "4", "trunk", "4-9"), words("untagged", "5-6", "native", "2", "trunk", "2-9"), words("native", "9"), words("max-learned", "0"),
 		words("learning", "off", "isolated", "on", "max-learned", "5", "edge", "auto", "bpdu-guard", "off", "cost", "100", "prio", "16", "recover", "5m0s", "hairpin", "on"),
 	} {
 		a := vswitch.NewPortConfig("x")

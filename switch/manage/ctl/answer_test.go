@@ -17,7 +17,7 @@ import (
 // fullTable is a switch that knows n stations on a.
 func fullTable(t *testing.T, n int) *host {
 	t.Helper()
-	h := newHost(t, vswitch.Config{STP: vswitch.STPConfig{Mode: vswitch.ModeOff}, MaxEntries: n}, "netdev:a", "netdev:b")
+	h := newHost(t, vswitch.Config{STP: vswitch.STPConfig{Mode: vswitch.ModeOff}, MaxEntries: n}, "netdev:a,max-learned=0", "netdev:b")
 	for i := range n {
 		if err := h.sw.AddFDB(mem.MAC(i), 0, "a", false); err != nil {
 			t.Fatal(err)
