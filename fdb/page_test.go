@@ -8,9 +8,9 @@ import (
 
 // Pages of any size are Entries, cut in pieces, and what matches of them.
 func TestPagesTogetherAreAllEntries(t *testing.T) {
-	tb := New(1<<14, DefaultAgeing)
+	tb := New(1<<10, DefaultAgeing)
 	rng := rand.New(rand.NewPCG(1, 2))
-	for range 5000 {
+	for range 600 { // each page is a walk of them all
 		k := MakeKey([6]byte{2, 0, 0, 0, byte(rng.Uint32()), byte(rng.Uint32())}, uint16(1+rng.IntN(3)))
 		tb.Learn(k, at(tb, uint16(rng.IntN(4))))
 	}
@@ -22,14 +22,11 @@ func TestPagesTogetherAreAllEntries(t *testing.T) {
 			want = append(want, e)
 		}
 	}
-	for _, n := range []int{1, 2, 1000, 4096, 100000} {
+	for _, n := range []int{1, 2, 100, 512, 100000} {
 		for _, c := range []struct {
 			match func(*Entry) bool
 			want  []Entry
 		}{{nil, all}, {odd, want}} {
-			if n == 1 && c.match == nil {
-				continue // a walk each
-			}
 			var got []Entry
 			var after *Entry
 			for {
