@@ -41,6 +41,14 @@ func TestInstallAndUninstall(t *testing.T) {
 	want := []string{"bin/kvswitch", "bin/kvswitch-bench", "bin/kvswitch-bridge-helper", "bin/kvswitch-ifdown", "bin/kvswitch-ifup",
 		"lib/systemd/system/kvswitch@.service", "share/bash-completion/completions/kvswitch",
 		"share/fish/vendor_completions.d/kvswitch.fish", "share/zsh/site-functions/_kvswitch"}
+	dashboards, err := filepath.Glob("../grafana/*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, d := range dashboards {
+		want = append(want, "share/kvswitch/grafana/"+filepath.Base(d))
+	}
+	slices.Sort(want)
 	if got := files(); !slices.Equal(got, want) {
 		t.Errorf("installed %q, want %q", got, want)
 	}
