@@ -49,7 +49,7 @@ func TestBadRequestsAreRefusedInOneLineAndChangeNothing(t *testing.T) {
 		{"unknown interface, brctl's way", 1, []string{"nosuch0"}, []string{"addif", "nosuch0"}},
 		{"a port twice", 1, []string{"p0"}, []string{"port", "add", "netdev:p0"}},
 		{"a port twice by another kind", 1, []string{"p0"}, []string{"port", "add", "tap:p0"}},
-		{"name too long", 2, []string{"abcdefghijklmnop"}, []string{"port", "add", "netdev:abcdefghijklmnop"}},
+		{"name too long", 2, []string{"bytes"}, []string{"port", "add", "netdev:" + strings.Repeat("a", 128)}},
 		{"name with a slash", 2, []string{"a/b"}, []string{"port", "add", "netdev:a/b"}},
 		{"name of a tap too long", 2, []string{"abcdefghijklmnop"}, []string{"port", "add", "tap:abcdefghijklmnop"}},
 		{"empty name", 2, nil, []string{"port", "add", "netdev:"}},

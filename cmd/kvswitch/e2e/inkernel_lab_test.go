@@ -43,7 +43,7 @@ func newWires(t *testing.T, n int, args ...string) *wires {
 		name := fmt.Sprint("p", i)
 		w.names = append(w.names, name)
 		w.taps = append(w.taps, w.openTap(name))
-		args = append(args, "--port", "netdev:"+name)
+		args = append(args, "--port", "netdev:"+name+",max-learned=0")
 	}
 	w.kvs = run(t, w.host, args...)
 	w.kvs.awaitForwarding(w.names...)
