@@ -5,6 +5,8 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/vishvananda/netlink"
+
 	"github.com/kvswitch/kvswitch/bench/testbed/netns"
 	"github.com/kvswitch/kvswitch/switch/frame"
 )
@@ -101,6 +103,15 @@ func testL16APortThatGoesTakesItsStationsAlong(t *testing.T) {
 			b.expect("flooded while it is away", 0, ether(mac(1), mac(3), body(0)), 1, 3)
 			tc.back(b)
 			b.kvs.awaitForwarding("p2")
+			// The far end's kernel drops what is sent before it has noticed that its
+			// link is back.
+			netns.Await(t, startPatience, "the far end has its link", func() error {
+				l, err := b.far.Netlink().LinkByName("p2")
+				if err == nil && l.Attrs().OperState != netlink.OperUp {
+					err = fmt.Errorf("it is %v", l.Attrs().OperState)
+				}
+				return err
+			})
 			b.sweep = whole
 			b.expect("flooded when it is back", 0, ether(mac(1), mac(3), body(1)), 1, 2, 3)
 			b.teach(2, mac(1))
