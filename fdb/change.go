@@ -185,10 +185,11 @@ func (t *Table) Delete(k Key) (Entry, bool) {
 	defer t.mu.Unlock()
 	c := clock(t.head.clock.Load())
 	b := 0
-	s, _ := t.findHome(k)
+	t.Touch(k) // who removes a station often enters it anew
+	s, _, h := t.findHome(k)
 	if s == nil && t.head.spilled.Load() != 0 {
-		s, _ = t.findSpilled(k)
-		b = len(t.buckets) // or one behind
+		s, _ = t.findSpilled(k, h)
+		b = t.overflow(h)
 	}
 	if s == nil {
 		return Entry{}, false

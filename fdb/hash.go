@@ -60,12 +60,17 @@ func spread(p uint64, s *[2]uint64) uint64 {
 }
 
 // homes are the indexes in t.all of the three buckets that may hold k, in the
-// order find looks at them. The third is an overflow bucket.
+// order find looks at them.
 func (t *Table) homes(k Key) [3]int {
-	n := len(t.buckets)
-	over := len(t.all) - n
-	x := &t.head.secret
+	x, mask := &t.head.secret, len(t.buckets)-1
 	p := x.product(k)
 	h1, h2 := spread(p, &x.first), spread(p, &x.second)
-	return [3]int{int(h1>>32) & (n - 1), int(h2>>32) & (n - 1), n + int((h1+h2)>>46)&(over-1)}
+	return [3]int{int(h1>>32) & mask, int(h2>>32) & mask, t.overflow(h1 + h2)}
+}
+
+// overflow is the index in t.all of the overflow bucket of a key whose hashes
+// have the sum h.
+func (t *Table) overflow(h uint64) int {
+	n := len(t.buckets)
+	return n + int(h>>46)&(len(t.all)-n-1)
 }

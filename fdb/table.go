@@ -85,24 +85,26 @@ func eq(a, b uint64) (n uint8) {
 
 // find returns the slot that holds k and its value, or nil and a free value.
 func (t *Table) find(k Key) (*Slot, word) {
-	s, v := t.findHome(k)
+	s, v, h := t.findHome(k)
 	if s == nil && t.head.spilled.Load() != 0 {
-		return t.findSpilled(k)
+		return t.findSpilled(k, h)
 	}
 	return s, v
 }
 
 // findHome is find without the overflow bucket; of an entry that is removed at
-// this moment it returns the slot and a free value. It calls nothing, which
-// spares it a stack frame.
-func (t *Table) findHome(k Key) (*Slot, word) {
+// this moment it returns the slot and a free value. Where it finds none it also
+// returns what findSpilled needs. It calls nothing, which spares it a stack
+// frame.
+func (t *Table) findHome(k Key) (s *Slot, v word, h uint64) {
 	bs := t.buckets
 	if len(bs) == 0 {
-		return nil, 0 // never: it saves the bounds checks
+		return nil, 0, 0 // never: it saves the bounds checks
 	}
 	x, mask := &t.head.secret, uint64(len(bs)-1)
 	p := x.product(k)
-	b := &bs[spread(p, &x.first)>>32&mask]
+	h = spread(p, &x.first)
+	b := &bs[h>>32&mask]
 	for first := true; ; first = false {
 		// Which of the slots it will be can't be predicted, and a wrong guess
 		// costs more than all four: 12 ns a Lookup against 18, of 65536 stations.
@@ -113,18 +115,20 @@ func (t *Table) findHome(k Key) (*Slot, word) {
 		if m != 0 {
 			s := &b[bits.TrailingZeros32(uint32(m))&3]
 			v, _ := s.read(k)
-			return s, v
+			return s, v, 0
 		}
 		if !first {
-			return nil, 0
+			return nil, 0, h
 		}
-		b = &bs[spread(p, &x.second)>>32&mask]
+		second := spread(p, &x.second)
+		b = &bs[second>>32&mask]
+		h += second
 	}
 }
 
-// findSpilled looks into the overflow bucket.
-func (t *Table) findSpilled(k Key) (*Slot, word) {
-	b := &t.all[t.homes(k)[2]]
+// findSpilled looks into the overflow bucket; h is the sum of both hashes of k.
+func (t *Table) findSpilled(k Key, h uint64) (*Slot, word) {
+	b := &t.all[t.overflow(h)]
 	for i := range b {
 		if v, ok := b[i].read(k); ok {
 			return &b[i], v
@@ -154,9 +158,9 @@ func (t *Table) Touch(k Key) {
 // its ports compares it with the snapshot's, so that a number which another
 // port was given meanwhile is not mistaken.
 func (t *Table) Lookup(k Key) (Dest, bool) {
-	s, v := t.findHome(k)
+	s, v, h := t.findHome(k)
 	if s == nil && t.head.spilled.Load() != 0 {
-		_, v = t.findSpilled(k)
+		_, v = t.findSpilled(k, h)
 	}
 	d := Dest{v.port(), uint16(t.gens[v.port()%MaxPorts].Load())}
 	if v.kind() == Dynamic {
@@ -181,9 +185,9 @@ func (t *Table) Learn(k Key, d Dest) (r Result, prev uint16) {
 		return Off, 0
 	}
 	for {
-		s, v := t.findHome(k)
+		s, v, h := t.findHome(k)
 		if s == nil && t.head.spilled.Load() != 0 {
-			s, v = t.findSpilled(k)
+			s, v = t.findSpilled(k, h)
 		}
 		switch {
 		case !t.live(v):
