@@ -32,8 +32,8 @@ test: ## lint, then every test: generated files, unit, race, end to end, real gu
 	$(MAKE) --no-print-directory guest lint build
 	@status=0; set -x; \
 	.ci/generated || status=1; \
-	go test -count=1 -race -timeout 10m $(RACE) || status=1; \
-	KVSWITCH_BIN=$(CURDIR)/kvswitch go test -count=1 -p 1 -timeout 25m $(PLAIN) || status=1; \
+	go test -count=1 -race -timeout 20m $(RACE) || status=1; \
+	KVSWITCH_BIN=$(CURDIR)/kvswitch go test -count=1 -p 1 -timeout 40m $(PLAIN) || status=1; \
 	exit $$status
 
 test-all: ## the same, with every end-to-end test in both modes of --in-kernel
