@@ -54,12 +54,10 @@ func (a *app) brctlCommands() []*cobra.Command {
 		noBridge("delbr", "Say how a switch is ended",
 			"end its `kvswitch run` (SIGTERM, Ctrl-C), or `systemctl disable --now kvswitch@NAME`"),
 		word("setageing [SWITCH] TIME", "Set how long a station is remembered, in seconds; 0 learns nothing", 1, a.setageing),
-		word("setbridgeprio [SWITCH] PRIO", "Set the bridge's priority, 0–65535", 1, func(cmd *cobra.Command, words []string) error {
-			return a.setSTP(cmd, config.KeyValue{Key: "priority", Value: words[0]})
-		}),
-		word("setfd [SWITCH] TIME", "Set the bridge's forward delay in seconds", 1, a.setTime("forward-delay")),
-		word("sethello [SWITCH] TIME", "Set the bridge's hello time in seconds", 1, a.setTime("hello")),
-		word("setmaxage [SWITCH] TIME", "Set the bridge's max age in seconds", 1, a.setTime("max-age")),
+		word("setbridgeprio [SWITCH] PRIO", "Set the bridge's priority, 0–65535", 1, a.setTree("priority")),
+		word("setfd [SWITCH] TIME", "Set the bridge's forward delay in seconds", 1, a.setfd),
+		word("sethello [SWITCH] TIME", "Set the bridge's hello time in seconds", 1, a.setTree("hello")),
+		word("setmaxage [SWITCH] TIME", "Set the bridge's max age in seconds", 1, a.setTree("max-age")),
 		port("setpathcost [SWITCH] PORT COST", "Set a port's path cost", "cost", asIs),
 		port("setportprio [SWITCH] PORT PRIO", "Set a port's priority, 0–63 as brctl counts", "prio", brctlPriority),
 		port("hairpin [SWITCH] PORT on|off", "Let frames leave where they came in", "hairpin", asIs),
@@ -99,34 +97,22 @@ func (a *app) setageing(cmd *cobra.Command, words []string) error {
 	return c.SetAgeing(cmd.Context(), ageing)
 }
 
-// setTime sets one of the tree's times as brctl does, without regard to the
-// others: they follow as far as the standard wants them to.
-func (a *app) setTime(key string) func(*cobra.Command, []string) error {
+// setTree is a verb that sets one parameter of the tree.
+func (a *app) setTree(key string) func(*cobra.Command, []string) error {
 	return func(cmd *cobra.Command, words []string) error {
-		if _, err := config.BrctlTime(config.Times{}, key, words[0]); err != nil {
-			return usagef("%s: %w", cmd.Name(), err)
-		}
-		c, err := a.client()
-		if err != nil {
-			return err
-		}
-		t, err := c.STP(cmd.Context())
-		if err != nil {
-			return err
-		}
-		was := config.Times{Hello: int(t.BridgeHello), MaxAge: int(t.BridgeMaxAge), ForwardDelay: int(t.BridgeForwardDelay)}
-		is, err := config.BrctlTime(was, key, words[0])
-		if err != nil {
-			return err
-		}
-		if err := c.SetSTP(cmd.Context(), is.Words()); err != nil {
-			return err
-		}
-		for _, line := range is.Surprises(was, key, words[0]) {
-			a.warn(line)
-		}
-		return nil
+		return a.setSTP(cmd, config.KeyValue{Key: key, Value: words[0]})
 	}
+}
+
+func (a *app) setfd(cmd *cobra.Command, words []string) error {
+	value, less := config.BrctlForwardDelay(words[0])
+	if err := a.setSTP(cmd, config.KeyValue{Key: "forward-delay", Value: value}); err != nil {
+		return err
+	}
+	if less {
+		a.warn("the forward delay is " + value + "s: IEEE 802.1D has no less; edge ports, as guests' are, don't wait for it")
+	}
+	return nil
 }
 
 func (a *app) addifCommand() *cobra.Command {
