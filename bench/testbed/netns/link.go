@@ -73,7 +73,7 @@ func (h *Host) Addr(name, cidr string) {
 	h.tb.Helper()
 	a, err := netlink.ParseAddr(cidr)
 	h.must("parse address for", name, err)
-	h.must("give address to", name, h.nl.AddrAdd(h.link(name), a))
+	h.must("give address to", name, h.nl.AddrReplace(h.link(name), a))
 }
 
 // MTU sets the largest payload of a device, in bytes.
