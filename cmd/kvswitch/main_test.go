@@ -272,7 +272,7 @@ func TestUsageErrorsExitWith2(t *testing.T) {
 		{"or 0 to learn nothing", []string{"setageing", "0.5"}},
 		{"unknown kind of event", []string{"monitor", "weather"}},
 		{`--workers "0": want a number from 1 to 64`, []string{"run", "--workers", "0"}},
-		{`--stp "on": want rstp, stp or off`, []string{"run", "--stp", "on"}},
+		{`--stp "maybe": want rstp, stp or off`, []string{"run", "--stp", "maybe"}},
 		{`--mac "ff:ff:ff:ff:ff:ff"`, []string{"run", "--mac", "ff:ff:ff:ff:ff:ff"}},
 		{`--name "a/b"`, []string{"run", "--name", "a/b"}},
 		{`parse port "tap0": want KIND:NAME`, []string{"run", "--port", "tap0"}},

@@ -69,7 +69,7 @@ func TestRunSaysWhatIsWrongAndLeavesNothing(t *testing.T) {
 		{bad + `:3:1: unknown key "vlan"`, []string{"--config", bad}},
 		{"no such file or directory", []string{"--config", bad + ".nosuch"}},
 		{"set mode=both: want server or client", []string{"--port", "stream:a,path=/x,mode=both"}},
-		{"forward", []string{"--config", writeFile(t, "max-age: 40\n")}},
+		{"want 6s to 40s", []string{"--config", writeFile(t, "max-age: 41\n")}},
 		{"no such port", []string{"--config", writeFile(t, "fdb: [{mac: '52:54:00:00:00:01', port: a}]\n")}},
 	} {
 		h.refused(1, tc.text, append([]string{"run", "--no-host"}, tc.args...)...)

@@ -139,7 +139,7 @@ func TestTreeVerbsAndBrctlsWords(t *testing.T) {
 		!strings.Contains(r.errors, "2×(forward-delay−1) ≥ max-age ≥ 2×(hello+1)") || decode[vswitch.STPStatus](h, "stp", "show").BridgeForwardDelay != 4 {
 		t.Errorf("stp set forward-delay=4s: %+v", r)
 	}
-	h.must("stp", "set", "priority=4096")
+	h.must("stp", "set", "priority=4096", "forward-delay=30s")
 	h.must("setmaxage", "20")
 	h.must("setfd", "15")
 	h.must("sethello", "1")

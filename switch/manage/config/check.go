@@ -1,6 +1,7 @@
 package config
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -38,7 +39,11 @@ func (c *Config) CheckFile(kinds Kinds, name string, data []byte) (r Report) {
 		}
 	}
 	wrong(f.hostsPlace(), c.Check())
-	wrong(f.timesPlace(), c.checkSwitch())
+	warnings, err := c.checkSwitch()
+	wrong(f.timesPlace(), err)
+	for _, w := range warnings {
+		r.Warnings = append(r.Warnings, f.atToken(f.places[f.timesPlace()], errors.New(w.Text)))
+	}
 	for i := range c.Ports {
 		p := &c.Ports[i]
 		where := "port " + p.Name
@@ -59,16 +64,17 @@ func (c *Config) CheckFile(kinds Kinds, name string, data []byte) (r Report) {
 	return r
 }
 
-// checkSwitch has a switch made of what the file says of it.
-func (c *Config) checkSwitch() error {
+// checkSwitch has a switch made of what the file says of it, and asks what there is
+// to be warned of.
+func (c *Config) checkSwitch() ([]vswitch.Warning, error) {
 	cfg := c.Switch
 	cfg.Logger = slog.New(slog.NewTextHandler(io.Discard, nil))
 	cfg.MaxEntries = 0 // checked when it was set, and what costs memory
 	sw, err := vswitch.New(cfg)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	return sw.Close()
+	return sw.Warnings(), sw.Close()
 }
 
 // checkStatic looks at an entry's port and VLAN.

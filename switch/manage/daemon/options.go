@@ -5,6 +5,9 @@ import (
 	"log/slog"
 	"os"
 	"slices"
+	"strings"
+
+	vswitch "github.com/kvswitch/kvswitch/switch"
 
 	"github.com/kvswitch/kvswitch/switch/manage/config"
 )
@@ -96,7 +99,9 @@ func (o *Options) Check() (r config.Report, err error) {
 		return r, err
 	}
 	if cfg.Switch.VLANFiltering {
-		r.Warnings = nil // a flag has turned on what they are about
+		r.Warnings = slices.DeleteFunc(r.Warnings, func(err error) bool { // a flag has turned it on
+			return strings.Contains(err.Error(), vswitch.WarnUnfiltered)
+		})
 	}
 	for _, p := range cfg.Ports[said:] {
 		k, err := kinds.Find(p.Kind)
