@@ -55,7 +55,7 @@ func (a *app) brctlCommands() []*cobra.Command {
 			"end its `kvswitch run` (SIGTERM, Ctrl-C), or `systemctl disable --now kvswitch@NAME`"),
 		word("setageing [SWITCH] TIME", "Set how long a station is remembered, in seconds; 0 learns nothing", 1, a.setageing),
 		word("setbridgeprio [SWITCH] PRIO", "Set the bridge's priority, 0–65535", 1, a.setTree("priority")),
-		word("setfd [SWITCH] TIME", "Set the bridge's forward delay in seconds", 1, a.setfd),
+		word("setfd [SWITCH] TIME", "Set the bridge's forward delay in seconds", 1, a.setTree("forward-delay")),
 		word("sethello [SWITCH] TIME", "Set the bridge's hello time in seconds", 1, a.setTree("hello")),
 		word("setmaxage [SWITCH] TIME", "Set the bridge's max age in seconds", 1, a.setTree("max-age")),
 		port("setpathcost [SWITCH] PORT COST", "Set a port's path cost", "cost", asIs),
@@ -102,17 +102,6 @@ func (a *app) setTree(key string) func(*cobra.Command, []string) error {
 	return func(cmd *cobra.Command, words []string) error {
 		return a.setSTP(cmd, config.KeyValue{Key: key, Value: words[0]})
 	}
-}
-
-func (a *app) setfd(cmd *cobra.Command, words []string) error {
-	value, less := config.BrctlForwardDelay(words[0])
-	if err := a.setSTP(cmd, config.KeyValue{Key: "forward-delay", Value: value}); err != nil {
-		return err
-	}
-	if less {
-		a.warn("the forward delay is " + value + "s: IEEE 802.1D has no less; edge ports, as guests' are, don't wait for it")
-	}
-	return nil
 }
 
 func (a *app) addifCommand() *cobra.Command {
