@@ -180,7 +180,9 @@ func (d *Daemon) Run(ctx context.Context) error {
 	parts.Wait()
 	d.listener.Close()
 	d.opener.putBack(d.log)
-	d.opener.close()
+	// The tier's memory goes with the process: a request or a reload that is still
+	// under way may read the table, which lies in it.
+	d.opener.watcher.Close()
 	d.endLog()
 	select {
 	case e := <-errs:
